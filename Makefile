@@ -1,0 +1,84 @@
+# `make help` lists the tasks. Each brings the environment it needs up to date first (tools/environment.py).
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+CODE := admin api common tests tools conftest.py
+
+# The quick ones first.
+GROUPS := lint types layers unit http contract integration
+
+.PHONY: help serve test $(GROUPS) format bench lock clean runtime dev contract-client python
+
+help: ## List the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: runtime ## Run the whole management plane in the foreground
+	@exec .venv/bin/ragkeeper serve
+
+test: dev ## Install what the tests need and run all of them
+	@trap 'exit 130' INT TERM; report=''; status=0; \
+	for group in $(GROUPS); do \
+		printf '\n== %s\n' "$$group"; began=$$(date +%s); \
+		if $(MAKE) "$$group"; then verdict=passed; else verdict=FAILED; status=1; fi; \
+		report="$$report$$(printf '  %-12s %s (%s s)' "$$group" "$$verdict" $$(($$(date +%s) - began)))\n"; \
+	done; \
+	printf "\n== summary\n$$report"; exit $$status
+
+lint: dev ## Check format and style (ruff)
+	@$(PY) -m ruff format --check $(CODE)
+	@$(PY) -m ruff check $(CODE)
+
+format: dev ## Put format and imports in order (ruff)
+	@$(PY) -m ruff format $(CODE)
+	@$(PY) -m ruff check --fix $(CODE)
+
+types: dev ## Check the types (mypy --strict)
+	@$(PY) -m mypy
+
+layers: dev ## Check which module may import which (import-linter)
+	@.venv/bin/lint-imports
+
+unit: dev ## Tests of the rules, stores and services
+	@$(PYTEST) tests/unit
+
+http: dev ## Tests that speak HTTP to both servers
+	@$(PYTEST) tests/api tests/admin
+
+contract: dev contract-client ## Tests with the published ragflow-cli
+	@$(PYTEST) tests/contract
+
+integration: dev ## Tests with the real processes
+	@$(PYTEST) tests/integration
+
+bench: dev ## Measure the speed of the servers
+	@$(PY) -m tests.bench
+
+lock: dev ## Resolve the dependencies again and write the locks (UPGRADE=1: to the newest)
+	@compile='.venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet'; \
+	compile="$$compile $(if $(UPGRADE),--upgrade)"; set -e; \
+	$$compile pyproject.toml --python-version 3.11 --group pyproject.toml:install -o requirements.lock; \
+	$$compile pyproject.toml --python-version 3.11 --group pyproject.toml:install --group pyproject.toml:dev \
+		-c requirements.lock -o requirements-dev.lock; \
+	$$compile --python-version 3.10 --group pyproject.toml:contract -o requirements-contract.lock
+
+clean: ## Remove the environments and caches; a home is left alone
+	rm -rf .venv .venv-contract .environment.lock build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	find admin api common tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+runtime: python
+	@python3 tools/environment.py runtime
+
+dev: python
+	@python3 tools/environment.py dev
+
+contract-client: python
+	@python3 tools/environment.py contract
+
+python:
+	@command -v python3 >/dev/null || \
+		{ echo 'ragkeeper: python3 is missing; install it: apt-get install python3 python3-venv' >&2; exit 1; }

@@ -1,0 +1,20 @@
+"""The admin server's app."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from admin.server.routes import session, users
+from common.http.app import build_app
+from common.http.route import Route, all_routes
+from common.services.plane import Plane
+
+
+def admin_routes() -> list[Route]:
+    """Every route of port 9381."""
+    return all_routes((session.routes, users.routes))
+
+
+def create_app(plane: Plane) -> Flask:
+    """The admin server on an opened plane."""
+    return build_app(plane, "admin", admin_routes())

@@ -1,0 +1,20 @@
+"""The user API's app."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from api.apps import user
+from common.http.app import build_app
+from common.http.route import Route, all_routes
+from common.services.plane import Plane
+
+
+def user_routes() -> list[Route]:
+    """Every route of port 9380."""
+    return all_routes((user.routes,))
+
+
+def create_app(plane: Plane) -> Flask:
+    """The user API on an opened plane."""
+    return build_app(plane, "user", user_routes())

@@ -1,0 +1,117 @@
+"""Accounts, as their owners use them: login, registration, profile."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from common.core.errors import LoginRefused
+from common.http.bodies import Body
+from common.http.fields import EmailText, WirePassword
+from common.http.requirement import PUBLIC, SIGNED_IN
+from common.http.route import Call, Reply, Routes
+from common.http.signing_in import login_headers
+from common.services import profile, sessions
+
+routes = Routes("user", "ragflow")
+
+
+class Login(Body):
+    """E-mail and password; an absent one is refused like a wrong one."""
+
+    email: EmailText = ""
+    password: WirePassword = ""
+
+
+class Registration(Body):
+    """A new account."""
+
+    nickname: Annotated[str, Field(max_length=1024)]
+    email: EmailText
+    password: WirePassword
+
+
+class ProfileChange(Body):
+    """What to change of one's own row; a new password needs the current one beside it."""
+
+    nickname: Annotated[str, Field(max_length=1024)] | None = None
+    avatar: Annotated[str, Field(max_length=60_000)] | None = None
+    language: Annotated[str, Field(max_length=32)] | None = None
+    color_schema: Annotated[str, Field(max_length=32)] | None = None
+    timezone: Annotated[str, Field(max_length=64)] | None = None
+    password: WirePassword | None = None
+    new_password: WirePassword | None = None
+
+
+@routes.post(
+    "/v1/user/login", "/api/v1/auth/login", requires=PUBLIC, body=Login, data=dict[str, Any], summary="Log in"
+)
+def login(call: Call) -> Reply:
+    if not call.body.email:
+        raise LoginRefused
+    who, wire = sessions.log_in(call.plane, call.who.origin, call.body.email, call.body.password, "user")
+    return Reply(profile.own_profile(call.plane, who), message="Welcome back!", headers=login_headers(wire))
+
+
+@routes.post(
+    "/v1/user/register",
+    "/api/v1/users",
+    requires=PUBLIC,
+    body=Registration,
+    data=dict[str, Any],
+    summary="Register and log in",
+)
+def register(call: Call) -> Reply:
+    who, wire = profile.register(
+        call.plane,
+        call.who.origin,
+        email=call.body.email,
+        nickname=call.body.nickname,
+        password=call.body.password,
+    )
+    return Reply(
+        profile.own_profile(call.plane, who),
+        message=f"{who.nickname}, welcome aboard!",
+        headers=login_headers(wire),
+    )
+
+
+@routes.add(
+    "GET POST",
+    "/v1/user/logout",
+    "/api/v1/auth/logout",
+    requires=SIGNED_IN,
+    data=bool,
+    even_if_password_due=True,
+    summary="End this session",
+)
+def logout(call: Call) -> bool:
+    sessions.log_out(call.plane, call.who)
+    return True
+
+
+@routes.get(
+    "/v1/user/info", "/api/v1/users/me", requires=SIGNED_IN, data=dict[str, Any], summary="One's own profile"
+)
+def info(call: Call) -> dict[str, Any]:
+    return profile.own_profile(call.plane, call.who)
+
+
+_CHANGING: dict[str, Any] = {
+    "requires": SIGNED_IN,
+    "body": ProfileChange,
+    "data": bool,
+    "even_if_password_due": True,
+    "summary": "Change one's own profile or password",
+}
+
+
+@routes.add("POST", "/v1/user/setting", **_CHANGING)
+@routes.add("PATCH", "/api/v1/users/me", **_CHANGING)
+def setting(call: Call) -> bool:
+    changes = call.body.model_dump(exclude={"password", "new_password"}, exclude_none=True)
+    profile.update_profile(
+        call.plane, call.who, changes, password=call.body.password, new_password=call.body.new_password
+    )
+    return True

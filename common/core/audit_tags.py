@@ -1,0 +1,45 @@
+"""The closed list of what can stand in the audit trail; nothing else can be recorded."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class EventTag(StrEnum):
+    """``subject:act``; the value is what is stored and filtered by."""
+
+    USER_CREATE = "user:create"
+    USER_REGISTER = "user:register"
+    USER_DELETE = "user:delete"
+    USER_PURGE = "user:purge"
+    USER_UPDATE = "user:update"
+    USER_PASSWORD = "user:password"
+    USER_ACTIVATE = "user:activate"
+    USER_DEACTIVATE = "user:deactivate"
+    USER_SUPERUSER_GRANT = "user:superuser_grant"
+    USER_SUPERUSER_REVOKE = "user:superuser_revoke"
+    USER_ROLE = "user:role"
+    SESSION_LOGIN = "session:login"
+    SESSION_LOGIN_REFUSED = "session:login_refused"
+    SESSION_LOGOUT = "session:logout"
+    SESSION_ADOPT = "session:adopt"
+    ROLE_CREATE = "role:create"
+    ROLE_UPDATE = "role:update"
+    ROLE_DELETE = "role:delete"
+    ROLE_GRANT = "role:grant"
+    ROLE_REVOKE = "role:revoke"
+    TENANT_CREATE = "tenant:create"
+    TENANT_UPDATE = "tenant:update"
+    TENANT_INVITE = "tenant:invite"
+    TENANT_INVITE_WITHDRAW = "tenant:invite_withdraw"
+    TENANT_JOIN = "tenant:join"
+    TENANT_REFUSE = "tenant:refuse"
+    TENANT_MEMBER_ADD = "tenant:member_add"
+    TENANT_MEMBER_UPDATE = "tenant:member_update"
+    TENANT_MEMBER_REMOVE = "tenant:member_remove"
+    TOKEN_CREATE = "token:create"
+    TOKEN_DELETE = "token:delete"
+    LANGFUSE_SAVE = "langfuse:save"
+    LANGFUSE_DELETE = "langfuse:delete"
+    SETTING_LOG_LEVEL = "setting:log_level"
+    ACCESS_REFUSED = "access:refused"

@@ -1,0 +1,266 @@
+"""Every error that a rule or a use-case can raise, with what each means on the wire.
+
+``status`` is the true HTTP status. ``code`` is the RetCode that RAGFlow's own user routes carry in a 200 answer
+(100-109), or the status itself where that dialect keeps true statuses too (401, 403, 404, 409, 413, 429, 5xx).
+The HTTP layer reads both; nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class PlaneError(Exception):
+    """Something the caller can be told: what happened, to what, and what to do next."""
+
+    status = 500
+    code = 100
+
+    def __init__(self, message: str, *, field: str | None = None, **data: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.data = data
+
+
+class BadField(PlaneError):
+    """A value that is missing, of the wrong type or outside its rule; ``field`` names it."""
+
+    status = 400
+    code = 101
+
+
+class BadBody(PlaneError):
+    """A body that can't be read at all: not JSON, not an object, not UTF-8."""
+
+    status = 400
+    code = 101
+
+
+class UnsupportedBody(PlaneError):
+    """A body in a form that the route doesn't take."""
+
+    status = 415
+    code = 101
+
+
+class TooLarge(PlaneError):
+    """A body over the limit."""
+
+    status = 413
+    code = 413
+
+
+class NotSignedIn(PlaneError):
+    """No credential, or one that is unknown, expired or revoked; deliberately without saying which."""
+
+    status = 401
+    code = 401
+
+
+class LoginRefused(PlaneError):
+    """A login that failed; the text is one for every reason, so that it tells nothing about accounts."""
+
+    status = 401
+    code = 109
+
+    def __init__(self) -> None:
+        super().__init__("E-mail and password do not match an active account.")
+
+
+class WrongCurrentPassword(PlaneError):
+    """The current password, asked for before a change, is not right."""
+
+    status = 403
+    code = 109
+
+    def __init__(self) -> None:
+        super().__init__("The current password is not right.", field="password")
+
+
+class Forbidden(PlaneError):
+    """The caller is known and may not do this."""
+
+    status = 403
+    code = 403
+
+
+class PermissionMissing(Forbidden):
+    """The caller lacks the permission that the route names."""
+
+    def __init__(self, resource: str, action: str) -> None:
+        super().__init__(
+            f"This needs the permission {resource}:{action}, which you do not hold.",
+            permission=f"{resource}:{action}",
+        )
+
+
+class GivesMoreThanHeld(Forbidden):
+    """Somebody tried to give, or to act on someone who holds, more than they hold themselves."""
+
+    def __init__(self, message: str, missing: Sequence[str]) -> None:
+        super().__init__(message, missing=list(missing))
+
+
+class PasswordChangeDue(Forbidden):
+    """A generated password is in use; nothing but changing it and logging out is allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Change the generated password first: PUT /api/v1/admin/users/{your e-mail}/password "
+            "or POST /v1/user/setting."
+        )
+
+
+class NotYourTenant(PlaneError):
+    """A tenant that the caller has not the asked-for role in; RAGFlow answers 109 here."""
+
+    status = 403
+    code = 109
+
+    def __init__(self) -> None:
+        super().__init__("no authorization")
+
+
+class RegistrationDisabled(PlaneError):
+    """Registration is switched off (RAGFlow's clients look for the fragment)."""
+
+    status = 403
+    code = 103
+
+    def __init__(self) -> None:
+        super().__init__("User registration is disabled.")
+
+
+class NotFound(PlaneError):
+    """The thing that was asked for does not exist, or not for this caller."""
+
+    status = 404
+    code = 102
+
+
+class UserNotFound(NotFound):
+    """No account has this e-mail."""
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"User '{email}' not found.")
+
+
+class RoleNotFound(NotFound):
+    """No role has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Role '{name}' not found.")
+
+
+class TenantNotFound(NotFound):
+    """No tenant has this id, or the user has none."""
+
+    def __init__(self, what: str = "Tenant not found.") -> None:
+        super().__init__(what)
+
+
+class Conflict(PlaneError):
+    """The request fits no longer, or not yet, what is stored."""
+
+    status = 409
+    code = 409
+
+
+class UserExists(Conflict):
+    """The e-mail belongs to an account already (RAGFlow's clients look for these fragments)."""
+
+    code = 103
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"User '{email}' already exists. Email {email} has already registered.")
+
+
+class StillActive(Conflict):
+    """An account must be switched off before it is deleted."""
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"User '{email}' is still active: switch the account off first.")
+
+
+class LastSuperuser(Conflict):
+    """The change would leave no active superuser."""
+
+    def __init__(self) -> None:
+        super().__init__("This is the last active superuser: make another one first.")
+
+
+class RoleExists(Conflict):
+    """A role has this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Role '{name}' already exists.")
+
+
+class RoleImmutable(Conflict):
+    """A built-in role can't be changed or deleted."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Role '{name}' is built in and can't be changed; make a role that inherits from it."
+        )
+
+
+class RoleCycle(Conflict):
+    """A parent would make the role its own ancestor; ``path`` names the circle in order."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__("Roles would inherit in a circle: " + " → ".join(path), path=list(path))
+
+
+class RoleHeld(Conflict):
+    """A role that is held or inherited can't be deleted."""
+
+    def __init__(self, name: str, users: Sequence[str], roles: Sequence[str]) -> None:
+        by = [f"{len(users)} user(s) ({', '.join(users)})"] if users else []
+        by += [f"role(s) {', '.join(roles)}"] if roles else []
+        super().__init__(
+            f"Role '{name}' is held by {' and inherited by '.join(by)}.", users=users, roles=roles
+        )
+
+
+class NoControlDriver(Conflict):
+    """A service can't be stopped or restarted because nothing is configured that could do it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Service '{name}' can't be controlled: no control driver is configured for it.")
+
+
+class AlreadyMember(Conflict):
+    """Whoever is invited belongs to the tenant already, or is invited already; RAGFlow answers 102."""
+
+    code = 102
+
+
+class NotInvited(Conflict):
+    """There is no pending invitation to accept, or it has expired; RAGFlow's dialect answers 102."""
+
+    code = 102
+
+
+class TooMany(PlaneError):
+    """A limit is reached for now; ``resets_in`` is in seconds."""
+
+    status = 429
+    code = 429
+
+    def __init__(self, message: str, *, resets_in: float) -> None:
+        super().__init__(message, resets_in=resets_in)
+
+
+class StoreUnavailable(PlaneError):
+    """A store can't be reached; ``store`` is metadata, cache, documents or objects. The reason is for the log."""
+
+    status = 503
+    code = 503
+
+    def __init__(self, store: str, reason: str = "") -> None:
+        super().__init__(f"The {store} store is not available just now; try again shortly.", store=store)
+        self.store = store
+        self.reason = reason

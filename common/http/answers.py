@@ -1,0 +1,118 @@
+"""Answers: the envelope, RAGFlow's two dialects of errors, and problem details for those who ask for them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+from flask import Request, Response
+from werkzeug.exceptions import HTTPException, Unauthorized
+from werkzeug.http import HTTP_STATUS_CODES
+
+from common.core.errors import NotSignedIn, PlaneError, TooMany
+from common.http.route import Dialect, Reply, Route
+
+PROBLEM = "application/problem+json"
+# RAGFlow's business codes, which its user routes send with HTTP 200.
+_BUSINESS_CODES = range(10, 110)
+_UNAUTHORIZED_TEXT = "<Unauthorized '401: Unauthorized'>"
+
+
+def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer that no cache keeps."""
+    response = Response(orjson.dumps(body, default=_plain), status, mimetype="application/json")
+    if headers:
+        response.headers.update(headers)
+    return response
+
+
+def success(route: Route, result: Any) -> Response:
+    """What a route function gave, in the envelope of its dialect; a Response is sent as it is."""
+    if isinstance(result, Response):
+        return result
+    reply = result if isinstance(result, Reply) else Reply(result)
+    if route.dialect == "bare":
+        return json_response(reply.data, reply.status, reply.headers)
+    default = "Success" if route.dialect == "admin" else "success"
+    body = {"code": 0, "message": reply.message or default, "data": reply.data}
+    return json_response(body, reply.status, reply.headers)
+
+
+def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
+    """A typed error as the caller's dialect says it."""
+    headers = {}
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(math.ceil(error.data["resets_in"]))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if wants_problem(request):
+        return _problem(error, headers)
+    if dialect == "ragflow" and error.code in _BUSINESS_CODES:
+        body = {"code": error.code, "message": error.message, "data": False if error.code == 109 else None}
+        return json_response(body, 200, headers)
+    if isinstance(error, NotSignedIn):
+        if dialect == "admin" and not wants_json(request):
+            return _html(Unauthorized())
+        message = error.message if dialect == "admin" else _UNAUTHORIZED_TEXT
+        return json_response({"code": 401, "message": message, "data": None}, 401, headers)
+    return json_response(
+        {"code": error.status, "message": error.message, "data": None}, error.status, headers
+    )
+
+
+def routing_failure(error: HTTPException, dialect: Dialect, request: Request) -> Response:
+    """An answer of the router or the body reader: unknown path, unknown method, body too large, malformed request."""
+    status = error.code or 500
+    name = HTTP_STATUS_CODES.get(status, "Error")
+    allowed = getattr(error, "valid_methods", None)
+    headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
+    message = f"Not Found: {request.path}" if status == 404 else f"{name}: {error.description}"
+    if wants_problem(request):
+        body: dict[str, Any] = {"type": "about:blank", "title": name, "status": status, "detail": message}
+        response = json_response(body, status, headers)
+        response.mimetype = PROBLEM
+        return response
+    body = {"code": status, "message": message, "data": None}
+    if dialect != "admin" and status == 404:
+        body["error"] = "Not Found"
+    return json_response(body, status, headers)
+
+
+def wants_problem(request: Request) -> bool:
+    """Whether the caller asked for RFC 9457 problem details."""
+    return PROBLEM in request.headers.get("Accept", "")
+
+
+def wants_json(request: Request) -> bool:
+    """Whether an unauthenticated caller of the admin server can read JSON; others get RAGFlow's HTML page."""
+    return request.headers.get("User-Agent", "").startswith(
+        "RAGFlow-CLI/"
+    ) or "application/json" in request.headers.get("Accept", "")
+
+
+def _problem(error: PlaneError, headers: dict[str, str]) -> Response:
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES.get(error.status, "Error"),
+        "status": error.status,
+        "detail": error.message,
+        "code": error.code,
+    }
+    if error.field:
+        body["field"] = error.field
+    response = json_response(body, error.status, headers)
+    response.mimetype = PROBLEM
+    return response
+
+
+def _html(error: HTTPException) -> Response:
+    response = Response(error.get_body(), error.code, mimetype="text/html")
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} can't stand in an answer")

@@ -1,0 +1,167 @@
+"""Builds a Flask app out of declared routes: identify, authorize, validate, call, answer, log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import orjson
+from flask import Flask, Request, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from common.core.errors import (
+    BadField,
+    Forbidden,
+    NotSignedIn,
+    PasswordChangeDue,
+    PlaneError,
+    StoreUnavailable,
+)
+from common.core.tokens import extract_credential
+from common.http import answers, bodies
+from common.http.requirement import Public
+from common.http.route import Call, Dialect, Route
+from common.services import memberships, refusals, sessions
+from common.services.plane import Plane
+from common.services.principal import Origin, Principal, Realm, stranger
+
+log = logging.getLogger("ragkeeper")
+access_log = logging.getLogger("ragkeeper.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
+    """The app of one port. Raises ValueError at start for a route that names no requirement."""
+    app = Flask(f"ragkeeper-{realm}", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = plane.settings.max_content_length
+    app.url_map.strict_slashes = False
+    app.extensions["ragkeeper"] = plane
+    served = list(routes)
+    app.extensions["ragkeeper.routes"] = served
+    by_endpoint = {}
+    for route in served:
+        if getattr(route.requires, "check", None) is None:
+            raise ValueError(f"{route.endpoint} names no requirement")
+        by_endpoint[route.endpoint] = route
+        app.add_url_rule(
+            route.rule,
+            endpoint=route.endpoint,
+            view_func=_view(plane, realm, route),
+            methods=[route.method],
+            provide_automatic_options=False,
+        )
+    _answer_errors(app, realm, by_endpoint)
+    _log_access(app)
+    return app
+
+
+def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
+    public = isinstance(route.requires, Public)
+
+    def view(**path: str) -> Response:
+        bodies.check_path(path)
+        who = stranger(_origin(request)) if public else _identify(plane, realm, route)
+        if not route.fields_first:
+            _authorize(plane, route, who, path)
+        body, query = bodies.read_body(request, route), bodies.read_query(request, route)
+        if route.fields_first:
+            _authorize(plane, route, who, path)
+        return answers.success(route, route.function(Call(plane, who, body, query), **path))
+
+    return view
+
+
+def _identify(plane: Plane, realm: Realm, route: Route) -> Principal:
+    credential = extract_credential(request.headers.get("Authorization"))
+    if credential is None:
+        raise NotSignedIn("Unauthorized")
+    who = sessions.authenticate(plane, credential, realm, _origin(request))
+    g.who = who
+    if who.must_change and not route.even_if_password_due:
+        raise PasswordChangeDue
+    named = request.headers.get("X-Tenant") if realm == "user" else None
+    return who if named is None else memberships.act_in(plane, who, named)
+
+
+def _authorize(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> None:
+    try:
+        route.requires.check(plane, who, path)
+    except Forbidden as error:
+        refusals.record(plane, who, route.endpoint, error)
+        raise
+
+
+def _origin(current: Request) -> Origin:
+    return Origin(current.remote_addr, current.headers.get("User-Agent"), request_id())
+
+
+def request_id() -> str:
+    """The id of the current request: the caller's ``X-Request-Id`` if it is well formed, else a new one."""
+    known = g.get("request_id")
+    if known is None:
+        given = request.headers.get("X-Request-Id", "")
+        known = given if _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
+        g.request_id = known
+    return cast(str, known)
+
+
+def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> None:
+    def dialect() -> Dialect:
+        route = by_endpoint.get(request.endpoint or "")
+        if route is None or route.dialect == "bare":
+            return "admin" if realm == "admin" else "own"
+        return route.dialect
+
+    @app.errorhandler(PlaneError)
+    def typed(error: PlaneError) -> Response:
+        if isinstance(error, StoreUnavailable):
+            log.warning("store %s unavailable: %s", error.store, error.reason)
+        return answers.failure(error, dialect(), request)
+
+    @app.errorhandler(HTTPException)
+    def routed(error: HTTPException) -> Response:
+        if error.code == 400 and dialect() == "ragflow":
+            return answers.failure(BadField(str(error.description)), "ragflow", request)
+        return answers.routing_failure(error, dialect(), request)
+
+    @app.errorhandler(Exception)
+    def unforeseen(error: Exception) -> Response:
+        log.exception("unforeseen error, request %s %s", request.method, request.path)
+        message = f"Something went wrong on this side; the log has it under request id {request_id()}."
+        return answers.failure(PlaneError(message), "own", request)
+
+
+def _log_access(app: Flask) -> None:
+    @app.before_request
+    def started() -> None:
+        g.started = time.perf_counter_ns()
+
+    @app.after_request
+    def finished(response: Response) -> Response:
+        response.headers["X-Request-Id"] = request_id()
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Cache-Control", "no-store")
+        if access_log.isEnabledFor(logging.INFO):
+            access_log.info("%s", orjson.dumps(_access_line(response)).decode())
+        return response
+
+
+def _access_line(response: Response) -> dict[str, Any]:
+    who: Principal | None = g.get("who")
+    rule = request.url_rule
+    return {
+        "at": time.time_ns() // 1_000_000,
+        "method": request.method,
+        "route": rule.rule if rule else None,
+        "status": response.status_code,
+        "ms": round((time.perf_counter_ns() - g.started) / 1e6, 2),
+        "user": who.user_id if who else None,
+        "credential": who.credential if who else None,
+        "address": request.remote_addr,
+        "request_id": request_id(),
+    }

@@ -1,0 +1,122 @@
+"""Reading what a request brings: JSON, forms and query strings into typed models, with errors that name the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+from flask import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.core.errors import BadBody, BadField, UnsupportedBody
+from common.http.route import Dialect, Route
+
+Model = TypeVar("Model", bound=BaseModel)
+
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class Body(BaseModel):
+    """A JSON body: no coercion between types; unknown fields are ignored, as RAGFlow does."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class Query(BaseModel):
+    """A query string: values arrive as text and are converted; unknown parameters are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class MissingFields(BadField):
+    """Fields that the route needs and the body lacks."""
+
+    def __init__(self, fields: list[str], dialect: Dialect) -> None:
+        listed = ",".join(fields)
+        text = (
+            f"required argument are missing: {listed}; "
+            if dialect == "ragflow"
+            else f"Required fields are missing: {listed}."
+        )
+        super().__init__(text, field=fields[0], missing=fields)
+
+
+def read_body(request: Request, route: Route) -> BaseModel | None:
+    """The validated body of a request, or None where the route takes none or a body that may be absent is.
+
+    Raises BadBody, UnsupportedBody or BadField.
+    """
+    if route.body is None:
+        return None
+    raw = request.get_data(cache=True)
+    if not raw and not request.files and not request.form:
+        if route.body_optional:
+            return None
+        if route.dialect == "ragflow":
+            return validated(route.body, {}, route.dialect)
+        raise BadBody("This route needs a JSON object as body.")
+    return validated(route.body, _mapping(request, raw, route.dialect), route.dialect)
+
+
+def validated(model: type[Model], values: Mapping[str, Any], dialect: Dialect) -> Model:
+    """The values as model. Raises MissingFields or BadField for the first thing that is wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+    missing = [_path(problem["loc"]) for problem in problems if problem["type"] == "missing"]
+    if missing:
+        raise MissingFields(missing, dialect)
+    first = problems[0]
+    field = _path(first["loc"])
+    raise BadField(f"{field}: {first['msg']}." if field else f"{first['msg']}.", field=field or None)
+
+
+def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any]:
+    """The body as mapping. RAGFlow's user routes try any content type as JSON, then as form."""
+    if request.mimetype in FORMS:
+        if dialect != "ragflow":
+            raise UnsupportedBody("Send the body as application/json.")
+        return _without_nul(request.form.to_dict())
+    if dialect != "ragflow" and not request.is_json:
+        raise UnsupportedBody("Send the body as application/json.")
+    try:
+        values = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadBody(f"The body is not valid JSON: {error.msg} at byte {error.pos}.") from error
+    if not isinstance(values, dict):
+        raise BadBody("The body must be a JSON object.")
+    return _without_nul(values) if b"\\u0000" in raw else values
+
+
+def _without_nul(value: Any, path: str = "") -> Any:
+    """The value itself; raises BadField where a text in it holds a NUL character, which no store takes."""
+    if isinstance(value, str) and "\0" in value:
+        raise BadField(f"{path or 'body'}: must not contain NUL characters.", field=path or None)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _without_nul(key, path)
+            _without_nul(item, f"{path}.{key}" if path else key)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _without_nul(item, f"{path}.{index}")
+    return value
+
+
+def read_query(request: Request, route: Route) -> BaseModel | None:
+    """The validated query of a request, or None where the route takes none. Raises BadField."""
+    if route.query is None:
+        return None
+    return validated(route.query, _without_nul(request.args.to_dict()), route.dialect)
+
+
+def check_path(path: Mapping[str, str]) -> None:
+    """Raises BadField for a path parameter with control characters, or one that was not UTF-8."""
+    for name, value in path.items():
+        if isinstance(value, str) and (not value.isprintable() or "�" in value):
+            raise BadField(f"{name}: must be printable UTF-8 text.", field=name)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)

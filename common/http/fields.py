@@ -1,0 +1,28 @@
+"""Types of fields that many bodies and queries share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+# A password as it comes over the wire: plain text, or 344 characters of base64 with white space in between.
+WirePassword = Annotated[
+    str,
+    Field(max_length=1024, description="Plain text of at most 128 code points, or RAGFlow's encrypted form."),
+]
+EmailText = Annotated[str, Field(max_length=1024, description="An e-mail address.")]
+PageLimit = Annotated[int, Field(ge=1, le=500)]
+Cursor = Annotated[str, Field(max_length=2048)]
+
+
+class Item(BaseModel):
+    """A documented shape of what a route gives; it describes answers and is not run over them."""
+
+
+class Envelope(BaseModel):
+    """The body of every JSON answer."""
+
+    code: int
+    message: str
+    data: Any = None

@@ -1,0 +1,108 @@
+"""The first migration: Ragkeeper's own tables, RAGFlow's where they are absent, and claims on what exists."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import peewee
+
+from common.core.emails import email_key
+from common.core.permissions import BUILT_IN_ROLES
+from common.models.account import Account, Session, User
+from common.models.base import RagflowTable, Table
+from common.models.content import File, Knowledgebase, UserCanvas
+from common.models.operation import AuditEvent, Job, LockRow, ServiceId, State
+from common.models.role import Role, RoleGrant, RoleHolder, RoleParent
+from common.models.tenant import Invitation, MembershipClaim, Tenant, UserTenant
+from common.models.token import ApiToken, LangfuseProject, TenantLangfuse, TokenRecord
+from common.stores.database import Database, Taken
+
+RAGFLOW: tuple[type[RagflowTable], ...] = (
+    User,
+    Tenant,
+    UserTenant,
+    ApiToken,
+    TenantLangfuse,
+    File,
+    Knowledgebase,
+    UserCanvas,
+)
+OWN: tuple[type[Table], ...] = (
+    Account,
+    Session,
+    MembershipClaim,
+    Invitation,
+    TokenRecord,
+    LangfuseProject,
+    Role,
+    RoleParent,
+    RoleGrant,
+    RoleHolder,
+    Job,
+    AuditEvent,
+    ServiceId,
+    State,
+    LockRow,
+)
+LOCKS = ("superusers", "roles", "tenants")
+
+
+def apply(database: Database, now_ms: int) -> None:
+    """Make the tables and fill what Ragkeeper keeps about rows that RAGFlow made before."""
+    present = database.tables()
+    shared = User._meta.table_name in present
+    for model in (*OWN, *(model for model in RAGFLOW if model._meta.table_name not in present)):
+        peewee.SchemaManager(model, database=database.peewee).create_all(safe=True)
+    for name in LOCKS:
+        database.insert(LockRow, name=name)
+    database.insert(State, name="role_version", value=1)
+    database.insert(State, name="shared_database", value=int(shared))
+    _add_builtin_roles(database, now_ms)
+    if shared:
+        _claim_emails(database, now_ms)
+        _claim_memberships(database)
+
+
+def _add_builtin_roles(database: Database, now_ms: int) -> None:
+    # What a built-in role grants stands in the code, so that a new version can widen it; only its id is a row.
+    for role in BUILT_IN_ROLES.values():
+        database.insert(
+            Role,
+            id=uuid4().hex,
+            name=role.name,
+            description=role.description,
+            builtin=True,
+            created_at=now_ms,
+            updated_at=now_ms,
+        )
+
+
+def _claim_emails(database: Database, now_ms: int) -> None:
+    """The oldest of several rows with one e-mail gets the claim; the others stay as they are, for ``doctor``."""
+    rows = database.all("SELECT id, email, nickname, create_time FROM user ORDER BY create_time, id")
+    for user_id, email, nickname, create_time in rows:
+        try:
+            with database.transaction():
+                database.insert(
+                    Account,
+                    user_id=user_id,
+                    email_key=email_key(email),
+                    nickname_key=(nickname or "").casefold(),
+                    created_at=create_time or now_ms,
+                )
+        except Taken:
+            continue
+
+
+def _claim_memberships(database: Database) -> None:
+    rows = database.all(
+        "SELECT id, tenant_id, user_id FROM user_tenant WHERE status = '1' ORDER BY create_time, id"
+    )
+    for membership_id, tenant_id, user_id in rows:
+        try:
+            with database.transaction():
+                database.insert(
+                    MembershipClaim, tenant_id=tenant_id, user_id=user_id, membership_id=membership_id
+                )
+        except Taken:
+            continue

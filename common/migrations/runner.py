@@ -1,0 +1,48 @@
+"""Applies the numbered migrations: additive, each once, one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import peewee
+
+from common.migrations import m0001_initial
+from common.models.operation import Migration
+from common.stores.database import Database
+
+
+class Step(NamedTuple):
+    """A migration: its number, its name, and what it does to the database at a moment (UTC milliseconds)."""
+
+    number: int
+    name: str
+    apply: Callable[[Database, int], None]
+
+
+STEPS: tuple[Step, ...] = (Step(1, "initial", m0001_initial.apply),)
+
+
+def pending(database: Database) -> list[Step]:
+    """The migrations that this database has not had yet, in order."""
+    if Migration._meta.table_name not in database.tables():
+        return list(STEPS)
+    applied = {number for (number,) in database.all("SELECT number FROM rk_migration")}
+    return [step for step in STEPS if step.number not in applied]
+
+
+def migrate(database: Database, now_ms: int) -> list[Step]:
+    """Apply what is pending, each step in a transaction of its own; returns the steps that were applied.
+
+    Two processes that start at once do not meet: a step looks again once it holds the write lock.
+    """
+    applied = []
+    for step in pending(database):
+        with database.transaction():
+            peewee.SchemaManager(Migration, database=database.peewee).create_all(safe=True)
+            if database.one("SELECT 1 FROM rk_migration WHERE number = ?", (step.number,)):
+                continue
+            step.apply(database, now_ms)
+            database.insert(Migration, number=step.number, name=step.name, applied_at=now_ms)
+        applied.append(step)
+    return applied

@@ -1,0 +1,64 @@
+"""API tokens and Langfuse credentials."""
+
+from __future__ import annotations
+
+from peewee import BigIntegerField, CharField, CompositeKey
+
+from common.models.base import RagflowTable, Table
+
+
+class ApiToken(RagflowTable):
+    """An API token, as RAGFlow has it; ``token`` and ``beta`` hold the stored form (plain, or ``sha256:…``)."""
+
+    tenant_id = CharField(max_length=32, index=True)
+    token = CharField(max_length=255, index=True)
+    dialog_id = CharField(max_length=32, null=True, index=True)
+    source = CharField(max_length=16, null=True, index=True)
+    beta = CharField(max_length=255, null=True, index=True)
+
+    class Meta:
+        table_name = "api_token"
+        primary_key = CompositeKey("tenant_id", "token")
+
+
+class TokenRecord(Table):
+    """What Ragkeeper knows of a token beyond RAGFlow's row; found by the stored form."""
+
+    id = CharField(max_length=32, primary_key=True)
+    stored = CharField(max_length=255, unique=True)
+    tenant_id = CharField(max_length=32)
+    user_id = CharField(max_length=32, index=True)
+    display = CharField(max_length=64)
+    beta_display = CharField(max_length=64)
+    name = CharField(max_length=128, null=True)
+    created_at = BigIntegerField()
+    expires_at = BigIntegerField(null=True)
+    last_used_at = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "rk_token"
+        indexes = ((("tenant_id", "created_at"), False), (("tenant_id", "display"), False))
+
+
+class TenantLangfuse(RagflowTable):
+    """Langfuse credentials of a tenant, as RAGFlow has them; the secret is encrypted unless the database is shared."""
+
+    tenant_id = CharField(max_length=32, primary_key=True)
+    secret_key = CharField(max_length=2048)
+    public_key = CharField(max_length=2048)
+    host = CharField(max_length=128, index=True)
+
+    class Meta:
+        table_name = "tenant_langfuse"
+
+
+class LangfuseProject(Table):
+    """The project that a tenant's Langfuse keys belonged to when they were verified last."""
+
+    tenant_id = CharField(max_length=32, primary_key=True)
+    project_id = CharField(max_length=255)
+    project_name = CharField(max_length=255)
+    verified_at = BigIntegerField()
+
+    class Meta:
+        table_name = "rk_langfuse_project"

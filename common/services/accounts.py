@@ -1,0 +1,257 @@
+"""Accounts as rows: finding one by e-mail, making one with its tenant, and who must not be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid1, uuid4
+
+from common.core.delegation import check_may_act_on
+from common.core.emails import email_key, parse_email
+from common.core.errors import LastSuperuser, UserExists, UserNotFound
+from common.core.permissions import RoleGraph, Standing
+from common.models.account import Account, User
+from common.models.base import created, touched
+from common.models.content import File
+from common.models.tenant import MembershipClaim, Tenant, UserTenant
+from common.services.plane import Plane
+from common.services.principal import Principal
+from common.stores.database import Taken
+
+_COLUMNS = "u.id, u.email, u.nickname, u.password, u.is_active, u.status, u.is_superuser"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """What decides about an account: who it is, its stored hash, and its switches."""
+
+    id: str
+    email: str
+    nickname: str
+    password: str | None
+    is_active: bool
+    is_superuser: bool
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The account as target of an audit event."""
+        return ("user", self.email)
+
+
+def find(plane: Plane, email: str) -> AccountRow | None:
+    """The account with this e-mail, compared without case, or None. Deleted accounts (status "0") don't count."""
+    key = email_key(email)
+    row = plane.database.one(
+        f"SELECT {_COLUMNS} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?",
+        (key,),
+    )
+    if row is None and plane.shared:
+        row = _adopt(plane, email.strip(), key)
+    return _account(row)
+
+
+def by_id(plane: Plane, user_id: str) -> AccountRow | None:
+    """The account with this id, or None."""
+    return _account(plane.database.one(f"SELECT {_COLUMNS} FROM user u WHERE u.id = ?", (user_id,)))
+
+
+def get(plane: Plane, email: str) -> AccountRow:
+    """The account with this e-mail. Raises UserNotFound."""
+    account = find(plane, email)
+    if account is None:
+        raise UserNotFound(email)
+    return account
+
+
+def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
+    if row is None or row[5] == "0":
+        return None
+    user_id, email, nickname, password, is_active, _, is_superuser = row
+    return AccountRow(user_id, email, nickname or "", password, is_active == "1", bool(is_superuser))
+
+
+def _adopt(plane: Plane, email: str, key: str) -> tuple[Any, ...] | None:
+    """Claim the e-mail of a row that RAGFlow made after the migration; the oldest of several is the account."""
+    row = plane.database.one(
+        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) "
+        "ORDER BY u.create_time, u.id LIMIT 1",
+        (email, key),
+    )
+    if row is None:
+        return None
+    try:
+        plane.database.insert(
+            Account,
+            user_id=row[0],
+            email_key=key,
+            nickname_key=nickname_key(row[2] or ""),
+            created_at=row[7] or plane.now_ms(),
+        )
+    except Taken:
+        return plane.database.one(
+            f"SELECT {_COLUMNS} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?",
+            (key,),
+        )
+    return row[:7]
+
+
+def nickname_key(nickname: str) -> str:
+    """The form in which nicknames are searched."""
+    return nickname.strip().casefold()[:255]
+
+
+def make(
+    plane: Plane,
+    *,
+    email: str,
+    nickname: str,
+    password_hash: str | None,
+    is_superuser: bool = False,
+    must_change: bool = False,
+) -> AccountRow:
+    """Insert an account with its home tenant, owner's membership and root folder into the running transaction.
+
+    Raises BadField for an e-mail that isn't one, UserExists for one that is taken.
+    """
+    email = parse_email(email)
+    now = plane.now_ms()
+    user_id = uuid1().hex
+    try:
+        plane.database.insert(
+            Account,
+            user_id=user_id,
+            email_key=email_key(email),
+            nickname_key=nickname_key(nickname),
+            must_change=must_change,
+            created_at=now,
+        )
+    except Taken as error:
+        raise UserExists(email) from error
+    if plane.shared and plane.database.one("SELECT 1 FROM user WHERE email = ?", (email,)):
+        raise UserExists(email)
+    chinese = "zh_CN" in plane.settings.lang
+    plane.database.insert(
+        User,
+        id=user_id,
+        access_token=f"INVALID_{uuid4().hex}",
+        nickname=nickname,
+        password=password_hash,
+        email=email,
+        avatar=None,
+        language="Chinese" if chinese else "English",
+        color_schema="Bright",
+        timezone="UTC+8\tAsia/Shanghai",
+        last_login_time=None,
+        is_authenticated="1",
+        is_active="1",
+        is_anonymous="0",
+        login_channel="password",
+        status="1",
+        is_superuser=is_superuser,
+        **created(now, plane.zone),
+    )
+    make_tenant(plane, tenant_id=user_id, owner_id=user_id, name=f"{nickname or email}‘s Kingdom"[:100])
+    return AccountRow(user_id, email, nickname, password_hash, True, is_superuser)
+
+
+def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> None:
+    """Insert a tenant with its owner's membership and its root folder into the running transaction."""
+    now = plane.now_ms()
+    stamps = created(now, plane.zone)
+    plane.database.insert(
+        Tenant,
+        id=tenant_id,
+        name=name,
+        llm_id="",
+        embd_id="",
+        asr_id="",
+        img2txt_id="",
+        rerank_id="",
+        tts_id=None,
+        parser_ids=plane.settings.default_parsers,
+        credit=512,
+        status="1",
+        **stamps,
+    )
+    add_membership(plane, tenant_id=tenant_id, user_id=owner_id, role="owner", invited_by=owner_id)
+    folder_id = uuid1().hex
+    plane.database.insert(
+        File,
+        id=folder_id,
+        parent_id=folder_id,
+        tenant_id=tenant_id,
+        created_by=owner_id,
+        name="/",
+        location="",
+        size=0,
+        type="folder",
+        source_type="",
+        **stamps,
+    )
+
+
+def add_membership(plane: Plane, *, tenant_id: str, user_id: str, role: str, invited_by: str) -> str:
+    """Insert a membership into the running transaction and return its id.
+
+    Raises Taken when the user has one in this tenant already, whatever its role.
+    """
+    membership_id = uuid1().hex
+    plane.database.insert(MembershipClaim, tenant_id=tenant_id, user_id=user_id, membership_id=membership_id)
+    plane.database.insert(
+        UserTenant,
+        id=membership_id,
+        user_id=user_id,
+        tenant_id=tenant_id,
+        role=role,
+        invited_by=invited_by,
+        status="1",
+        **created(plane.now_ms(), plane.zone),
+    )
+    return membership_id
+
+
+def change(plane: Plane, user_id: str, **columns: Any) -> None:
+    """Write columns of a ``user`` row and its update stamps."""
+    stamps = touched(plane.now_ms(), plane.zone)
+    plane.database.execute(User.update(**columns, **stamps).where(User.id == user_id))
+
+
+def role_graph(plane: Plane) -> RoleGraph:
+    """The role graph as stored now."""
+    row = plane.database.one("SELECT value FROM rk_state WHERE name = 'role_version'")
+    return plane.roles.graph(plane.database, row[0] if row else 0)
+
+
+def held_roles(plane: Plane, user_id: str) -> list[str]:
+    """Ids of the roles that are assigned to an account, oldest first."""
+    rows = plane.database.all(
+        "SELECT role_id FROM rk_user_role WHERE user_id = ? ORDER BY granted_at, role_id", (user_id,)
+    )
+    return [role_id for (role_id,) in rows]
+
+
+def standing_of(plane: Plane, account: AccountRow) -> Standing:
+    """What an account amounts to as stored now, whether or not it is active."""
+    return role_graph(plane).standing(held_roles(plane, account.id), account.is_superuser)
+
+
+def refuse_to_act_on_superiors(plane: Plane, actor: Principal, account: AccountRow) -> None:
+    """Raises GivesMoreThanHeld when the account holds administrative permissions that the actor lacks."""
+    if actor.user_id != account.id:
+        check_may_act_on(actor.standing, standing_of(plane, account))
+
+
+def keep_a_superuser(plane: Plane, account: AccountRow) -> None:
+    """Within a transaction that takes this account's power: raises LastSuperuser if nobody would be left.
+
+    The lock makes the count true: of two requests that each take one of the last two, the second one waits and sees.
+    """
+    plane.database.lock("superusers")
+    if not account.is_superuser:
+        return
+    others = plane.database.one(
+        "SELECT COUNT(*) FROM user WHERE is_superuser = ? AND is_active = '1' AND status = '1' AND id <> ?",
+        (True, account.id),
+    )
+    if not others or not others[0]:
+        raise LastSuperuser

@@ -1,0 +1,101 @@
+"""Opening a plane: stores, keys, migrations and the first administrator."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from common.migrations.runner import migrate
+from common.secret import Secret
+from common.services import accounts, audit, passwords
+from common.services.keys import load_keys
+from common.services.plane import Plane
+from common.services.principal import system
+from common.core.audit_tags import EventTag
+from common.settings import Settings, SettingsError
+from common.stores.cache import SqliteCache
+from common.stores.database import SqliteStore
+from common.stores.doc_engine import SqliteDocEngine
+from common.stores.egress import EgressGuard
+from common.stores.storage import FolderStorage
+
+
+def make_home(settings: Settings) -> None:
+    """Create the home, readable by its owner only. Raises SettingsError when it can't be written."""
+    home = settings.home
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"RAGKEEPER_HOME: can't make {home}: {error.strerror}.") from error
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise SettingsError(f"RAGKEEPER_HOME: {home} is not writable for this user.")
+
+
+def open_plane(settings: Settings, **overrides: Any) -> Plane:
+    """A plane on the configured stores, migrated. ``overrides`` replace fields of it (a clock in tests)."""
+    make_home(settings)
+    database = SqliteStore(settings.database_path)
+    now_ms: Callable[[], int] = overrides.get("now_ms", Plane.now_ms)
+    migrate(database, now_ms())
+    _close_to_others(settings.database_path)
+    parts: dict[str, Any] = {
+        "settings": settings,
+        "database": database,
+        "cache": SqliteCache(settings.home / "cache.sqlite3"),
+        "documents": SqliteDocEngine(settings.home / "documents.sqlite3"),
+        "objects": FolderStorage(settings.home / "objects"),
+        "keys": load_keys(settings),
+        "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
+        "shared": _is_shared(settings, database),
+        "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
+    }
+    plane = Plane(**{**parts, **overrides})
+    for store in (plane.cache, plane.documents, plane.objects):
+        store.prepare()
+    return plane
+
+
+def first_administrator(plane: Plane) -> Secret | None:
+    """Make the first superuser if there is none; returns its password if one was generated, to be shown once.
+
+    A given password counts only then and need not be changed; a generated one must be.
+    """
+    with plane.database.transaction():
+        plane.database.lock("superusers")
+        if plane.database.one("SELECT 1 FROM user WHERE is_superuser = ? AND status = '1' LIMIT 1", (True,)):
+            return None
+        given = plane.settings.admin_password
+        password = given or Secret(secrets.token_urlsafe(18))
+        email = plane.settings.admin_email
+        existing = accounts.find(plane, email)
+        if existing is not None:
+            raise SettingsError(
+                f"There is no superuser, and {email} is an ordinary account: name another RAGKEEPER_ADMIN_EMAIL, "
+                "or run `ragkeeper recover-admin`."
+            )
+        account = accounts.make(
+            plane,
+            email=email,
+            nickname=plane.settings.admin_nickname,
+            password_hash=passwords.new_hash(plane, password.reveal(), field="RAGKEEPER_ADMIN_PASSWORD"),
+            is_superuser=True,
+            must_change=given is None,
+        )
+        audit.record(plane, EventTag.USER_CREATE, system("first start"), target=account.target)
+    return None if given else password
+
+
+def _is_shared(settings: Settings, database: SqliteStore) -> bool:
+    if settings.shared_database != "auto":
+        return settings.shared_database == "on"
+    row = database.one("SELECT value FROM rk_state WHERE name = 'shared_database'")
+    return bool(row and row[0])
+
+
+def _close_to_others(path: Path) -> None:
+    """Password hashes lie in here: no other account of the machine reads it."""
+    path.chmod(0o600)

@@ -1,0 +1,79 @@
+"""Hashing and checking passwords; a few at a time, apart from everything else."""
+
+from __future__ import annotations
+
+import argon2
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from common.core import passwords as rules
+from common.core.errors import BadField
+from common.services.keys import Undecryptable
+from common.services.plane import Plane
+
+# OWASP's minimum for argon2id: 19 MiB, two passes, one lane.
+_ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+# Hashes of random values nobody knows: checking a password of an unknown account costs what a known one's does.
+_NOBODY_ARGON2 = (
+    "$argon2id$v=19$m=19456,t=2,p=1$dOq06ROthWU7KhuxROMOSw$6uAYZgqgw9LTvr0lKkqNolXwO+M2HxnbVXlJ3A5uiio"
+)
+
+
+def new_hash(plane: Plane, wire: str, *, field: str = "password") -> str:
+    """The hash to store for a new password as it came over the wire.
+
+    Raises BadField naming ``field`` for a password outside the policy or one that can't be decrypted.
+    """
+    try:
+        opened = plane.keys.open_password(wire)
+    except Undecryptable as error:
+        raise BadField(
+            f"{field}: send plain text of at most 128 characters, or the encrypted form made with this "
+            "server's public key (GET /api/v1/system/public-key).",
+            field=field,
+        ) from error
+    plain = rules.decode_from_hash_form(opened) or ""
+    rules.check_password(plain, rules.PasswordPolicy(plane.settings.password_policy), field=field)
+    return hash_opened(plane, opened)
+
+
+def hash_opened(plane: Plane, opened: bytes) -> str:
+    """Hash base64(plain): werkzeug's scrypt where RAGFlow must be able to check it, argon2id otherwise."""
+    if plane.shared:
+        return generate_password_hash(opened.decode())
+    return _ARGON2.hash(opened)
+
+
+def matches(plane: Plane, stored: str | None, wire: str) -> bool:
+    """Whether a password as it came over the wire is the one whose hash is stored.
+
+    Takes as long without a stored hash (unknown account, SSO account) as with one.
+    """
+    try:
+        opened = plane.keys.open_password(wire)
+    except Undecryptable:
+        opened, stored = b"", None
+    return opened_matches(plane, stored, opened)
+
+
+def opened_matches(plane: Plane, stored: str | None, opened: bytes) -> bool:
+    """Like ``matches`` for base64(plain)."""
+    if not stored:
+        _spend_a_check(plane, opened)
+        return False
+    if not stored.startswith("$argon2"):
+        return check_password_hash(stored, opened.decode())
+    try:
+        return _ARGON2.verify(stored, opened)
+    except (argon2.exceptions.VerifyMismatchError, argon2.exceptions.InvalidHashError):
+        return False
+
+
+def _spend_a_check(plane: Plane, opened: bytes) -> None:
+    if plane.shared:
+        generate_password_hash(opened.decode())
+        return
+    try:
+        _ARGON2.verify(_NOBODY_ARGON2, opened)
+    except argon2.exceptions.VerifyMismatchError:
+        return

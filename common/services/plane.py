@@ -1,0 +1,72 @@
+"""The plane: settings, stores and keys in one place, handed to every use-case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import tzinfo
+
+from common.core.permissions import RoleGraph
+from common.services.keys import Keys
+from common.settings import Settings
+from common.stores.cache import Cache
+from common.stores.database import Database
+from common.stores.doc_engine import DocEngine
+from common.stores.egress import EgressGuard
+from common.stores.storage import Storage
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class RoleSets:
+    """The compiled role graph of one version. A request brings the version that is stored now (read by the
+    authentication query), so a change holds on the next request of every process."""
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._graph: RoleGraph | None = None
+
+    def graph(self, database: Database, version: int) -> RoleGraph:
+        """The graph as of ``version``; reads the three role tables only when the version is a new one."""
+        graph = self._graph
+        if graph is None or self._version != version:
+            graph = load_graph(database)
+            self._graph, self._version = graph, version
+        return graph
+
+
+def load_graph(database: Database) -> RoleGraph:
+    """Read roles, parents and own grants as they are stored now."""
+    return RoleGraph(
+        roles=database.all("SELECT id, name FROM rk_role"),
+        parents=database.all("SELECT role_id, parent_id FROM rk_role_parent ORDER BY role_id, parent_id"),
+        grants=database.all("SELECT role_id, resource, action FROM rk_role_grant"),
+    )
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Everything that a use-case needs and nothing of the request.
+
+    ``shared`` says that a RAGFlow lives in the same database, so rows are written in the forms it reads.
+    """
+
+    settings: Settings
+    database: Database
+    cache: Cache
+    documents: DocEngine
+    objects: Storage
+    keys: Keys
+    egress: EgressGuard
+    shared: bool
+    zone: tzinfo
+    now_ms: Callable[[], int] = _clock_ms
+    roles: RoleSets = field(default_factory=RoleSets)
+
+    @property
+    def plain_tokens(self) -> bool:
+        """Whether API tokens are stored in the clear, as RAGFlow reads them."""
+        return (self.settings.token_storage or ("plain" if self.shared else "hashed")) == "plain"

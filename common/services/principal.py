@@ -1,0 +1,84 @@
+"""Who asks: the authenticated caller of a use-case, and where the request came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.core.errors import PermissionMissing
+from common.core.permissions import ADMINISTRATIVE_PERMISSIONS, ALL_PERMISSIONS, Permission, Standing
+
+Realm = Literal["admin", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from: peer address, user agent, and the id that its log lines and events carry."""
+
+    address: str | None = None
+    agent: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An account that acts, with everything that decides what it may do on this request.
+
+    ``permissions`` is the effective set of all roles held now. ``tenant_id`` is the tenant it acts in: the token's,
+    or the home tenant of a session (None when the account owns none), with ``tenant_role`` there. ``credential`` is ``session:<id>``,
+    ``token:<id>`` or ``system``.
+    """
+
+    user_id: str | None
+    email: str | None
+    nickname: str = ""
+    is_superuser: bool = False
+    role_ids: tuple[str, ...] = ()
+    permissions: frozenset[Permission] = frozenset()
+    credential: str | None = None
+    tenant_id: str | None = None
+    tenant_role: str | None = None
+    must_change: bool = False
+    origin: Origin = field(default_factory=Origin)
+
+    def may(self, resource: str, action: str) -> bool:
+        """Whether the effective permissions contain this one."""
+        return (resource, action) in self.permissions
+
+    def require(self, resource: str, action: str) -> None:
+        """Raises PermissionMissing unless the effective permissions contain this one."""
+        if (resource, action) not in self.permissions:
+            raise PermissionMissing(resource, action)
+
+    @property
+    def administers(self) -> bool:
+        """Whether any administrative permission is held: what opens the admin server."""
+        return not ADMINISTRATIVE_PERMISSIONS.isdisjoint(self.permissions)
+
+    @property
+    def standing(self) -> Standing:
+        """What the caller amounts to where rules of delegation are judged."""
+        return Standing(self.permissions, self.is_superuser)
+
+    @property
+    def session_id(self) -> str | None:
+        """Id of the session that authenticated this request, if one did."""
+        kind, _, credential_id = (self.credential or "").partition(":")
+        return credential_id if kind == "session" else None
+
+
+def stranger(origin: Origin) -> Principal:
+    """Nobody: the principal of a request without a credential."""
+    return Principal(user_id=None, email=None, origin=origin)
+
+
+def system(what: str) -> Principal:
+    """Ragkeeper itself, or someone with the host's shell: may everything; audited under the name of the command."""
+    return Principal(
+        user_id=None,
+        email=None,
+        is_superuser=True,
+        permissions=ALL_PERMISSIONS,
+        credential="system",
+        origin=Origin(agent=what),
+    )

@@ -1,0 +1,125 @@
+"""What an account does with itself: register, look at its profile, change it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.core.audit_tags import EventTag
+from common.core.errors import (
+    BadField,
+    Forbidden,
+    NotSignedIn,
+    PasswordChangeDue,
+    RegistrationDisabled,
+    WrongCurrentPassword,
+)
+from common.core.names import parse_nickname
+from common.models.account import Account
+from common.models.base import http_date
+from common.services import accounts, audit, passwords, sessions
+from common.services.plane import Plane
+from common.services.principal import Origin, Principal, stranger
+
+# What an account may write of its own row; everything else in a body is ignored.
+CHANGEABLE = ("nickname", "avatar", "language", "color_schema", "timezone")
+
+_SHOWN = (
+    "id", "email", "nickname", "avatar", "language", "color_schema", "timezone",
+    "is_active", "is_anonymous", "is_authenticated", "login_channel", "status",
+)  # fmt: skip
+
+
+def own_profile(plane: Plane, who: Principal) -> dict[str, Any]:
+    """The caller's row without its secrets, plus ``is_superuser``, ``permissions`` and ``must_change_password``."""
+    row = plane.database.one(
+        f"SELECT {', '.join(f'u.{column}' for column in _SHOWN)}, u.is_superuser, a.last_login_at, u.create_time, "
+        "u.update_time, a.must_change FROM user u LEFT JOIN rk_account a ON a.user_id = u.id WHERE u.id = ?",
+        (who.user_id,),
+    )
+    if row is None:
+        raise NotSignedIn("Unauthorized")
+    last_login_at, create_time, update_time = row[-4:-1]
+    return {
+        **dict(zip(_SHOWN, row, strict=False)),
+        "is_superuser": bool(row[-5]),
+        "last_login_time": http_date(last_login_at),
+        "create_time": create_time,
+        "create_date": http_date(create_time),
+        "update_time": update_time,
+        "update_date": http_date(update_time),
+        "permissions": [str(permission) for permission in sorted(who.permissions)],
+        "must_change_password": bool(row[-1]),
+    }
+
+
+def register(
+    plane: Plane, origin: Origin, *, email: str, nickname: str, password: str
+) -> tuple[Principal, str]:
+    """Create an account for a stranger and log it in; returns its principal and the session's wire form.
+
+    Raises RegistrationDisabled, BadField, UserExists (RAGFlow's clients need to be told).
+    """
+    if not plane.settings.register_enabled:
+        raise RegistrationDisabled
+    nickname = parse_nickname(nickname)
+    password_hash = passwords.new_hash(plane, password)
+    with plane.database.transaction():
+        account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
+        audit.record(plane, EventTag.USER_REGISTER, stranger(origin), target=account.target)
+        return sessions.open_session(plane, origin, account, "user")
+
+
+def update_profile(
+    plane: Plane,
+    who: Principal,
+    changes: dict[str, Any],
+    *,
+    password: str | None = None,
+    new_password: str | None = None,
+) -> None:
+    """Write the caller's own columns (``CHANGEABLE``), and a new password when the current one is given and right.
+
+    A new password ends every session but the one in use. Raises WrongCurrentPassword, BadField, Forbidden for a
+    caller with a token instead of a session, and PasswordChangeDue while anything else than that is due.
+    """
+    if who.must_change and new_password is None:
+        raise PasswordChangeDue
+    columns = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
+    if "nickname" in columns:
+        columns["nickname"] = parse_nickname(columns["nickname"])
+    new_hash = None
+    if new_password is not None:
+        new_hash = _checked_new_hash(plane, who, password or "", new_password)
+    with plane.database.transaction():
+        if columns:
+            accounts.change(plane, str(who.user_id), **columns)
+            audit.record(
+                plane,
+                EventTag.USER_UPDATE,
+                who,
+                target=("user", who.email),
+                after={"fields": sorted(columns)},
+            )
+        if "nickname" in columns:
+            key = accounts.nickname_key(columns["nickname"])
+            plane.database.execute(Account.update(nickname_key=key).where(Account.user_id == who.user_id))
+        if new_hash is not None:
+            _write_password(plane, who, new_hash)
+
+
+def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password: str) -> str:
+    if who.session_id is None:
+        raise Forbidden("A token can't change the password; log in first.")
+    account = accounts.by_id(plane, str(who.user_id))
+    if not passwords.matches(plane, account.password if account else None, password):
+        raise WrongCurrentPassword
+    if who.must_change and passwords.matches(plane, account.password if account else None, new_password):
+        raise BadField("new_password: choose another one than the generated password.", field="new_password")
+    return passwords.new_hash(plane, new_password, field="new_password")
+
+
+def _write_password(plane: Plane, who: Principal, new_hash: str) -> None:
+    accounts.change(plane, str(who.user_id), password=new_hash)
+    plane.database.execute(Account.update(must_change=False).where(Account.user_id == who.user_id))
+    sessions.end_sessions(plane, str(who.user_id), "password", keep=who.session_id)
+    audit.record(plane, EventTag.USER_PASSWORD, who, target=("user", who.email))

@@ -1,0 +1,323 @@
+"""Logging in and out, and recognising credentials: the one place where a request gets its principal."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import Any
+from uuid import uuid4
+
+from common.core.audit_tags import EventTag
+from common.core.errors import Forbidden, LoginRefused, NotSignedIn, StoreUnavailable
+from common.core.passwords import decode_from_hash_form
+from common.core.tokens import looks_like_token, lookup_forms
+from common.models.account import Account, Session
+from common.models.base import local_date
+from common.services import accounts, audit, passwords
+from common.services.accounts import AccountRow
+from common.services.plane import Plane
+from common.services.principal import Origin, Principal, Realm, stranger
+
+log = logging.getLogger(__name__)
+
+# Absolute limits: a session that administers ends after 12 h, a user's after 30 days (ASVS 5, 7.3.2).
+ADMIN_LIMIT_MS = 12 * 3600 * 1000
+USER_LIMIT_MS = 30 * 24 * 3600 * 1000
+# A token's last use is written at most this often.
+LAST_USED_EVERY_MS = 60_000
+
+_ACCOUNT = """
+    u.id, u.email, u.nickname, u.is_superuser, u.is_active, u.status, COALESCE(a.must_change, 0),
+    (SELECT GROUP_CONCAT(h.role_id) FROM rk_user_role h WHERE h.user_id = u.id),
+    (SELECT value FROM rk_state WHERE name = 'role_version')
+"""
+_SESSION = f"""
+    SELECT s.id, s.created_at, s.expires_at, s.ended_at,
+        (SELECT m.tenant_id FROM user_tenant m WHERE m.user_id = u.id AND m.role = 'owner' AND m.status = '1'
+         ORDER BY m.tenant_id <> m.user_id, m.create_time LIMIT 1),
+        {_ACCOUNT}
+    FROM rk_session s JOIN user u ON u.id = s.user_id LEFT JOIN rk_account a ON a.user_id = u.id
+    WHERE s.token_hash = ?
+"""
+# A token acts for the account that made it (RAGFlow's rows: an owner of the tenant), while that still owns the tenant.
+_TOKEN = f"""
+    SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, {_ACCOUNT}
+    FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id
+    JOIN user u ON u.id = COALESCE(t.user_id, (
+        SELECT m.user_id FROM user_tenant m WHERE m.tenant_id = k.tenant_id AND m.role = 'owner' AND m.status = '1'
+        ORDER BY m.user_id <> m.tenant_id, m.create_time LIMIT 1))
+    LEFT JOIN rk_account a ON a.user_id = u.id
+    WHERE k.token IN (?, ?) AND EXISTS (
+        SELECT 1 FROM user_tenant m
+        WHERE m.tenant_id = k.tenant_id AND m.user_id = u.id AND m.role = 'owner' AND m.status = '1')
+"""
+
+
+def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm) -> tuple[Principal, str]:
+    """Check e-mail and password and open a session; returns its principal and its wire form.
+
+    ``password`` is as it came over the wire. Raises LoginRefused (one text and one duration whatever is wrong), and
+    Forbidden for a right password on the admin server without any administrative permission.
+    """
+    account = accounts.find(plane, email)
+    right = passwords.matches(plane, account.password if account else None, password)
+    if account is None or not right or not account.is_active:
+        _record_refusal(plane, origin, email, realm)
+        raise LoginRefused
+    if realm == "admin":
+        refuse_non_administrators(plane, origin, account)
+    with plane.database.transaction():
+        # Whoever switched the account off or changed its password while the hash was computed has ended all sessions.
+        now = accounts.by_id(plane, account.id)
+        if now is None or not now.is_active or now.password != account.password:
+            raise LoginRefused
+        return open_session(plane, origin, account, realm)
+
+
+def refuse_non_administrators(plane: Plane, origin: Origin, account: AccountRow) -> None:
+    """Raises Forbidden, and records it, when the account holds no administrative permission."""
+    who = _principal_of(plane, account, origin)
+    if who.administers:
+        return
+    with plane.database.transaction():
+        audit.record(
+            plane,
+            EventTag.SESSION_LOGIN_REFUSED,
+            who,
+            target=account.target,
+            after={"realm": "admin"},
+            result="refused",
+        )
+    raise Forbidden("Your account holds no administrative permission; ask an administrator for a role.")
+
+
+def open_session(plane: Plane, origin: Origin, account: AccountRow, realm: Realm) -> tuple[Principal, str]:
+    """Write a session for an account that has proven itself, into the running transaction."""
+    now = plane.now_ms()
+    value = uuid4().hex + uuid4().hex
+    wire = plane.keys.sign(value)
+    session_id = _insert_session(plane, origin, account.id, realm, wire, value)
+    login_columns: dict[str, Any] = {"last_login_time": local_date(now, plane.zone)}
+    if plane.shared:
+        login_columns["access_token"] = value
+    accounts.change(plane, account.id, **login_columns)
+    plane.database.execute(Account.update(last_login_at=now).where(Account.user_id == account.id))
+    who = _principal_of(plane, account, origin, credential=f"session:{session_id}")
+    audit.record(plane, EventTag.SESSION_LOGIN, who, target=account.target, after={"realm": realm})
+    return who, wire
+
+
+def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) -> Principal:
+    """The principal of a credential, read with one statement. Raises NotSignedIn.
+
+    A user API takes session values and API tokens; the admin server takes session values, for 12 h after login
+    whichever port it was made on.
+    """
+    if looks_like_token(credential) and realm == "user":
+        return _by_token(plane, credential, origin)
+    row = plane.database.one(_SESSION, (hashed(credential),))
+    if row is None and plane.shared:
+        row = _adopt_session(plane, credential, realm, origin)
+    if row is None:
+        if realm == "user":
+            return _by_token(plane, credential, origin)
+        raise NotSignedIn("Unauthorized")
+    session_id, created_at, expires_at, ended_at, tenant_id, *account = row
+    now = plane.now_ms()
+    if ended_at is not None or expires_at <= now or (realm == "admin" and created_at + ADMIN_LIMIT_MS <= now):
+        raise NotSignedIn("Unauthorized")
+    return _principal(plane, account, f"session:{session_id}", tenant_id, origin)
+
+
+def log_out(plane: Plane, who: Principal) -> None:
+    """End the session that authenticated this request; nothing to end for a token."""
+    session_id = who.session_id
+    if session_id is None:
+        return
+    with plane.database.transaction():
+        row = plane.database.one("SELECT value_hash, user_id FROM rk_session WHERE id = ?", (session_id,))
+        _end(plane, "id = ?", (session_id,), "logout")
+        if plane.shared and row is not None:
+            _forget_shared_value(plane, row[1], only_hash=row[0])
+        audit.record(plane, EventTag.SESSION_LOGOUT, who, target=("user", who.email))
+
+
+def end_sessions(plane: Plane, user_id: str, reason: str, *, keep: str | None = None) -> int:
+    """End every session of an account but ``keep``, in the running transaction; returns how many."""
+    ended = _end(plane, "user_id = ? AND id <> ? AND ended_at IS NULL", (user_id, keep or ""), reason)
+    if plane.shared:
+        kept = plane.database.one("SELECT value_hash FROM rk_session WHERE id = ?", (keep or "",))
+        _forget_shared_value(plane, user_id, but_hash=kept[0] if kept else None)
+    return ended
+
+
+def hashed(text: str) -> str:
+    """SHA-256 of a session value or wire form, hexadecimal: enough for 256 random bits (ASVS 5, 6.5.2)."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prune(plane: Plane, *, limit: int = 1000) -> int:
+    """Delete up to ``limit`` sessions whose absolute limit passed a week ago; returns how many."""
+    before = plane.now_ms() - 7 * 24 * 3600 * 1000
+    old = plane.database.all("SELECT id FROM rk_session WHERE expires_at < ? LIMIT ?", (before, limit))
+    if not old:
+        return 0
+    query = Session.delete().where(Session.id.in_([session_id for (session_id,) in old]))
+    deleted: int = plane.database.execute(query)
+    return deleted
+
+
+def _insert_session(plane: Plane, origin: Origin, user_id: str, realm: Realm, wire: str, value: str) -> str:
+    now = plane.now_ms()
+    session_id = uuid4().hex
+    plane.database.insert(
+        Session,
+        id=session_id,
+        user_id=user_id,
+        token_hash=hashed(wire),
+        value_hash=hashed(value),
+        realm=realm,
+        address=origin.address,
+        agent=(origin.agent or "")[:255],
+        created_at=now,
+        last_seen_at=now,
+        expires_at=now + (ADMIN_LIMIT_MS if realm == "admin" else USER_LIMIT_MS),
+    )
+    return session_id
+
+
+def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
+    forms = lookup_forms(token)
+    now = plane.now_ms()
+    for row in plane.database.all(_TOKEN, (forms[0], forms[-1])):
+        token_id, expires_at, last_used_at, found, tenant_id, *account = row
+        # MySQL compares without case; a token is its exact characters.
+        if found not in forms:
+            continue
+        if expires_at is not None and expires_at <= now:
+            break
+        who = _principal(plane, account, f"token:{token_id or found[-8:]}", tenant_id, origin)
+        if token_id is not None and (last_used_at is None or last_used_at + LAST_USED_EVERY_MS <= now):
+            _note_use(plane, token_id, now)
+        return who
+    raise NotSignedIn("Unauthorized")
+
+
+def _note_use(plane: Plane, token_id: str, now: int) -> None:
+    try:
+        plane.database.run("UPDATE rk_token SET last_used_at = ? WHERE id = ?", (now, token_id))
+    except StoreUnavailable as error:
+        log.warning("last use of token %s not written: %s", token_id, error.reason)
+
+
+def _principal(
+    plane: Plane, account: list[Any], credential: str, tenant_id: str | None, origin: Origin
+) -> Principal:
+    user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version = account
+    if is_active != "1" or status != "1":
+        raise NotSignedIn("Unauthorized")
+    graph = plane.roles.graph(plane.database, version)
+    standing = graph.standing(roles.split(",") if roles else (), bool(is_superuser))
+    return Principal(
+        user_id=user_id,
+        email=email,
+        nickname=nickname,
+        is_superuser=standing.is_superuser,
+        role_ids=tuple(roles.split(",")) if roles else (),
+        permissions=standing.permissions,
+        credential=credential,
+        tenant_id=tenant_id,
+        tenant_role="owner" if tenant_id else None,
+        must_change=bool(must_change),
+        origin=origin,
+    )
+
+
+def _principal_of(
+    plane: Plane, account: AccountRow, origin: Origin, credential: str | None = None
+) -> Principal:
+    """The principal of an account that has just proven itself."""
+    standing = accounts.standing_of(plane, account)
+    return Principal(
+        user_id=account.id,
+        email=account.email,
+        nickname=account.nickname,
+        is_superuser=standing.is_superuser,
+        role_ids=tuple(accounts.held_roles(plane, account.id)),
+        permissions=standing.permissions,
+        credential=credential,
+        origin=origin,
+    )
+
+
+def _record_refusal(plane: Plane, origin: Origin, email: str, realm: Realm) -> None:
+    with plane.database.transaction():
+        audit.record(
+            plane,
+            EventTag.SESSION_LOGIN_REFUSED,
+            stranger(origin),
+            target=("user", email),
+            after={"realm": realm},
+            result="refused",
+        )
+
+
+def _adopt_session(plane: Plane, wire: str, realm: Realm, origin: Origin) -> tuple[Any, ...] | None:
+    """Take over a session that RAGFlow made: its signature, and the value that the user row holds now.
+
+    RAGFlow's rules: at least 32 characters, not ``INVALID_…``, an account of status "1".
+    """
+    value = plane.keys.unsign(wire)
+    if value is None or len(value) < 32 or value.startswith("INVALID_"):
+        return None
+    found = plane.database.one(
+        "SELECT id, email, access_token FROM user WHERE access_token = ? AND status = '1'", (value,)
+    )
+    if found is None or found[2] != value:
+        return None
+    with plane.database.transaction():
+        if plane.database.one(
+            "SELECT 1 FROM rk_session WHERE value_hash = ? AND ended_at IS NOT NULL", (hashed(value),)
+        ):
+            return None
+        _insert_session(plane, origin, found[0], realm, wire, value)
+        who = Principal(user_id=found[0], email=found[1], origin=origin)
+        audit.record(plane, EventTag.SESSION_ADOPT, who, target=("user", found[1]), after={"realm": realm})
+    return plane.database.one(_SESSION, (hashed(wire),))
+
+
+def _end(plane: Plane, where: str, params: tuple[str, ...], reason: str) -> int:
+    return plane.database.run(
+        f"UPDATE rk_session SET ended_at = ?, end_reason = ? WHERE {where}",
+        (plane.now_ms(), reason, *params),
+    )
+
+
+def _forget_shared_value(
+    plane: Plane, user_id: str, *, only_hash: str | None = None, but_hash: str | None = None
+) -> None:
+    """Write ``INVALID_…`` where RAGFlow looks, so that it ends the session too."""
+    row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,))
+    current = hashed(row[0]) if row and row[0] else None
+    if current is None or current == but_hash or (only_hash is not None and current != only_hash):
+        return
+    accounts.change(plane, user_id, access_token=f"INVALID_{uuid4().hex}")
+
+
+def check_basic(plane: Plane, origin: Origin, email: str | None, password: str | None) -> None:
+    """HTTP Basic as RAGFlow's oldest client sends it: the password is base64 of the plain text, or the plain text.
+
+    Raises NotSignedIn without credentials, LoginRefused, and Forbidden without an administrative permission. Opens
+    no session.
+    """
+    if not email or password is None:
+        raise NotSignedIn("Unauthorized")
+    account = accounts.find(plane, email)
+    stored = account.password if account else None
+    right = passwords.matches(plane, stored, password)
+    if not right and decode_from_hash_form(password.encode()) is not None:
+        right = passwords.opened_matches(plane, stored, password.encode())
+    if account is None or not right or not account.is_active:
+        _record_refusal(plane, origin, email, "admin")
+        raise LoginRefused
+    refuse_non_administrators(plane, origin, account)

@@ -1,0 +1,137 @@
+"""The metadata store: one connection a thread, kept; short transactions that take the write lock at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import peewee as orm
+
+from common.core.errors import StoreUnavailable
+
+STORE = "metadata"
+BUSY_TIMEOUT_S = 5.0
+
+# What SQLite says when the file or the disk is at fault, and not the statement.
+_OUTAGES = (
+    "locked",
+    "busy",
+    "disk",
+    "readonly",
+    "unable to open",
+    "not a database",
+    "malformed",
+    "i/o error",
+)
+
+
+class Taken(Exception):
+    """A unique value is in use already."""
+
+
+class Database(Protocol):
+    """What use-cases may ask of the metadata store. ``?`` marks a parameter on every implementation."""
+
+    @property
+    def peewee(self) -> orm.Database:
+        """The peewee database that queries are executed with."""
+
+    def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+
+    def all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Every row."""
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Change rows; the number of rows changed."""
+
+    def execute(self, query: Any) -> Any:
+        """Execute a peewee query."""
+
+    def insert(self, model: type[orm.Model], **row: Any) -> None:
+        """Insert one row. Raises Taken when a unique value is in use."""
+
+    def transaction(self) -> Any:
+        """A context that commits at its end and rolls back on an exception; may be nested."""
+
+    def lock(self, name: str) -> None:
+        """Within a transaction: wait until nobody else holds the lock of this name; held until the end."""
+
+    def tables(self) -> set[str]:
+        """Names of the tables that exist."""
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+
+
+class SqliteStore:
+    """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._peewee = orm.SqliteDatabase(
+            str(path),
+            timeout=BUSY_TIMEOUT_S,
+            pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8000, "foreign_keys": 0},
+        )
+
+    @property
+    def peewee(self) -> orm.Database:
+        return self._peewee
+
+    def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        with _outages():
+            row: tuple[Any, ...] | None = self.peewee.connection().execute(sql, params).fetchone()
+            return row
+
+    def all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with _outages():
+            rows: list[tuple[Any, ...]] = self.peewee.connection().execute(sql, params).fetchall()
+            return rows
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> int:
+        with _outages():
+            changed: int = self.peewee.connection().execute(sql, params).rowcount
+            return changed
+
+    def execute(self, query: Any) -> Any:
+        with _outages():
+            return query.execute(self.peewee)
+
+    def insert(self, model: type[orm.Model], **row: Any) -> None:
+        with _outages():
+            model.insert(**row).execute(self.peewee)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        # A plain BEGIN that reads first fails at once under contention; taking the lock first waits its turn.
+        with _outages(), self.peewee.atomic("IMMEDIATE"):
+            yield
+
+    def lock(self, name: str) -> None:
+        """Nothing to do: BEGIN IMMEDIATE lets one writer in at a time."""
+
+    def tables(self) -> set[str]:
+        return {name for (name,) in self.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def close(self) -> None:
+        if not self.peewee.is_closed():
+            self.peewee.close()
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """Tell an unreachable store and a taken value apart from a wrong statement."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, orm.IntegrityError) as error:
+        if "unique" in str(error).lower():
+            raise Taken(str(error)) from error
+        raise
+    except (sqlite3.DatabaseError, orm.DatabaseError) as error:
+        if any(sign in str(error).lower() for sign in _OUTAGES):
+            raise StoreUnavailable(STORE, str(error)) from error
+        raise

@@ -1,0 +1,59 @@
+"""Logging in and out on the admin server."""
+
+from __future__ import annotations
+
+from tests.people import Person, World
+
+
+def test_an_administrator_logs_in_and_sees_the_users(world: World, root: Person) -> None:
+    answer = root.administer("GET", "/users")
+
+    assert answer.status_code == 200
+    assert [user["email"] for user in answer.json["data"]] == [root.email]
+
+
+def test_the_login_answer_holds_neither_password_nor_token(root: Person, world: World) -> None:
+    answer = world.admin.ask("POST", "/api/v1/admin/login", {"email": root.email, "password": root.password})
+
+    assert answer.json["data"]["email"] == root.email
+    assert not {"password", "access_token"} & answer.json["data"].keys()
+
+
+def test_unknown_account_wrong_password_and_switched_off_account_are_answered_alike(world: World) -> None:
+    someone = world.person()
+    off = world.person(is_superuser=True)
+    world.root.administer("PUT", f"/users/{off.email}/activate", {"activate_status": "off"})
+
+    answers = [
+        world.admin.ask("POST", "/api/v1/admin/login", {"email": email, "password": password})
+        for email, password in (
+            ("nobody@ragkeeper.test", "whatever it is"),
+            (someone.email, "not the password"),
+            (off.email, off.password),
+            (someone.email, "A" * 343 + "="),
+        )
+    ]
+
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.get_data() for answer in answers}) == 1
+
+
+def test_a_member_with_the_right_password_gets_no_session(world: World) -> None:
+    someone = world.person()
+
+    answer = world.admin.ask(
+        "POST", "/api/v1/admin/login", {"email": someone.email, "password": someone.password}
+    )
+
+    assert (answer.status_code, answer.json["code"]) == (403, 403)
+    assert "Authorization" not in answer.headers
+    assert world.plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
+
+
+def test_logout_ends_this_session_and_no_other(world: World, root: Person) -> None:
+    other = world.admin.ask("POST", "/api/v1/admin/login", {"email": root.email, "password": root.password})
+
+    assert root.administer("GET", "/logout").json["data"] is True
+    assert root.administer("GET", "/users").status_code == 401
+    still = world.admin.ask("GET", "/api/v1/admin/users", credential=other.headers["Authorization"])
+    assert still.status_code == 200

@@ -1,0 +1,160 @@
+"""The people of the tests and how they speak to the servers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from common.services import accounts, passwords
+from common.services.plane import Plane
+from common.settings import Settings, load
+
+START_MS = 1_790_000_000_000
+ROOT_EMAIL = "root@ragkeeper.test"
+
+
+class Clock:
+    """UTC milliseconds that stand still until a test moves them."""
+
+    def __init__(self, now_ms: int = START_MS) -> None:
+        self.now = now_ms
+
+    def __call__(self) -> int:
+        return self.now
+
+    def forward(self, *, seconds: float = 0, hours: float = 0, days: float = 0) -> None:
+        """Let time pass."""
+        self.now += int((seconds + hours * 3600 + days * 86400) * 1000)
+
+
+def settings_for(home: Path, **environment: str) -> Settings:
+    """Settings from the environment alone, for a home in a temporary folder; egress to loopback is allowed."""
+    conf = home.parent / f"conf-{uuid4().hex}"
+    conf.mkdir(parents=True)
+    (conf / "service_conf.yaml").write_text("{}\n")
+    given = {
+        "RAGKEEPER_HOME": str(home),
+        "RAGKEEPER_CONF": str(conf),
+        "RAGKEEPER_ADMIN_EMAIL": ROOT_EMAIL,
+        "RAGKEEPER_EGRESS_ALLOW_CIDRS": "127.0.0.0/8",
+        "PATH": os.environ["PATH"],
+    }
+    return load({**given, **environment})
+
+
+def new_password() -> str:
+    """A password within the policy, another one each time."""
+    return f"correct horse {uuid4().hex}"
+
+
+@dataclass
+class Port:
+    """One of the two servers."""
+
+    app: Flask
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        credential: str | None = None,
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> TestResponse:
+        """One request; ``body`` is sent as JSON, ``credential`` as Authorization."""
+        sent = {"Accept": "application/json", **(headers or {})}
+        if credential is not None:
+            sent["Authorization"] = credential
+        if body is not None:
+            more["json"] = body
+        return self.app.test_client(use_cookies=False).open(path, method=method, headers=sent, **more)
+
+
+@dataclass
+class Person:
+    """Someone with an account; ``admin_session`` and ``session`` are their logins on the two ports."""
+
+    world: World
+    email: str
+    password: str
+    user_id: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def admin_session(self) -> str:
+        """A session of the admin server, opened at first use."""
+        answer = self.world.admin.ask(
+            "POST", "/api/v1/admin/login", {"email": self.email, "password": self.password}
+        )
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+        return str(answer.headers["Authorization"])
+
+    @cached_property
+    def session(self) -> str:
+        """A session of the user API, opened at first use."""
+        answer = self.world.api.ask(
+            "POST", "/v1/user/login", {"email": self.email, "password": self.password}
+        )
+        assert answer.json["code"] == 0, answer.json  # type: ignore[index]
+        return str(answer.headers["Authorization"])
+
+    def administer(self, method: str, path: str, body: Any = None, **more: Any) -> TestResponse:
+        """Ask the admin server, below /api/v1/admin."""
+        return self.world.admin.ask(
+            method, f"/api/v1/admin{path}", body, credential=self.admin_session, **more
+        )
+
+    def ask(self, method: str, path: str, body: Any = None, **more: Any) -> TestResponse:
+        """Ask the user API with one's session."""
+        return self.world.api.ask(method, path, body, credential=self.session, **more)
+
+
+@dataclass
+class World:
+    """The plane, its two servers, and a way to make people."""
+
+    plane: Plane
+    admin: Port
+    api: Port
+
+    @cached_property
+    def root(self) -> Person:
+        """The first superuser; the password was given, so it need not be changed."""
+        return self.person(ROOT_EMAIL, is_superuser=True)
+
+    def person(
+        self,
+        email: str | None = None,
+        *,
+        nickname: str = "Someone",
+        is_superuser: bool = False,
+        must_change: bool = False,
+    ) -> Person:
+        """An account made behind the servers' back."""
+        password = new_password()
+        with self.plane.database.transaction():
+            account = accounts.make(
+                self.plane,
+                email=email or f"{uuid4().hex[:12]}@ragkeeper.test",
+                nickname=nickname,
+                password_hash=passwords.new_hash(self.plane, password),
+                is_superuser=is_superuser,
+                must_change=must_change,
+            )
+        return Person(self, account.email, password, account.id)
+
+    def events(self, tag: str) -> list[tuple[Any, ...]]:
+        """Audit events of a tag: (result, actor_email, target, before, after), oldest first."""
+        return self.plane.database.all(
+            "SELECT result, actor_email, target, before, after FROM rk_audit_event WHERE tag = ? ORDER BY id",
+            (tag,),
+        )

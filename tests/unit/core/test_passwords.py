@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.core.errors import BadField
+from common.core.passwords import (
+    PasswordPolicy,
+    check_password,
+    ciphertext_of,
+    decode_from_hash_form,
+    encode_for_hash,
+    is_encrypted_form,
+    is_plain_form,
+)
+
+BLOCK = bytes(range(256))
+ENCRYPTED = base64.b64encode(BLOCK).decode()
+
+
+@pytest.mark.parametrize(
+    "plain", ["correct horse", "x" * 12, "x" * 128, "pässwörter und", "密码密码密码密码密码密码"]
+)
+def test_the_standard_policy_takes_12_to_128_characters(plain: str) -> None:
+    check_password(plain, PasswordPolicy.STANDARD, field="password")
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        "",
+        "x" * 11,
+        "x" * 129,
+        "\ufdfa",
+        "e\u0301" * 8,
+        "\ufdfa" * 12,
+        "line ends here\n",
+        "nul \0 in the middle",
+        "half a pair \ud800",
+    ],
+    ids=[
+        "empty",
+        "11",
+        "129",
+        "one ligature",
+        "8 composed",
+        "expands to 216",
+        "line end",
+        "NUL",
+        "surrogate",
+    ],
+)
+def test_the_standard_policy_refuses_and_names_the_field(plain: str) -> None:
+    with pytest.raises(BadField) as caught:
+        check_password(plain, PasswordPolicy.STANDARD, field="new_password")
+    assert caught.value.field == "new_password"
+    assert not plain or plain not in caught.value.message
+
+
+def test_without_a_policy_any_password_does_that_is_not_empty() -> None:
+    check_password("a", PasswordPolicy.OFF, field="password")
+
+
+@pytest.mark.parametrize("plain", ["", "x" * 129, "a\0", "\udfff"])
+def test_without_a_policy_empty_overlong_and_broken_ones_are_refused_all_the_same(plain: str) -> None:
+    with pytest.raises(BadField):
+        check_password(plain, PasswordPolicy.OFF, field="password")
+
+
+def test_it_knows_the_encrypted_form_with_line_breaks_within() -> None:
+    broken = "\n".join(ENCRYPTED[i : i + 64] for i in range(0, 344, 64)) + " \r\n"
+    assert is_encrypted_form(ENCRYPTED)
+    assert ciphertext_of(ENCRYPTED) == ciphertext_of(broken) == BLOCK
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "a" * 344,
+        ENCRYPTED[:-1],
+        ENCRYPTED + "A",
+        "*" + ENCRYPTED[1:],
+        "é" + ENCRYPTED[1:],
+        ENCRYPTED + " " * 9999,
+    ],
+)
+def test_nothing_else_is_taken_for_the_encrypted_form(value: str) -> None:
+    assert not is_encrypted_form(value)
+    assert ciphertext_of(value) is None
+
+
+@given(
+    st.text(max_size=500) | st.binary(min_size=256, max_size=256).map(lambda b: base64.b64encode(b).decode())
+)
+def test_no_text_has_both_forms(value: str) -> None:
+    assert not (is_plain_form(value) and is_encrypted_form(value))
+
+
+def test_the_form_for_hashing_is_base64_of_utf8() -> None:
+    assert encode_for_hash("admin") == b"YWRtaW4="
+    assert encode_for_hash("é") == base64.b64encode(b"\xc3\xa9")
+
+
+@given(st.text())
+def test_what_is_encoded_can_be_read_back(plain: str) -> None:
+    assert decode_from_hash_form(encode_for_hash(plain)) == plain
+
+
+def test_encoding_takes_even_half_a_surrogate_pair() -> None:
+    assert decode_from_hash_form(encode_for_hash("\ud800")) is None
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"admin", b"YWRtaW4", b"YWRtaW5=", b"YW Rt", b"/w==", b"\xff\xfe", b"YQ==YQ=="]
+)
+def test_bytes_that_encoding_never_gives_are_not_decoded(encoded: bytes) -> None:
+    assert decode_from_hash_form(encoded) is None

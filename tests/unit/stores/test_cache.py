@@ -1,0 +1,355 @@
+"""The contract of the cache, for every implementation, and what the embedded one does about its file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from common.core.errors import StoreUnavailable
+from common.stores.cache import SqliteCache
+
+
+def sqlite_cache(folder, clock):
+    return SqliteCache(folder / "cache.sqlite3", clock=clock, busy_timeout_s=0.05)
+
+
+# A server twin joins the contract by one more entry here.
+IMPLEMENTATIONS = {"sqlite": sqlite_cache}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def cache(request, tmp_path, clock):
+    cache = IMPLEMENTATIONS[request.param](tmp_path, clock)
+    cache.prepare()
+    yield cache
+    cache.close()
+
+
+@pytest.fixture
+def embedded(tmp_path, clock):
+    cache = sqlite_cache(tmp_path, clock)
+    cache.prepare()
+    yield cache
+    cache.close()
+
+
+def test_a_value_is_there_until_its_time_is_over(cache, clock):
+    cache.set("otp", "123456", ttl_s=60)
+    clock.pass_(59)
+    assert cache.get("otp") == "123456"
+    clock.pass_(1)
+    assert cache.get("otp") is None
+
+
+def test_a_value_without_a_time_stays(cache, clock):
+    cache.set("k", "v")
+    clock.pass_(10**9)
+    assert cache.get("k") == "v"
+
+
+def test_a_value_replaces_the_one_before_and_its_time(cache, clock):
+    cache.set("k", "old", ttl_s=1)
+    cache.set("k", "new")
+    clock.pass_(2)
+    assert cache.get("k") == "new"
+
+
+def test_deleting_tells_whether_there_was_something(cache, clock):
+    cache.set("k", "v", ttl_s=5)
+    assert cache.delete("k") is True
+    assert cache.get("k") is None
+    assert cache.delete("k") is False
+    cache.set("k", "v", ttl_s=5)
+    clock.pass_(6)
+    assert cache.delete("k") is False
+
+
+def test_a_counter_starts_again_after_the_window_that_its_first_increment_opened(cache, clock):
+    assert cache.incr("login", 60) == (1, 60)
+    clock.pass_(40)
+    assert cache.incr("login", 60) == (2, 20)
+    clock.pass_(20)
+    assert cache.incr("login", 60) == (1, 60)
+
+
+def test_a_deleted_counter_starts_again(cache):
+    cache.incr("login", 60)
+    cache.delete("login")
+    assert cache.incr("login", 60).value == 1
+
+
+def test_a_clock_that_was_put_back_locks_nobody_out_longer_than_the_window(cache, clock):
+    cache.incr("login", 60)
+    clock.pass_(-86_400)
+    assert cache.incr("login", 60) == (2, 60)
+
+
+@pytest.mark.race
+def test_threads_that_count_together_get_every_number_once(tmp_path, clock):
+    cache = SqliteCache(tmp_path / "cache.sqlite3", clock=clock)
+    cache.prepare()
+    seen = []
+    start = threading.Barrier(4)
+
+    def count():
+        start.wait()
+        seen.extend([cache.incr("n", 60).value for _ in range(50)])
+        cache.close()
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cache.close()
+    assert sorted(seen) == list(range(1, 201))
+
+
+def test_a_lease_has_one_owner_until_it_expires(cache, clock):
+    assert cache.acquire_lease("scheduler", "a", 30) is True
+    assert cache.acquire_lease("scheduler", "b", 30) is False
+    clock.pass_(30)
+    assert cache.acquire_lease("scheduler", "b", 30) is True
+    assert cache.acquire_lease("scheduler", "a", 30) is False
+
+
+def test_the_owner_prolongs_a_lease_and_another_can_not(cache, clock):
+    cache.acquire_lease("scheduler", "a", 30)
+    clock.pass_(20)
+    assert cache.renew_lease("scheduler", "b", 30) is False
+    assert cache.renew_lease("scheduler", "a", 30) is True
+    clock.pass_(20)
+    assert cache.acquire_lease("scheduler", "b", 30) is False
+
+
+def test_an_owner_who_lost_the_lease_is_told_so(cache, clock):
+    cache.acquire_lease("scheduler", "a", 30)
+    clock.pass_(31)
+    assert cache.renew_lease("scheduler", "a", 30) is False
+    assert cache.release_lease("scheduler", "a") is False
+
+
+def test_a_released_lease_is_free_and_only_its_owner_releases_it(cache):
+    cache.acquire_lease("scheduler", "a", 30)
+    assert cache.release_lease("scheduler", "b") is False
+    assert cache.acquire_lease("scheduler", "b", 30) is False
+    assert cache.release_lease("scheduler", "a") is True
+    assert cache.acquire_lease("scheduler", "b", 30) is True
+
+
+def test_heartbeats_come_by_executor_oldest_first(cache):
+    cache.beat("task_executor_b", {"pid": 2}, at=1000)
+    cache.beat("task_executor_a", {"pid": 1, "n": 2}, at=1030)
+    cache.beat("task_executor_a", {"pid": 1, "n": 1}, at=1000)
+    assert cache.heartbeats(since=0) == {
+        "task_executor_a": [{"pid": 1, "n": 1}, {"pid": 1, "n": 2}],
+        "task_executor_b": [{"pid": 2}],
+    }
+
+
+def test_a_silent_executor_is_listed_with_no_heartbeats(cache):
+    cache.beat("task_executor_a", {"n": 1}, at=1000)
+    assert cache.heartbeats(since=1001) == {"task_executor_a": []}
+    assert cache.heartbeats(since=1000) == {"task_executor_a": [{"n": 1}]}
+
+
+def test_a_beat_drops_those_over_thirty_minutes_old(cache):
+    cache.beat("task_executor_a", {"n": 1}, at=1000)
+    cache.beat("task_executor_a", {"n": 2}, at=1000.5)
+    cache.beat("task_executor_a", {"n": 3}, at=1000.5 + 1800)
+    assert cache.heartbeats(since=0) == {"task_executor_a": [{"n": 2}, {"n": 3}]}
+
+
+def test_a_removed_executor_is_gone_with_its_heartbeats(cache):
+    cache.beat("task_executor_a", {}, at=1000)
+    cache.beat("task_executor_b", {}, at=1000)
+    cache.remove_executor("task_executor_a")
+    assert cache.executors() == ["task_executor_b"]
+    assert cache.heartbeats(since=0) == {"task_executor_b": [{}]}
+
+
+def test_a_purge_deletes_expired_things_only_and_no_more_than_its_limit(cache, clock):
+    for number in range(5):
+        cache.set(f"old{number}", "v", ttl_s=10)
+    cache.set("young", "v", ttl_s=100)
+    cache.set("eternal", "v")
+    cache.acquire_lease("old", "a", 10)
+    cache.acquire_lease("young", "a", 100)
+    clock.pass_(10)
+    assert cache.purge_expired(limit=3) == 4
+    assert cache.purge_expired(limit=3) == 2
+    assert cache.purge_expired(limit=3) == 0
+    assert (cache.get("young"), cache.get("eternal")) == ("v", "v")
+    assert cache.acquire_lease("young", "b", 1) is False
+
+
+def test_what_one_process_stores_another_sees(cache, tmp_path):
+    cache.set("k", "v")
+    program = (
+        "import sys; from pathlib import Path; from common.stores.cache import SqliteCache;"
+        "print(SqliteCache(Path(sys.argv[1]), clock=lambda: 0).get('k'))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "cache.sqlite3")],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert shown.stdout.strip() == "v"
+
+
+def test_health_tells_the_time_it_took_and_writes_nothing(embedded, tmp_path):
+    def stored():
+        # Not `-shm`: memory that readers share, where each notes how far it reads.
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.match("*-shm")}
+
+    before = stored()
+    assert 0 <= embedded.health() < 5000
+    assert stored() == before
+
+
+def test_health_does_not_make_a_missing_file(tmp_path, clock):
+    cache = sqlite_cache(tmp_path, clock)
+    with pytest.raises(StoreUnavailable) as raised:
+        cache.health()
+    assert raised.value.store == "cache"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_health_does_not_wait_for_a_writer(embedded, tmp_path):
+    writer = sqlite3.connect(tmp_path / "cache.sqlite3", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert embedded.health() < 5000
+    writer.close()
+
+
+def test_a_file_that_another_holds_locked_is_an_unavailable_store_and_recovers(embedded, tmp_path):
+    writer = sqlite3.connect(tmp_path / "cache.sqlite3", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable) as raised:
+        embedded.incr("n", 60)
+    with pytest.raises(StoreUnavailable):
+        embedded.beat("task_executor_a", {}, at=1000)
+    assert (raised.value.store, raised.value.reason) == ("cache", "SQLITE_BUSY")
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert embedded.incr("n", 60).value == 1
+
+
+def test_a_missing_folder_is_an_unavailable_store_until_it_is_back(tmp_path, clock):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    cache = sqlite_cache(folder, clock)
+    cache.set("k", "v")
+    folder.rename(tmp_path / "away")
+    with pytest.raises(StoreUnavailable):
+        cache.set("k", "lost")
+    with pytest.raises(StoreUnavailable):
+        cache.health()
+    (tmp_path / "away").rename(folder)
+    assert cache.get("k") == "v"
+    cache.close()
+
+
+def test_a_removed_file_is_not_written_to_any_more_but_made_anew(embedded, tmp_path, clock):
+    embedded.set("k", "v")
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(StoreUnavailable):
+        embedded.health()
+    assert embedded.get("k") is None
+    embedded.set("k", "again")
+    other = sqlite_cache(tmp_path, clock)
+    assert other.get("k") == "again"
+    other.close()
+
+
+def test_a_file_that_is_no_database_is_an_unavailable_store_until_it_is_replaced(tmp_path, clock):
+    path = tmp_path / "cache.sqlite3"
+    path.write_bytes(b"garbage, and enough of it to look like a page" * 100)
+    cache = sqlite_cache(tmp_path, clock)
+    for call in (cache.prepare, cache.health, lambda: cache.get("k")):
+        with pytest.raises(StoreUnavailable) as raised:
+            call()
+        assert raised.value.reason == "SQLITE_NOTADB"
+    path.unlink()
+    cache.set("k", "v")
+    assert cache.get("k") == "v"
+    cache.close()
+
+
+def test_the_error_names_no_path_to_the_caller(tmp_path, clock):
+    cache = sqlite_cache(tmp_path / "missing", clock)
+    with pytest.raises(StoreUnavailable) as raised:
+        cache.get("k")
+    assert str(tmp_path) not in raised.value.message + raised.value.reason
+
+
+def test_the_file_is_for_its_owner_only(embedded, tmp_path):
+    embedded.set("k", "v")
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_thread_keeps_its_connection(embedded, monkeypatch):
+    opened = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **kwargs: opened.append(1) or connect(*args, **kwargs)
+    )
+    for _ in range(3):
+        embedded.incr("n", 60)
+    embedded.health()
+    assert opened == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_opens_its_own_connection(embedded, monkeypatch):
+    embedded.set("k", "parent")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        opened = []
+        connect = sqlite3.connect
+        monkeypatch.setattr(
+            sqlite3, "connect", lambda *args, **kwargs: opened.append(1) or connect(*args, **kwargs)
+        )
+        seen = embedded.get("k")
+        embedded.set("k", "child")
+        os.write(writer, f"{seen} {len(opened)}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"parent 1"
+    os.close(reader)
+    os.close(writer)
+    assert embedded.get("k") == "child"
+
+
+@pytest.mark.race
+def test_processes_that_start_together_make_one_file(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from common.stores.cache import SqliteCache;"
+        "cache = SqliteCache(Path(sys.argv[1])); sys.stdin.read(); cache.prepare(); cache.incr('n', 60)"
+    )
+    starting = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "cache.sqlite3")], stdin=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    for process in starting:
+        process.stdin.close()
+    assert [process.wait(timeout=30) for process in starting] == [0, 0, 0, 0]
+    cache = SqliteCache(tmp_path / "cache.sqlite3")
+    assert cache.incr("n", 60).value == 5
+    cache.close()
+
+
+@pytest.mark.parametrize("busy_timeout_s", [0, 5.1])
+def test_a_wait_that_is_not_bounded_to_five_seconds_is_refused(tmp_path, busy_timeout_s):
+    with pytest.raises(ValueError, match="busy_timeout_s"):
+        SqliteCache(tmp_path / "cache.sqlite3", busy_timeout_s=busy_timeout_s)
