@@ -129,7 +129,6 @@ def make(
         raise UserExists(email) from error
     if plane.shared and plane.database.one("SELECT 1 FROM user WHERE email = ?", (email,)):
         raise UserExists(email)
-    chinese = "zh_CN" in plane.settings.lang
     plane.database.insert(
         User,
         id=user_id,
@@ -138,7 +137,7 @@ def make(
         password=password_hash,
         email=email,
         avatar=None,
-        language="Chinese" if chinese else "English",
+        language=plane.settings.lang,
         color_schema="Bright",
         timezone="UTC+8\tAsia/Shanghai",
         last_login_time=None,
@@ -158,15 +157,16 @@ def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> No
     """Insert a tenant with its owner's membership and its root folder into the running transaction."""
     now = plane.now_ms()
     stamps = created(now, plane.zone)
+    models = plane.settings.default_llm
     plane.database.insert(
         Tenant,
         id=tenant_id,
         name=name,
-        llm_id="",
-        embd_id="",
-        asr_id="",
-        img2txt_id="",
-        rerank_id="",
+        llm_id=models.model_id("chat_model"),
+        embd_id=models.model_id("embedding_model"),
+        asr_id=models.model_id("asr_model"),
+        img2txt_id=models.model_id("image2text_model"),
+        rerank_id=models.model_id("rerank_model"),
         tts_id=None,
         parser_ids=plane.settings.default_parsers,
         credit=512,

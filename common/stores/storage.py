@@ -87,7 +87,7 @@ class FolderStorage:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        # No bucket's name begins with a dot; here, deleting a bucket takes away nothing that is being written.
+        # No bucket's name begins with a dot. Deleting a bucket takes away nothing that is being written.
         self._incoming = self._root / ".incoming"
 
     def prepare(self) -> None:
@@ -98,8 +98,9 @@ class FolderStorage:
             # What a crash left half-written; nobody takes a day to write an object.
             yesterday = time.time() - 86_400
             for left in self._incoming.iterdir():
-                if left.stat().st_mtime < yesterday:
-                    left.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    if left.stat().st_mtime < yesterday:
+                        left.unlink()
 
     def put(self, bucket: str, name: str, content: bytes) -> None:
         """See ``Storage.put``."""
@@ -200,7 +201,8 @@ class FolderStorage:
         folders = [folder for folder in path.parents if folder.is_relative_to(self._root)]
         for tries_left in reversed(range(_MOVE_TRIES)):
             try:
-                for folder in reversed(folders):
+                # Not the root: where it is missing, its disk may be.
+                for folder in reversed(folders[:-1]):
                     folder.mkdir(mode=0o700, exist_ok=True)
                 temporary.replace(path)
                 break

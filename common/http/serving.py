@@ -1,0 +1,32 @@
+"""A server process: logging, settings and stores, opened once when gunicorn loads the app."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from common.http.probes import Application
+from common.services.opening import open_plane
+from common.services.plane import Plane
+from common.settings import load
+
+__all__ = ["Application", "opened_plane", "start_logging"]
+
+
+def start_logging(levels: dict[str, str] | None = None) -> None:
+    """Log lines to standard error; access lines, which are JSON already, to standard output as they are."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    access = logging.getLogger("ragkeeper.access")
+    access.handlers = [logging.StreamHandler(sys.stdout)]
+    access.propagate = False
+    for package, level in (levels or {}).items():
+        logging.getLogger(None if package == "root" else package).setLevel(level)
+
+
+def opened_plane() -> Plane:
+    """The plane of this process, from the environment and the configuration file."""
+    settings = load()
+    start_logging(dict(settings.log_levels))
+    return open_plane(settings)
