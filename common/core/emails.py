@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from common.core.errors import BadField
+from common.core.errors import BadEmail
 
 # RFC 5321, 4.5.3.1.1 for the part before the @; RAGFlow's column for the whole; RFC 1035 for a label.
 MAX_LOCAL_LENGTH = 64
@@ -18,28 +18,28 @@ _LABEL = re.compile(r"\w(?:[\w-]{0,61}\w)?")
 
 
 def parse_email(value: object, *, field: str = "email") -> str:
-    """The address without surrounding white space, letters as written, composed (NFC); raises BadField.
+    """The address without surrounding white space, letters as written, composed (NFC); raises BadEmail.
 
     Taken is a dot-atom of at most 64 characters, one ``@``, and a dotted domain that ends in at least two
     letters or digits; quoted local parts and address literals are not.
     """
     if not isinstance(value, str):
-        raise BadField("The e-mail address must be a string.", field=field)
+        raise BadEmail("The e-mail address must be a string.", field=field)
     email = unicodedata.normalize("NFC", value.strip()) if len(value) <= 2 * MAX_LENGTH else value
     if len(email) > MAX_LENGTH:
-        raise BadField(f"The e-mail address may have at most {MAX_LENGTH} characters.", field=field)
+        raise BadEmail(f"The e-mail address may have at most {MAX_LENGTH} characters.", field=field)
     local, at, domain = email.partition("@")
     if not at:
-        raise BadField("The e-mail address must have the form name@example.org.", field=field)
+        raise BadEmail("The e-mail address must have the form name@example.org.", field=field)
     if len(local) > MAX_LOCAL_LENGTH or not all(_ATOM.fullmatch(word) for word in local.split(".")):
-        raise BadField(
+        raise BadEmail(
             f"The part before the @ of an e-mail address has 1 to {MAX_LOCAL_LENGTH} characters, "
             "no white space, and no dot at either end or next to another.",
             field=field,
         )
     labels = domain.split(".")
     if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels) or len(labels[-1]) < 2:
-        raise BadField(
+        raise BadEmail(
             "The part after the @ of an e-mail address must be a domain such as example.org.", field=field
         )
     return email

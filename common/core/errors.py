@@ -31,6 +31,12 @@ class BadField(PlaneError):
     code = 101
 
 
+class BadEmail(BadField):
+    """A text that is no e-mail address; RAGFlow's registration answers 103 here."""
+
+    code = 103
+
+
 class BadBody(PlaneError):
     """A body that can't be read at all: not JSON, not an object, not UTF-8."""
 

@@ -40,8 +40,10 @@ def success(route: Route, result: Any) -> Response:
 
 
 def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
-    """A typed error as the caller's dialect says it."""
+    """A typed error as the caller's dialect says it; a message about a field names the field."""
     headers = {}
+    if error.field and error.field not in error.message:
+        error.message = f"{error.field}: {error.message}"
     if isinstance(error, TooMany):
         headers["Retry-After"] = str(math.ceil(error.data["resets_in"]))
     if error.status == 401:

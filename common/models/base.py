@@ -8,7 +8,6 @@ from typing import Any
 
 from peewee import BigIntegerField, DateTimeField, Model, TextField
 
-
 # English whatever the locale, and without the cost of a general formatter: long lists have a date in every row.
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

@@ -149,7 +149,7 @@ def make(
         is_superuser=is_superuser,
         **created(now, plane.zone),
     )
-    make_tenant(plane, tenant_id=user_id, owner_id=user_id, name=f"{nickname or email}‘s Kingdom"[:100])
+    make_tenant(plane, tenant_id=user_id, owner_id=user_id, name=f"{nickname or email}\u2018s Kingdom"[:100])
     return AccountRow(user_id, email, nickname, password_hash, True, is_superuser)
 
 

@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from common.core.audit_tags import EventTag
 from common.migrations.runner import migrate
 from common.secret import Secret
 from common.services import accounts, audit, passwords
 from common.services.keys import load_keys
 from common.services.plane import Plane
 from common.services.principal import system
-from common.core.audit_tags import EventTag
 from common.settings import Settings, SettingsError
 from common.stores.cache import SqliteCache
 from common.stores.database import SqliteStore

@@ -25,8 +25,8 @@ class Principal:
     """An account that acts, with everything that decides what it may do on this request.
 
     ``permissions`` is the effective set of all roles held now. ``tenant_id`` is the tenant it acts in: the token's,
-    or the home tenant of a session (None when the account owns none), with ``tenant_role`` there. ``credential`` is ``session:<id>``,
-    ``token:<id>`` or ``system``.
+    or the home tenant of a session (None when the account owns none), with ``tenant_role`` there. ``credential`` is
+    ``session:<id>``, ``token:<id>`` or ``system``.
     """
 
     user_id: str | None

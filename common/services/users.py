@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
-from common.core.emails import email_key
+from common.core.emails import email_key, parse_email
 from common.core.errors import BadField, Conflict, PasswordChangeDue
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
@@ -106,10 +106,11 @@ def create_user(
     """
     if is_superuser:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
+    address = parse_email(email, field="username")
     password_hash = passwords.new_hash(plane, password)
     with plane.database.transaction():
         account = accounts.make(
-            plane, email=email, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
+            plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
         audit.record(
             plane,

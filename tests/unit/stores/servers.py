@@ -34,7 +34,7 @@ def http_server(answer):
 
 @contextmanager
 def raw_server(talk):
-    """A TCP server; ``talk(connection, over)`` has a connection to itself until ``over`` is set. Gives its port."""
+    """A TCP server; ``talk(connection, over)`` serves a connection until ``over`` is set. Gives its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
     threads = []
