@@ -61,12 +61,12 @@ def opened_matches(plane: Plane, stored: str | None, opened: bytes) -> bool:
     if not stored:
         _spend_a_check(plane, opened)
         return False
-    if not stored.startswith("$argon2"):
-        return check_password_hash(stored, opened.decode())
     try:
-        return _ARGON2.verify(stored, opened)
-    except (argon2.exceptions.VerifyMismatchError, argon2.exceptions.InvalidHashError):
-        return False
+        if stored.startswith("$argon2"):
+            return _ARGON2.verify(stored, opened)
+        return check_password_hash(stored, opened.decode())
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, ValueError):
+        return False  # another password, or a stored text that is no hash: nobody's password
 
 
 def _spend_a_check(plane: Plane, opened: bytes) -> None:

@@ -26,16 +26,16 @@ class RoleSets:
     authentication query), so a change holds on the next request of every process."""
 
     def __init__(self) -> None:
-        self._version: int | None = None
-        self._graph: RoleGraph | None = None
+        # One attribute, so that no thread sees the graph of one version under the number of another.
+        self._current: tuple[int, RoleGraph] | None = None
 
     def graph(self, database: Database, version: int) -> RoleGraph:
         """The graph as of ``version``; reads the three role tables only when the version is a new one."""
-        graph = self._graph
-        if graph is None or self._version != version:
-            graph = load_graph(database)
-            self._graph, self._version = graph, version
-        return graph
+        current = self._current
+        if current is None or current[0] != version:
+            current = (version, load_graph(database))
+            self._current = current
+        return current[1]
 
 
 def load_graph(database: Database) -> RoleGraph:

@@ -1,0 +1,112 @@
+"""The plane's keys."""
+
+from __future__ import annotations
+
+import base64
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from common.secret import Secret
+from common.services.keys import Keys, Undecryptable, load_keys
+from common.settings import Settings, SettingsError
+
+
+def encrypted(keys: Keys, plain: bytes, *, twice: bool = True) -> str:
+    public = serialization.load_pem_public_key(keys.public_pem.encode())
+    assert isinstance(public, rsa.RSAPublicKey)
+    inner = base64.b64encode(plain) if twice else plain
+    return base64.b64encode(public.encrypt(inner, padding.PKCS1v15())).decode()
+
+
+def write_pair(path: Path, passphrase: bytes | None, bits: int = 2048) -> None:
+    protection = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    path.write_bytes(
+        rsa.generate_private_key(public_exponent=65537, key_size=bits).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, protection
+        )
+    )
+
+
+def test_a_home_makes_its_keys_once_and_closes_them_to_others(tmp_path: Path) -> None:
+    first, second = load_keys(Settings(home=tmp_path)), load_keys(Settings(home=tmp_path))
+
+    assert first.public_pem == second.public_pem
+    assert second.unsign(first.sign("a value")) == "a value"
+    for name in ("secret_key", "password_key.pem"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert len((tmp_path / "secret_key").read_text()) == 64
+    assert len(list(tmp_path.iterdir())) == 2, "no draft is left"
+
+
+def test_both_forms_of_a_password_open_to_the_same(tmp_path: Path) -> None:
+    keys = load_keys(Settings(home=tmp_path))
+    wire = encrypted(keys, "pässword of mine".encode())
+    broken_lines = "\n".join(wire[index : index + 64] for index in range(0, len(wire), 64))
+
+    assert keys.open_password(wire) == keys.open_password("pässword of mine") == keys.open_password(broken_lines)
+
+
+def test_what_does_not_decrypt_is_undecryptable_and_nothing_else(tmp_path: Path) -> None:
+    keys = load_keys(Settings(home=tmp_path))
+    foreign = Keys(
+        [Secret("x" * 32)], rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    )
+
+    for value in (
+        "x" * 129,
+        "A" * 342 + "==",
+        encrypted(foreign, b"for another server"),
+        encrypted(keys, b"not base64 inside!", twice=False),
+        encrypted(keys, b"\xff\xfe"),
+    ):
+        with pytest.raises(Undecryptable):
+            keys.open_password(value)
+
+
+def test_an_operators_pair_is_opened_with_its_passphrase(tmp_path: Path) -> None:
+    pem = tmp_path / "private.pem"
+    write_pair(pem, b"open it")
+
+    settings = Settings(
+        home=tmp_path, password_private_key=pem, password_private_key_passphrase=Secret("open it")
+    )
+    assert load_keys(settings).public_pem.startswith("-----BEGIN PUBLIC KEY-----")
+
+    with pytest.raises(SettingsError, match="RAGKEEPER_PASSWORD_PRIVATE_KEY"):
+        load_keys(Settings(home=tmp_path, password_private_key=pem, password_private_key_passphrase=Secret("no")))
+    with pytest.raises(SettingsError, match="RAGKEEPER_PASSWORD_PRIVATE_KEY"):
+        load_keys(Settings(home=tmp_path, password_private_key=pem))
+
+
+def test_a_missing_or_unfit_pair_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="can't read"):
+        load_keys(Settings(home=tmp_path, password_private_key=tmp_path / "nothing.pem"))
+    write_pair(tmp_path / "long.pem", None, 3072)
+    with pytest.raises(SettingsError, match="2048"):
+        load_keys(Settings(home=tmp_path, password_private_key=tmp_path / "long.pem"))
+
+
+def test_rotated_keys_still_read_what_the_old_one_wrote(tmp_path: Path) -> None:
+    pair = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    old, new = Secret("o" * 40), Secret("n" * 40)
+    before, after = Keys([old], pair), Keys([new, old], pair)
+
+    assert after.unsign(before.sign("value")) == "value"
+    opened = after.decrypt(before.encrypt(Secret("sk-lf-1")))
+    assert opened is not None
+    assert opened.reveal() == "sk-lf-1"
+    assert before.unsign(after.sign("value")) is None
+    assert before.decrypt(after.encrypt(Secret("sk-lf-1"))) is None
+
+
+def test_a_stored_secret_is_not_readable_and_a_plain_one_of_ragflow_is(tmp_path: Path) -> None:
+    keys = load_keys(Settings(home=tmp_path))
+
+    assert "sk-lf-secret" not in keys.encrypt(Secret("sk-lf-secret"))
+    plain = keys.decrypt("sk-lf-written-by-ragflow")
+    assert plain is not None
+    assert plain.reveal() == "sk-lf-written-by-ragflow"
