@@ -1,0 +1,156 @@
+"""Whatever is sent to whichever route of both servers, the answer is a 4xx, or a 200 with a code: never a 500."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from common.http.route import Route
+from tests.people import Port, World
+
+JSON = {"Content-Type": "application/json"}
+BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
+    "nothing": (b"", JSON),
+    "broken": (b'{"a": ', JSON),
+    "list": (b"[1, 2]", JSON),
+    "text": (b'"text"', JSON),
+    "null": (b"null", JSON),
+    "number": (b"1e999", JSON),
+    "not UTF-8": (b'{"email": "\xff\xfe"}', JSON),
+    "surrogate": (b'{"email": "\\ud800"}', JSON),
+    "deep": (b"[" * 3000 + b"]" * 3000, JSON),
+    "form": (b"email=x&password=y", {"Content-Type": "application/x-www-form-urlencoded"}),
+    "multipart without boundary": (b"x", {"Content-Type": "multipart/form-data"}),
+    "XML": (b"<a/>", {"Content-Type": "application/xml"}),
+    "charset": (b"{}", {"Content-Type": "application/json; charset=nonsense"}),
+}
+VALUES: tuple[object, ...] = (None, True, 0, -1, 2**70, 1.5, "", "x" * 10_000, "nul\0", [], {}, [{}], {"a": {"b": []}})
+QUERIES = (
+    "limit=-1&cursor=%ff",
+    "limit=99999999999999999999",
+    "cursor=" + "A" * 5000,
+    "q=%00",
+    "q=" + "%F0%9F%92%A9" * 99,
+)
+PARTS = (
+    "nobody@x.test",
+    "%00",
+    "%FF%FE",
+    "a%2Fb",
+    "x" * 9000,
+    "0",
+    "-1",
+    "9" * 40,
+    "🧨",
+    "..",
+    "'; DROP TABLE user; --",
+)
+
+
+@pytest.fixture(params=["admin", "user"])
+def port(request: pytest.FixtureRequest, world: World) -> Port:
+    return world.admin if request.param == "admin" else world.api
+
+
+def routes_of(port: Port) -> Iterator[Route]:
+    """Every route but those that end the session in use."""
+    yield from (route for route in port.app.extensions["ragkeeper.routes"] if "logout" not in route.rule)
+
+
+def path_of(route: Route, part: str = "nobody@x.test") -> str:
+    return re.sub("<[^>]+>", part, route.rule)
+
+
+def credential(world: World, port: Port) -> str:
+    return world.root.admin_session if port is world.admin else world.root.session
+
+
+def complaints(port: Port, world: World, route: Route, *asked: tuple[str, str, dict[str, object]]) -> list[str]:
+    """The requests that were answered as if this side had failed."""
+    token, found = credential(world, port), []
+    for what, path, more in asked:
+        answer = port.ask(route.method, path, credential=token, **more)
+        if answer.status_code >= 500 and answer.status_code != 503 and "healthz" not in route.rule:
+            found.append(f"{route.endpoint}: {what}: {answer.status_code} {answer.get_data(as_text=True)[:200]}")
+    return found
+
+
+def test_no_body_is_a_500(world: World, port: Port) -> None:
+    found = []
+    for route in routes_of(port):
+        asked = [(name, path_of(route), {"data": raw, "headers": headers}) for name, (raw, headers) in BODIES.items()]
+        found += complaints(port, world, route, *asked)
+
+    assert found == []
+
+
+def test_no_value_of_a_field_is_a_500(world: World, port: Port) -> None:
+    found = []
+    for route in routes_of(port):
+        if route.body is None:
+            continue
+        fields = [field.validation_alias if isinstance(field.validation_alias, str) else name
+                  for name, field in route.body.model_fields.items()]  # fmt: skip
+        asked = [
+            (f"{name}={value!r:.40}", path_of(route), {"body": dict.fromkeys(fields, "x") | {name: value}})
+            for name in fields
+            for value in VALUES
+        ]
+        found += complaints(port, world, route, *asked)
+
+    assert found == []
+
+
+def test_no_path_and_no_query_is_a_500(world: World, port: Port) -> None:
+    found = []
+    for route in routes_of(port):
+        asked: list[tuple[str, str, dict[str, object]]] = [
+            (query[:30], f"{path_of(route)}?{query}", {}) for query in QUERIES
+        ]
+        if "<" in route.rule:
+            asked += [(part[:30], path_of(route, part), {}) for part in PARTS]
+        found += complaints(port, world, route, *asked)
+
+    assert found == []
+
+
+def test_a_body_over_a_mebibyte_is_413_wherever_a_body_is_taken(world: World, port: Port) -> None:
+    token, big = credential(world, port), b'{"a": "' + b"x" * 1_048_577 + b'"}'
+    answers = {
+        route.endpoint: port.ask(route.method, path_of(route), credential=token, data=big, headers=JSON).status_code
+        for route in routes_of(port)
+        if route.body is not None
+    }
+
+    assert {endpoint: status for endpoint, status in answers.items() if status not in (404, 413)} == {}
+
+
+@pytest.mark.parametrize(
+    "header", ["Bearer \udc80", "\t", "Basic %%%", "Basic Og==", "Bearer " + "x" * 5000, "🧨", "Bearer a b c"]
+)
+def test_no_credential_is_a_500(port: Port, header: str) -> None:
+    path = "/api/v1/admin/users" if port.app.name.endswith("admin") else "/v1/user/info"
+
+    encoded = header.encode("utf-8", "surrogateescape").decode("latin-1")
+    assert port.ask("GET", path, headers={"Authorization": encoded}).status_code == 401
+
+
+def test_an_unknown_method_is_405_and_says_which_there_are(world: World, port: Port) -> None:
+    path = "/api/v1/admin/users" if port is world.admin else "/v1/user/login"
+
+    answer = port.ask("BREW", path)
+
+    assert answer.status_code == 405
+    assert "POST" in answer.headers["Allow"]
+    assert answer.json["code"] == 405
+
+
+def test_an_unknown_path_is_judged_before_the_credential(world: World) -> None:
+    answer = world.api.ask("GET", "/api/v1/nothing/here")
+
+    assert answer.status_code == 404
+    assert answer.json == {
+        "code": 404, "message": "Not Found: /api/v1/nothing/here", "data": None, "error": "Not Found",
+    }  # fmt: skip
