@@ -45,7 +45,7 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
-        "cache": SqliteCache(settings.home / "cache.sqlite3"),
+        "cache": SqliteCache(settings.home / "cache.sqlite3", clock=lambda: now_ms() / 1000),
         "documents": SqliteDocEngine(settings.home / "documents.sqlite3"),
         "objects": FolderStorage(settings.home / "objects"),
         "keys": load_keys(settings),

@@ -120,9 +120,7 @@ class SqliteCache:
     is an error.
     """
 
-    def __init__(
-        self, path: Path, *, clock: Callable[[], float] = time.time, busy_timeout_s: float = 5.0
-    ) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, busy_timeout_s: float = 5.0) -> None:
         self._file = SqliteFile("cache", path, _SCHEMA, busy_timeout_s=busy_timeout_s)
         self._clock = clock
 
@@ -141,9 +139,7 @@ class SqliteCache:
     def set(self, key: str, value: str, ttl_s: float | None = None) -> None:
         """See ``Cache.set``."""
         until = None if ttl_s is None else self._clock() + ttl_s
-        self._run(
-            "INSERT OR REPLACE INTO entry (key, value, expires_at) VALUES (?, ?, ?)", (key, value, until)
-        )
+        self._run("INSERT OR REPLACE INTO entry (key, value, expires_at) VALUES (?, ?, ?)", (key, value, until))
 
     def delete(self, key: str) -> bool:
         """See ``Cache.delete``."""
@@ -166,8 +162,7 @@ class SqliteCache:
         now = self._clock()
         return bool(
             self._run(
-                "UPDATE lease SET expires_at = ? WHERE name = ? AND owner = ? AND expires_at > ?"
-                " RETURNING name",
+                "UPDATE lease SET expires_at = ? WHERE name = ? AND owner = ? AND expires_at > ? RETURNING name",
                 (now + ttl_s, name, owner, now),
             )
         )

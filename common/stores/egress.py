@@ -133,9 +133,7 @@ class EgressGuard:
     outlive their call because the system's resolver can't be interrupted. ``tls`` is for private authorities.
     """
 
-    def __init__(
-        self, allow_cidrs: Iterable[str] = (), *, limit: int = 4, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, allow_cidrs: Iterable[str] = (), *, limit: int = 4, tls: ssl.SSLContext | None = None) -> None:
         self._allowed: tuple[Network, ...] = tuple(ipaddress.ip_network(cidr) for cidr in allow_cidrs)
         self._calls = threading.BoundedSemaphore(limit)
         self._look_ups = threading.BoundedSemaphore(limit)
@@ -280,9 +278,7 @@ def _connect(addresses: list[Address], port: int, deadline: Deadline) -> socket.
     raise EgressUnreachable("connect")
 
 
-def _secure(
-    plain: socket.socket, host: str, context: ssl.SSLContext | None, deadline: Deadline
-) -> ssl.SSLSocket:
+def _secure(plain: socket.socket, host: str, context: ssl.SSLContext | None, deadline: Deadline) -> ssl.SSLSocket:
     try:
         context = context or ssl.create_default_context()
         secured = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
@@ -313,9 +309,7 @@ def _exchange(
     wire.auto_open = 0
     wire.sock = timed
     try:
-        wire.request(
-            method, target.path, headers={"Host": target.authority, "Connection": "close", **headers}
-        )
+        wire.request(method, target.path, headers={"Host": target.authority, "Connection": "close", **headers})
         with wire.getresponse() as response:
             body = response.read(max_bytes + 1)
             if len(body) > max_bytes:
@@ -323,9 +317,7 @@ def _exchange(
             if response.length:
                 # http.client says nothing when a body of announced length breaks off.
                 raise EgressUnreachable("protocol")
-            return Answer(
-                response.status, {name.lower(): value for name, value in response.getheaders()}, body
-            )
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
     except TimeoutError:
         raise
     except (http.client.HTTPException, OSError):

@@ -56,15 +56,11 @@ class LangfuseAnswerUnusable(PlaneError):
 class Fetch(Protocol):
     """``egress.fetch`` with the guard filled in."""
 
-    def __call__(
-        self, url: str, *, headers: dict[str, str], deadline_s: float, max_bytes: int
-    ) -> egress.Answer:
+    def __call__(self, url: str, *, headers: dict[str, str], deadline_s: float, max_bytes: int) -> egress.Answer:
         """See ``egress.fetch``."""
 
 
-def verify(
-    host: str, public_key: str, secret_key: Secret, fetch: Fetch, *, deadline_s: float = 5.0
-) -> LangfuseProject:
+def verify(host: str, public_key: str, secret_key: Secret, fetch: Fetch, *, deadline_s: float = 5.0) -> LangfuseProject:
     """The first project that the keys open, by ``GET {host}/api/public/projects`` with HTTP Basic.
 
     ``fetch`` is ``egress.fetch`` with its guard filled in: ``partial(fetch, guard=…)``; of its errors,
@@ -106,9 +102,7 @@ def _project(body: bytes) -> LangfuseProject:
     except (ValueError, RecursionError):
         raise LangfuseAnswerUnusable("not JSON") from None
     match told:
-        case {"data": [{"id": str(project_id), "name": str(name)}, *_]} if project_id and _is_text(
-            project_id + name
-        ):
+        case {"data": [{"id": str(project_id), "name": str(name)}, *_]} if project_id and _is_text(project_id + name):
             return LangfuseProject(project_id, name)
     raise LangfuseAnswerUnusable("no project in it")
 

@@ -34,9 +34,7 @@ class SqliteFile:
     never the file's integrity.
     """
 
-    def __init__(
-        self, store: str, path: Path, schema: tuple[str, ...], *, busy_timeout_s: float = 5.0
-    ) -> None:
+    def __init__(self, store: str, path: Path, schema: tuple[str, ...], *, busy_timeout_s: float = 5.0) -> None:
         if not 0 < busy_timeout_s <= 5:
             raise ValueError("busy_timeout_s must be over 0 and at most 5 seconds.")
         self._store = store

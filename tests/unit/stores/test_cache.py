@@ -298,9 +298,7 @@ def test_the_file_is_for_its_owner_only(embedded, tmp_path):
 def test_a_thread_keeps_its_connection(embedded, monkeypatch):
     opened = []
     connect = sqlite3.connect
-    monkeypatch.setattr(
-        sqlite3, "connect", lambda *args, **kwargs: opened.append(1) or connect(*args, **kwargs)
-    )
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: opened.append(1) or connect(*args, **kwargs))
     for _ in range(3):
         embedded.incr("n", 60)
     embedded.health()
@@ -315,9 +313,7 @@ def test_a_forked_process_opens_its_own_connection(embedded, monkeypatch):
     if child == 0:
         opened = []
         connect = sqlite3.connect
-        monkeypatch.setattr(
-            sqlite3, "connect", lambda *args, **kwargs: opened.append(1) or connect(*args, **kwargs)
-        )
+        monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: opened.append(1) or connect(*args, **kwargs))
         seen = embedded.get("k")
         embedded.set("k", "child")
         os.write(writer, f"{seen} {len(opened)}".encode())
@@ -336,9 +332,7 @@ def test_processes_that_start_together_make_one_file(tmp_path):
         "cache = SqliteCache(Path(sys.argv[1])); sys.stdin.read(); cache.prepare(); cache.incr('n', 60)"
     )
     starting = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "cache.sqlite3")], stdin=subprocess.PIPE
-        )
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "cache.sqlite3")], stdin=subprocess.PIPE)
         for _ in range(4)
     ]
     for process in starting:

@@ -35,9 +35,7 @@ def embedded(tmp_path):
 
 
 def chunks(count, **fields):
-    return [
-        {"id": f"c{number:04}", "content_with_weight": f"text {number}", **fields} for number in range(count)
-    ]
+    return [{"id": f"c{number:04}", "content_with_weight": f"text {number}", **fields} for number in range(count)]
 
 
 def test_what_is_written_is_counted_by_index_and_knowledge_base(engine):

@@ -50,9 +50,7 @@ def test_an_empty_object_is_an_object(storage):
     assert storage.get("kb1", "a") == b""
 
 
-@pytest.mark.parametrize(
-    ("bucket", "name"), [("kb1", "missing"), ("nowhere", "a"), ("kb1", "../a"), ("..", "a")]
-)
+@pytest.mark.parametrize(("bucket", "name"), [("kb1", "missing"), ("nowhere", "a"), ("kb1", "../a"), ("..", "a")])
 def test_an_object_that_is_not_there_is_not_found_and_nothing_to_delete(storage, bucket, name):
     storage.put("kb1", "a", b"x")
     with pytest.raises(ObjectNotFound):
