@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api.apps import user
+from api.apps import authz, statistics, system, tenant, token, user
+from common.http import health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
 from common.services.plane import Plane
@@ -12,7 +13,17 @@ from common.services.plane import Plane
 
 def user_routes() -> list[Route]:
     """Every route of port 9380."""
-    return all_routes((user.routes,))
+    return all_routes(
+        (
+            health_routes.routes,
+            authz.routes,
+            statistics.routes,
+            system.routes,
+            tenant.routes,
+            token.routes,
+            user.routes,
+        )
+    )
 
 
 def create_app(plane: Plane) -> Flask:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask import Flask
 
-from admin.server.routes import session, users
+from admin.server.routes import deletion, jobs, keys, roles, services, session, system, tenants, users
+from common.http import health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
 from common.services.plane import Plane
@@ -12,7 +13,20 @@ from common.services.plane import Plane
 
 def admin_routes() -> list[Route]:
     """Every route of port 9381."""
-    return all_routes((session.routes, users.routes))
+    return all_routes(
+        (
+            health_routes.routes,
+            deletion.routes,
+            jobs.routes,
+            keys.routes,
+            roles.routes,
+            services.routes,
+            session.routes,
+            system.routes,
+            tenants.routes,
+            users.routes,
+        )
+    )
 
 
 def create_app(plane: Plane) -> Flask:

@@ -44,9 +44,7 @@ class ProfileChange(Body):
     new_password: WirePassword | None = None
 
 
-@routes.post(
-    "/v1/user/login", "/api/v1/auth/login", requires=PUBLIC, body=Login, data=dict[str, Any], summary="Log in"
-)
+@routes.post("/v1/user/login", "/api/v1/auth/login", requires=PUBLIC, body=Login, data=dict[str, Any], summary="Log in")
 def login(call: Call) -> Reply:
     if not call.body.email:
         raise LoginRefused
@@ -91,9 +89,7 @@ def logout(call: Call) -> bool:
     return True
 
 
-@routes.get(
-    "/v1/user/info", "/api/v1/users/me", requires=SIGNED_IN, data=dict[str, Any], summary="One's own profile"
-)
+@routes.get("/v1/user/info", "/api/v1/users/me", requires=SIGNED_IN, data=dict[str, Any], summary="One's own profile")
 def info(call: Call) -> dict[str, Any]:
     return profile.own_profile(call.plane, call.who)
 

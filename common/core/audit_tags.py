@@ -42,4 +42,5 @@ class EventTag(StrEnum):
     LANGFUSE_SAVE = "langfuse:save"
     LANGFUSE_DELETE = "langfuse:delete"
     SETTING_LOG_LEVEL = "setting:log_level"
+    JOB_RETRY = "job:retry"
     ACCESS_REFUSED = "access:refused"

@@ -37,6 +37,12 @@ class BadEmail(BadField):
     code = 103
 
 
+class BadLogLevel(BadField):
+    """A log level that does not exist, or half of what is needed to set one; RAGFlow answers 102 here."""
+
+    code = 102
+
+
 class BadBody(PlaneError):
     """A body that can't be read at all: not JSON, not an object, not UTF-8."""
 
@@ -153,6 +159,20 @@ class UserNotFound(NotFound):
         super().__init__(f"User '{email}' not found.")
 
 
+class TokenNotFound(NotFound):
+    """The user has no such token."""
+
+    def __init__(self) -> None:
+        super().__init__("API key not found or could not be deleted")
+
+
+class MemberNotFound(NotFound):
+    """The account is neither a member of the tenant nor invited to it."""
+
+    def __init__(self, whom: str) -> None:
+        super().__init__(f"'{whom}' is neither a member of this tenant nor invited to it.")
+
+
 class RoleNotFound(NotFound):
     """No role has this name."""
 
@@ -160,11 +180,32 @@ class RoleNotFound(NotFound):
         super().__init__(f"Role '{name}' not found.")
 
 
+class JobNotFound(NotFound):
+    """No job has this id; done ones are kept for seven days."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job '{job_id}' not found.")
+
+
 class TenantNotFound(NotFound):
     """No tenant has this id, or the user has none."""
 
     def __init__(self, what: str = "Tenant not found.") -> None:
         super().__init__(what)
+
+
+class ServiceNotFound(NotFound):
+    """No service has this id."""
+
+    def __init__(self, service_id: str) -> None:
+        super().__init__(f"Service '{service_id}' not found.")
+
+
+class ServiceTypeNotFound(NotFound):
+    """There is no such type of service."""
+
+    def __init__(self, service_type: str) -> None:
+        super().__init__(f"Service type '{service_type}' not found.")
 
 
 class Conflict(PlaneError):
@@ -208,9 +249,7 @@ class RoleImmutable(Conflict):
     """A built-in role can't be changed or deleted."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"Role '{name}' is built in and can't be changed; make a role that inherits from it."
-        )
+        super().__init__(f"Role '{name}' is built in and can't be changed; make a role that inherits from it.")
 
 
 class RoleCycle(Conflict):
@@ -221,14 +260,34 @@ class RoleCycle(Conflict):
 
 
 class RoleHeld(Conflict):
-    """A role that is held or inherited can't be deleted."""
+    """A role that is held or inherited can't be deleted; ``users`` and ``roles`` are a few of how many there are."""
 
-    def __init__(self, name: str, users: Sequence[str], roles: Sequence[str]) -> None:
-        by = [f"{len(users)} user(s) ({', '.join(users)})"] if users else []
-        by += [f"role(s) {', '.join(roles)}"] if roles else []
+    def __init__(
+        self, name: str, users: Sequence[str], roles: Sequence[str], *, user_count: int, role_count: int
+    ) -> None:
+        by = []
+        if user_count:
+            by.append(f"held by {user_count} user(s) ({_some(users, user_count)})")
+        if role_count:
+            by.append(f"inherited by {role_count} role(s) ({_some(roles, role_count)})")
         super().__init__(
-            f"Role '{name}' is held by {' and inherited by '.join(by)}.", users=users, roles=roles
+            f"Role '{name}' can't be deleted: it is {' and '.join(by)}.",
+            users=list(users),
+            roles=list(roles),
+            user_count=user_count,
+            role_count=role_count,
         )
+
+
+def _some(names: Sequence[str], count: int) -> str:
+    return ", ".join(names) + (", …" if count > len(names) else "")
+
+
+class JobNotDead(Conflict):
+    """Only a job that was given up can be tried anew."""
+
+    def __init__(self, job_id: int, state: str) -> None:
+        super().__init__(f"Job {job_id} is {state}: only a dead job can be retried.")
 
 
 class NoControlDriver(Conflict):
@@ -248,6 +307,17 @@ class NotInvited(Conflict):
     """There is no pending invitation to accept, or it has expired; RAGFlow's dialect answers 102."""
 
     code = 102
+
+
+class OwnerStays(Conflict):
+    """An owner's membership that must not go: of the last owner, of the home's owner, or one's own."""
+
+
+class AmbiguousToken(Conflict):
+    """Several tokens look like the display form that was given."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} tokens are shown like this: delete one by its id or its whole value.")
 
 
 class TooMany(PlaneError):

@@ -1,4 +1,4 @@
-"""The rules for names that people choose: a role's, and an account's nickname."""
+"""The rules for names that people choose: a role's, an account's nickname, a tenant's, a token's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import unicodedata
 
 from common.core.errors import BadField
 
-# The column of RAGFlow's table.
+# The columns of RAGFlow's tables.
 NICKNAME_MAX_LENGTH = 100
+TENANT_NAME_MAX_LENGTH = 100
+TOKEN_NAME_MAX_LENGTH = 128
 
 _ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 # Control characters, halves of surrogate pairs (which no store can encode), line and paragraph separators.
@@ -35,14 +37,28 @@ def parse_nickname(value: object, *, field: str = "nickname") -> str:
 
     It has 1 to 100 characters, at least one of which can be seen, and no control characters.
     """
+    return _parse_label(value, "The nickname", NICKNAME_MAX_LENGTH, field)
+
+
+def parse_tenant_name(value: object, *, field: str = "name") -> str:
+    """The tenant's name by the rule of ``parse_nickname``; raises BadField."""
+    return _parse_label(value, "The tenant's name", TENANT_NAME_MAX_LENGTH, field)
+
+
+def parse_token_name(value: object, *, field: str = "name") -> str:
+    """The token's name by the rule of ``parse_nickname``, up to 128 characters; raises BadField."""
+    return _parse_label(value, "The token's name", TOKEN_NAME_MAX_LENGTH, field)
+
+
+def _parse_label(value: object, what: str, max_length: int, field: str) -> str:
     if not isinstance(value, str):
-        raise BadField("The nickname must be a string.", field=field)
-    nickname = value.strip()
-    if len(nickname) > NICKNAME_MAX_LENGTH:
-        raise BadField(f"The nickname may have at most {NICKNAME_MAX_LENGTH} characters.", field=field)
-    categories = {unicodedata.category(character) for character in nickname}
+        raise BadField(f"{what} must be a string.", field=field)
+    label = value.strip()
+    if len(label) > max_length:
+        raise BadField(f"{what} may have at most {max_length} characters.", field=field)
+    categories = {unicodedata.category(character) for character in label}
     if categories & _REFUSED_CATEGORIES:
-        raise BadField("The nickname must not contain control characters.", field=field)
+        raise BadField(f"{what} must not contain control characters.", field=field)
     if all(category[0] in "CZ" for category in categories):
-        raise BadField("The nickname must not be blank.", field=field)
-    return nickname
+        raise BadField(f"{what} must not be blank.", field=field)
+    return label

@@ -215,6 +215,18 @@ class RoleGraph:
         """The ids of the roles that inherit from this one directly; none for an unknown role."""
         return self._children.get(role_id, ())
 
+    def heirs_of(self, role_id: str) -> tuple[str, ...]:
+        """The ids of all roles that inherit from this one, directly or not; never the role itself."""
+        found = {role_id: None}
+        queue = [role_id]
+        for current in queue:
+            for child_id in self.children_of(current):
+                if child_id not in found:
+                    found[child_id] = None
+                    queue.append(child_id)
+        del found[role_id]
+        return tuple(found)
+
     def own(self, role_id: str) -> frozenset[Permission]:
         """What is granted to the role itself."""
         return self._own.get(role_id, frozenset())
@@ -255,6 +267,15 @@ class RoleGraph:
         counted = self.account_roles(role_ids, is_superuser)
         return Standing(self.effective(counted), is_superuser or self._ids[SUPERUSER] in counted)
 
+    def with_role(self, role_id: str, name: str) -> RoleGraph:
+        """This graph with a further role, which grants nothing and inherits from nothing yet."""
+        changed = copy.copy(self)
+        changed._names = self._names | {role_id: name}
+        changed._ids = self._ids | {name.lower(): role_id}
+        changed._own = self._own | {role_id: frozenset()}
+        changed._link(self._parents | {role_id: ()})
+        return changed
+
     def with_parents(self, role_id: str, parent_ids: Sequence[str]) -> RoleGraph:
         """This graph with the role's parents replaced.
 
@@ -269,9 +290,7 @@ class RoleGraph:
             raise BadField(f"A role has at most {MAX_PARENTS} parents, not {len(wanted)}.", field="parents")
         for parent_id in wanted:
             if parent_id not in self._names:
-                raise BadField(
-                    f"There is no role {reprlib.repr(parent_id)} to inherit from.", field="parents"
-                )
+                raise BadField(f"There is no role {reprlib.repr(parent_id)} to inherit from.", field="parents")
             circle = self._paths_up(parent_id).get(role_id)
             if circle is not None:
                 raise RoleCycle([self._names[role_id], *circle])

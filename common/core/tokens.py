@@ -47,12 +47,17 @@ def stored_form(token: str) -> str:
     return _STORED_PREFIX + hashlib.sha256(token.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
+def is_stored_form(text: str) -> bool:
+    """Whether this is a digest that ``stored_form`` made, and not a value."""
+    return text.startswith(_STORED_PREFIX)
+
+
 def lookup_forms(token: str) -> tuple[str, ...]:
     """What a presented token may stand as in the database: hashed, or plain where RAGFlow wrote it.
 
     What looks like a stored form is never looked up as it stands, or a stolen table would be a bunch of keys.
     """
-    if token.startswith(_STORED_PREFIX):
+    if is_stored_form(token):
         return (stored_form(token),)
     return (stored_form(token), token)
 

@@ -66,6 +66,9 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
     def view(**path: str) -> Response:
         bodies.check_path(path)
         who = stranger(_origin(request)) if public else _identify(plane, realm, route)
+        if not public:
+            # Not on public routes: pings and probes must not depend on a store that they don't ask about.
+            plane.level_watch.follow(plane.cache)
         if not route.fields_first:
             _authorize(plane, route, who, path)
         body, query = bodies.read_body(request, route), bodies.read_query(request, route)

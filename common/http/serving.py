@@ -6,6 +6,7 @@ import logging
 import sys
 
 from common.http.probes import Application
+from common.services import level_watch
 from common.services.opening import open_plane
 from common.services.plane import Plane
 from common.settings import load
@@ -15,14 +16,11 @@ __all__ = ["Application", "opened_plane", "start_logging"]
 
 def start_logging(levels: dict[str, str] | None = None) -> None:
     """Log lines to standard error; access lines, which are JSON already, to standard output as they are."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     access = logging.getLogger("ragkeeper.access")
     access.handlers = [logging.StreamHandler(sys.stdout)]
     access.propagate = False
-    for package, level in (levels or {}).items():
-        logging.getLogger(None if package == "root" else package).setLevel(level)
+    level_watch.apply(levels or {})
 
 
 def opened_plane() -> Plane:

@@ -27,7 +27,12 @@ class Table(Model):
 
 
 class RagflowTable(Table):
-    """A table that RAGFlow owns, with its four time columns (all nullable and indexed)."""
+    """A table that RAGFlow owns, with its four time columns (all nullable and indexed).
+
+    RAGFlow indexes every column. Where this plane makes the table, columns with a handful of values (a status, a
+    role, a language) have none: SQLite knows no frequencies, and would as soon read every row of status "1" as the
+    one with the id that is asked for.
+    """
 
     create_time = BigIntegerField(null=True, index=True)
     create_date = DateTimeField(null=True, index=True)

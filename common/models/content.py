@@ -16,9 +16,9 @@ class File(RagflowTable):
     created_by = CharField(max_length=32, index=True)
     name = CharField(max_length=255, index=True)
     location = CharField(max_length=255, null=True, index=True)
-    size = IntegerField(default=0, index=True)
-    type = CharField(max_length=32, index=True)
-    source_type = CharField(max_length=128, default="", index=True)
+    size = IntegerField(default=0)
+    type = CharField(max_length=32)
+    source_type = CharField(max_length=128, default="")
 
     class Meta:
         table_name = "file"
@@ -31,17 +31,17 @@ class Knowledgebase(RagflowTable):
     avatar = TextField(null=True)
     tenant_id = CharField(max_length=32, index=True)
     name = CharField(max_length=128, index=True)
-    language = CharField(max_length=32, null=True, index=True)
+    language = CharField(max_length=32, null=True)
     description = TextField(null=True)
-    embd_id = CharField(max_length=128, index=True)
-    permission = CharField(max_length=16, default="me", index=True)
+    embd_id = CharField(max_length=128)
+    permission = CharField(max_length=16, default="me")
     created_by = CharField(max_length=32, index=True)
-    doc_num = IntegerField(default=0, index=True)
-    token_num = IntegerField(default=0, index=True)
-    chunk_num = IntegerField(default=0, index=True)
-    similarity_threshold = FloatField(default=0.2, index=True)
-    vector_similarity_weight = FloatField(default=0.3, index=True)
-    parser_id = CharField(max_length=32, default="naive", index=True)
+    doc_num = IntegerField(default=0)
+    token_num = IntegerField(default=0)
+    chunk_num = IntegerField(default=0)
+    similarity_threshold = FloatField(default=0.2)
+    vector_similarity_weight = FloatField(default=0.3)
+    parser_id = CharField(max_length=32, default="naive")
     pipeline_id = CharField(max_length=32, null=True, index=True)
     parser_config = LongTextField(default="{}")
     pagerank = IntegerField(default=0)
@@ -51,7 +51,7 @@ class Knowledgebase(RagflowTable):
     raptor_task_finish_at = DateTimeField(null=True)
     mindmap_task_id = CharField(max_length=32, null=True, index=True)
     mindmap_task_finish_at = DateTimeField(null=True)
-    status = CharField(max_length=1, null=True, default="1", index=True)
+    status = CharField(max_length=1, null=True, default="1")
 
     class Meta:
         table_name = "knowledgebase"
@@ -64,10 +64,10 @@ class UserCanvas(RagflowTable):
     avatar = TextField(null=True)
     user_id = CharField(max_length=255, index=True)
     title = CharField(max_length=255, null=True)
-    permission = CharField(max_length=16, default="me", index=True)
+    permission = CharField(max_length=16, default="me")
     description = TextField(null=True)
-    canvas_type = CharField(max_length=32, null=True, index=True)
-    canvas_category = CharField(max_length=32, default="agent_canvas", index=True)
+    canvas_type = CharField(max_length=32, null=True)
+    canvas_category = CharField(max_length=32, default="agent_canvas")
     dsl = LongTextField(null=True)
 
     class Meta:

@@ -28,7 +28,7 @@ class Job(Table):
 
     class Meta:
         table_name = "rk_job"
-        indexes = ((("state", "visible_at"), False), (("finished_at",), False))
+        indexes = ((("state", "visible_at"), False), (("state", "id"), False), (("finished_at",), False))
 
 
 class AuditEvent(Table):

@@ -13,15 +13,15 @@ class Tenant(RagflowTable):
     id = CharField(max_length=32, primary_key=True)
     name = CharField(max_length=100, null=True, index=True)
     public_key = CharField(max_length=255, null=True, index=True)
-    llm_id = CharField(max_length=128, index=True)
-    embd_id = CharField(max_length=128, index=True)
-    asr_id = CharField(max_length=128, index=True)
-    img2txt_id = CharField(max_length=128, index=True)
-    rerank_id = CharField(max_length=128, index=True)
-    tts_id = CharField(max_length=256, null=True, index=True)
-    parser_ids = CharField(max_length=256, index=True)
-    credit = IntegerField(default=512, index=True)
-    status = CharField(max_length=1, null=True, index=True)
+    llm_id = CharField(max_length=128)
+    embd_id = CharField(max_length=128)
+    asr_id = CharField(max_length=128)
+    img2txt_id = CharField(max_length=128)
+    rerank_id = CharField(max_length=128)
+    tts_id = CharField(max_length=256, null=True)
+    parser_ids = CharField(max_length=256)
+    credit = IntegerField(default=512)
+    status = CharField(max_length=1, null=True)
 
     class Meta:
         table_name = "tenant"
@@ -33,9 +33,9 @@ class UserTenant(RagflowTable):
     id = CharField(max_length=32, primary_key=True)
     user_id = CharField(max_length=32, index=True)
     tenant_id = CharField(max_length=32, index=True)
-    role = CharField(max_length=32, index=True)
+    role = CharField(max_length=32)
     invited_by = CharField(max_length=32, index=True)
-    status = CharField(max_length=1, null=True, index=True)
+    status = CharField(max_length=1, null=True)
 
     class Meta:
         table_name = "user_tenant"

@@ -13,7 +13,7 @@ class ApiToken(RagflowTable):
     tenant_id = CharField(max_length=32, index=True)
     token = CharField(max_length=255, index=True)
     dialog_id = CharField(max_length=32, null=True, index=True)
-    source = CharField(max_length=16, null=True, index=True)
+    source = CharField(max_length=16, null=True)
     beta = CharField(max_length=255, null=True, index=True)
 
     class Meta:

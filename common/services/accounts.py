@@ -190,8 +190,10 @@ def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> No
     )
 
 
-def add_membership(plane: Plane, *, tenant_id: str, user_id: str, role: str, invited_by: str) -> str:
-    """Insert a membership into the running transaction and return its id.
+def add_membership(
+    plane: Plane, *, tenant_id: str, user_id: str, role: str, invited_by: str, at_ms: int | None = None
+) -> str:
+    """Insert a membership into the running transaction and return its id. It counts from ``at_ms``, or from now.
 
     Raises Taken when the user has one in this tenant already, whatever its role.
     """
@@ -205,7 +207,7 @@ def add_membership(plane: Plane, *, tenant_id: str, user_id: str, role: str, inv
         role=role,
         invited_by=invited_by,
         status="1",
-        **created(plane.now_ms(), plane.zone),
+        **created(plane.now_ms() if at_ms is None else at_ms, plane.zone),
     )
     return membership_id
 

@@ -9,6 +9,8 @@ from datetime import tzinfo
 
 from common.core.permissions import RoleGraph
 from common.services.keys import Keys
+from common.services.level_watch import LevelWatch
+from common.services.probing import Prober
 from common.settings import Settings
 from common.stores.cache import Cache
 from common.stores.database import Database
@@ -65,6 +67,8 @@ class Plane:
     zone: tzinfo
     now_ms: Callable[[], int] = _clock_ms
     roles: RoleSets = field(default_factory=RoleSets)
+    prober: Prober = field(default_factory=Prober)
+    level_watch: LevelWatch = field(default_factory=LevelWatch)
 
     @property
     def plain_tokens(self) -> bool:

@@ -9,20 +9,25 @@ from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
 from common.core.emails import email_key, parse_email
-from common.core.errors import BadField, Conflict, PasswordChangeDue
+from common.core.errors import BadField, Conflict, PasswordChangeDue, UserNotFound
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, passwords, sessions
+from common.services import accounts, audit, invitations, passwords, sessions
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
 
 Sort = Literal["email", "-email", "create_time", "-create_time", "nickname", "-nickname"]
 
-_LISTED = """
-    u.email, u.nickname, u.create_time, u.is_active, u.is_superuser,
-    (SELECT h.role_id FROM rk_user_role h WHERE h.user_id = u.id ORDER BY h.granted_at, h.role_id LIMIT 1)
+_OLDEST_ROLE = "(SELECT h.role_id FROM rk_user_role h WHERE h.user_id = u.id ORDER BY h.granted_at, h.role_id LIMIT 1)"
+_LISTED = f"u.email, u.nickname, u.create_time, u.is_active, u.is_superuser, {_OLDEST_ROLE}"
+_DETAILS = f"""
+    SELECT u.avatar, u.email, u.language, a.last_login_at, u.is_active, u.is_anonymous, u.login_channel, u.status,
+        u.is_superuser, u.create_time, u.update_time, u.nickname,
+        (SELECT GROUP_CONCAT(h.role_id) FROM rk_user_role h WHERE h.user_id = u.id), {_OLDEST_ROLE},
+        (SELECT value FROM rk_state WHERE name = 'role_version')
+    FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?
 """
 _SORT_COLUMNS = {"email": "a.email_key", "create_time": "a.created_at", "nickname": "a.nickname_key"}
 # Above every character that a prefix can continue with.
@@ -59,16 +64,14 @@ def get_user_details(plane: Plane, email: str) -> dict[str, Any]:
 
     Raises UserNotFound.
     """
-    account = accounts.get(plane, email)
-    row = plane.database.one(
-        "SELECT u.avatar, u.email, u.language, a.last_login_at, u.is_active, u.is_anonymous, u.login_channel, u.status, "
-        "u.is_superuser, u.create_time, u.update_time, u.nickname, "
-        "(SELECT GROUP_CONCAT(h.role_id) FROM rk_user_role h WHERE h.user_id = u.id) "
-        "FROM user u LEFT JOIN rk_account a ON a.user_id = u.id WHERE u.id = ?",
-        (account.id,),
-    )
-    assert row is not None
-    graph = accounts.role_graph(plane)
+    row = plane.database.one(_DETAILS, (email_key(email),))
+    if row is None or row[7] == "0":
+        # RAGFlow may have made the row since the migration: looking for the account claims its e-mail.
+        accounts.get(plane, email)
+        row = plane.database.one(_DETAILS, (email_key(email),))
+        if row is None:
+            raise UserNotFound(email)
+    graph = plane.roles.graph(plane.database, row[14])
     held = row[12].split(",") if row[12] else []
     names = [graph.name_of(role_id) for role_id in graph.account_roles(held, bool(row[8]))]
     return {
@@ -84,7 +87,7 @@ def get_user_details(plane: Plane, email: str) -> dict[str, Any]:
         "create_date": http_date(row[9]),
         "update_date": http_date(row[10]),
         "nickname": row[11],
-        "role": _shown_role(graph, held[0] if held else None, bool(row[8])),
+        "role": shown_role(graph, row[13], bool(row[8])),
         "roles": names,
     }
 
@@ -112,6 +115,7 @@ def create_user(
         account = accounts.make(
             plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
+        invitations.claim(plane, account.id, account.email)
         audit.record(
             plane,
             EventTag.USER_CREATE,
@@ -225,9 +229,9 @@ def get_user_datasets(plane: Plane, email: str) -> list[dict[str, Any]]:
 
 
 def get_user_agents(plane: Plane, email: str) -> list[dict[str, Any]]:
-    """The agents an account sees, by the rule of ``get_user_datasets``: ``{title, permission, canvas_category, avatar}``.
+    """The agents an account sees, by the rule of ``get_user_datasets``.
 
-    Raises UserNotFound.
+    Items: ``{title, permission, canvas_category, avatar}``. Raises UserNotFound.
     """
     account = accounts.get(plane, email)
     rows = plane.database.all(
@@ -256,13 +260,13 @@ def _listed(plane: Plane, rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any
             "create_date": http_date(create_time),
             "is_active": is_active,
             "is_superuser": bool(is_superuser),
-            "role": _shown_role(graph, role_id, bool(is_superuser)),
+            "role": shown_role(graph, role_id, bool(is_superuser)),
         }
         for email, nickname, create_time, is_active, is_superuser, role_id in rows
     ]
 
 
-def _shown_role(graph: RoleGraph, role_id: str | None, is_superuser: bool) -> str:
+def shown_role(graph: RoleGraph, role_id: str | None, is_superuser: bool) -> str:
     """The one role that RAGFlow's clients have room for."""
     if is_superuser:
         return SUPERUSER
@@ -291,9 +295,7 @@ def _page(
     return [row[:-2] for row in page], next_cursor
 
 
-def _search(
-    plane: Plane, prefix: str, limit: int, cursor: str | None
-) -> tuple[list[tuple[Any, ...]], str | None]:
+def _search(plane: Plane, prefix: str, limit: int, cursor: str | None) -> tuple[list[tuple[Any, ...]], str | None]:
     upper = prefix + _LAST_CHARACTER
     by_email = (" AND a.email_key >= ? AND a.email_key < ?", (prefix, upper))
     by_nickname = (
@@ -307,9 +309,7 @@ def _search(
             return rows, next_cursor
         cursor = None
     if len(rows) == limit:
-        more = plane.database.one(
-            f"SELECT 1 FROM rk_account a WHERE 1 = 1{by_nickname[0]} LIMIT 1", by_nickname[1]
-        )
+        more = plane.database.one(f"SELECT 1 FROM rk_account a WHERE 1 = 1{by_nickname[0]} LIMIT 1", by_nickname[1])
         return rows, encode_cursor(["nickname", "", ""]) if more else None
     further, next_cursor = _page(plane, "nickname", limit - len(rows), cursor, *by_nickname)
     return rows + further, next_cursor

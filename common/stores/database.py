@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from common.core.errors import StoreUnavailable
 
 STORE = "metadata"
 BUSY_TIMEOUT_S = 5.0
+# A file that is locked against readers too won't be free in a moment.
+_HEALTH_TIMEOUT_S = 0.5
 
 # What SQLite says when the file or the disk is at fault, and not the statement.
 _OUTAGES = (
@@ -62,6 +66,9 @@ class Database(Protocol):
 
     def tables(self) -> set[str]:
         """Names of the tables that exist."""
+
+    def health(self) -> float:
+        """Ask the store for a sign of life, without writing; the milliseconds that took. Raises StoreUnavailable."""
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -116,6 +123,23 @@ class SqliteStore:
 
     def tables(self) -> set[str]:
         return {name for (name,) in self.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def health(self) -> float:
+        """A connection of its own sees the file that is there now; it waits for no writer and makes no file."""
+        started = time.perf_counter()
+        with _outages():
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=_HEALTH_TIMEOUT_S, isolation_level=None
+            )
+            try:
+                migrated = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'rk_migration'").fetchone()
+            finally:
+                connection.close()
+        if migrated is None:
+            raise StoreUnavailable(STORE, "its tables are missing")
+        if not all(os.access(place, os.W_OK) for place in (self.path, self.path.parent)):
+            raise StoreUnavailable(STORE, "not writable")
+        return (time.perf_counter() - started) * 1000
 
     def close(self) -> None:
         if not self.peewee.is_closed():

@@ -408,3 +408,26 @@ def test_parents_are_replaced_as_in_the_reference_model_or_the_circle_is_shown(
     for other in IDS:
         assert changed.effective([other]) == after.effective(other)
         assert set(changed.children_of(other)) == {child for child, parent in after.edges if parent == other}
+
+
+def test_a_new_role_holds_nothing_until_it_gets_parents() -> None:
+    graph = chain(2)
+
+    grown = graph.with_role("new", "newcomer")
+
+    assert grown.effective(["new"]) == frozenset()
+    assert grown.with_parents("new", ["0"]).effective(["new"]) == {DATASET_READ}
+    assert (grown.id_of("NewComer"), graph.id_of("newcomer")) == ("new", None)
+
+
+def test_the_heirs_of_a_role_are_all_that_inherit_from_it_at_any_distance() -> None:
+    graph = chain(3)
+
+    assert set(graph.heirs_of("3")) == {"0", "1", "2"}
+    assert graph.heirs_of("0") == graph.heirs_of("nobody") == ()
+
+
+def test_a_circle_in_the_rows_does_not_hang_the_search_for_heirs() -> None:
+    graph = RoleGraph([("a", "a"), ("b", "b")], parents=[("a", "b"), ("b", "a")])
+
+    assert graph.heirs_of("a") == ("b",)

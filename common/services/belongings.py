@@ -1,0 +1,167 @@
+"""What belongs to a tenant in the metadata store: how each table hangs on one, and its removal in batches.
+
+The map covers every table of RAGFlow 0.22 that holds a tenant's rows. A table that does not exist here is skipped, so a
+plane without RAGFlow and a database that RAGFlow made are treated alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from common.services.plane import Plane
+
+#: Rows that one statement removes.
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A column by which rows belong to a tenant: it holds the tenant's id, or the id of a row of ``parent``."""
+
+    column: str
+    parent: str | None = None
+
+
+# Children stand before their parents: as long as a parent's row is there, its children are found. A row belongs to a
+# tenant when any of its links leads there.
+LINKS: dict[str, tuple[Link, ...]] = {
+    "task": (Link("doc_id", "document"),),
+    "file2document": (Link("file_id", "file"), Link("document_id", "document")),
+    "pipeline_operation_log": (Link("tenant_id"), Link("kb_id", "knowledgebase")),
+    "sync_logs": (Link("connector_id", "connector"), Link("kb_id", "knowledgebase")),
+    "connector2kb": (Link("connector_id", "connector"), Link("kb_id", "knowledgebase")),
+    "document": (Link("kb_id", "knowledgebase"),),
+    "conversation": (Link("dialog_id", "dialog"),),
+    "api_4_conversation": (Link("dialog_id", "dialog"), Link("dialog_id", "user_canvas")),
+    "user_canvas_version": (Link("user_canvas_id", "user_canvas"),),
+    "dialog": (Link("tenant_id"),),
+    "user_canvas": (Link("user_id"),),
+    "search": (Link("tenant_id"),),
+    "mcp_server": (Link("tenant_id"),),
+    "connector": (Link("tenant_id"),),
+    "file": (Link("tenant_id"),),
+    "knowledgebase": (Link("tenant_id"),),
+    "tenant_llm": (Link("tenant_id"),),
+    "invitation_code": (Link("tenant_id"),),
+    "user_tenant": (Link("tenant_id"),),
+    "rk_membership": (Link("tenant_id"),),
+    "rk_invitation": (Link("tenant_id"),),
+    "rk_token": (Link("tenant_id"),),
+    "api_token": (Link("tenant_id"),),
+    "rk_langfuse_project": (Link("tenant_id"),),
+    "tenant_langfuse": (Link("tenant_id"),),
+    "tenant": (Link("id"),),
+}
+#: What goes in the request that deletes an account: nobody acts in the tenant, or as its member, any more.
+AT_ONCE = (
+    "user_tenant",
+    "rk_membership",
+    "rk_invitation",
+    "rk_token",
+    "api_token",
+    "rk_langfuse_project",
+    "tenant_langfuse",
+    "tenant",
+)
+# No single column identifies their rows. A tenant has few of them: they go in one statement.
+_WITHOUT_ID = {"tenant_llm", "rk_membership", "api_token", "rk_langfuse_project", "tenant_langfuse"}
+
+
+def purged_tables(plane: Plane) -> list[str]:
+    """The tables that exist here and can hold a tenant's rows, children before parents."""
+    present = plane.database.tables()
+    return [table for table in LINKS if table in present and _condition(table, present)[0]]
+
+
+def count(plane: Plane, tenant_id: str) -> dict[str, int]:
+    """How many rows of each table belong to a tenant; tables without any are left out."""
+    present = plane.database.tables()
+    counts = {}
+    for table in purged_tables(plane):
+        condition, params = _where(table, present, tenant_id)
+        row = plane.database.one(f"SELECT COUNT(*) FROM {table} WHERE {condition}", params)
+        if row and row[0]:
+            counts[table] = int(row[0])
+    return counts
+
+
+def remove(plane: Plane, table: str, tenant_id: str, *, limit: int = BATCH) -> int:
+    """Delete up to ``limit`` rows of a tenant from one table, in the running transaction; how many went."""
+    condition, params = _where(table, plane.database.tables(), tenant_id)
+    if table in _WITHOUT_ID:
+        return plane.database.run(f"DELETE FROM {table} WHERE {condition}", params)
+    rows = plane.database.all(f"SELECT id FROM {table} WHERE {condition} LIMIT ?", (*params, limit))
+    if not rows:
+        return 0
+    marks = ", ".join("?" * len(rows))
+    return plane.database.run(f"DELETE FROM {table} WHERE id IN ({marks})", [row_id for (row_id,) in rows])
+
+
+def remove_at_once(plane: Plane, tenant_id: str) -> dict[str, int]:
+    """Delete a tenant, its memberships, invitations and credentials in the running transaction; rows per table."""
+    removed = {}
+    for table in AT_ONCE:
+        rows = plane.database.run(f"DELETE FROM {table} WHERE {LINKS[table][0].column} = ?", (tenant_id,))
+        if rows:
+            removed[table] = rows
+    return removed
+
+
+def buckets(plane: Plane, tenant_id: str) -> Iterator[str]:
+    """The buckets that are a tenant's alone: its own, its downloads, one per dataset and one per folder."""
+    yield tenant_id
+    yield f"{tenant_id}-downloads"
+    yield from _ids(plane, "knowledgebase", "tenant_id = ?", tenant_id)
+    yield from _ids(plane, "file", "tenant_id = ? AND type = 'folder'", tenant_id)
+
+
+def stray_objects(plane: Plane, tenant_id: str, *, after: str = "") -> list[tuple[str, str, str]]:
+    """Files of a tenant in a folder that is not its own: up to BATCH of (file id, bucket, object), by file id.
+
+    Such a bucket may hold a neighbour's objects, so it must not go whole, nor an object that a neighbour's file names.
+    """
+    rows = plane.database.all(
+        "SELECT f.id, f.parent_id, f.location FROM file f WHERE f.tenant_id = ? AND f.id > ? AND f.type <> 'folder' "
+        "AND f.location <> '' AND NOT EXISTS "
+        "(SELECT 1 FROM file p WHERE p.id = f.parent_id AND p.tenant_id = f.tenant_id AND p.type = 'folder') "
+        "AND NOT EXISTS (SELECT 1 FROM file o WHERE o.parent_id = f.parent_id AND o.location = f.location "
+        " AND o.tenant_id <> f.tenant_id) ORDER BY f.id LIMIT ?",
+        (tenant_id, after, BATCH),
+    )
+    return [(file_id, bucket, name) for file_id, bucket, name in rows]
+
+
+def _ids(plane: Plane, table: str, condition: str, tenant_id: str) -> Iterator[str]:
+    last = ""
+    while True:
+        rows = plane.database.all(
+            f"SELECT id FROM {table} WHERE {condition} AND id > ? ORDER BY id LIMIT ?", (tenant_id, last, BATCH)
+        )
+        if not rows:
+            return
+        yield from (row_id for (row_id,) in rows)
+        last = rows[-1][0]
+
+
+def _where(table: str, present: set[str], tenant_id: str) -> tuple[str, list[str]]:
+    condition, parameters = _condition(table, present)
+    return condition, [tenant_id] * parameters
+
+
+def _condition(table: str, present: set[str]) -> tuple[str, int]:
+    """The condition under which a row belongs to a tenant, and how often it asks for the tenant's id.
+
+    Links over a table that does not exist here are left out; an empty condition means that none is left.
+    """
+    alternatives, parameters = [], 0
+    for link in LINKS[table]:
+        if link.parent is None:
+            alternatives.append(f"{link.column} = ?")
+            parameters += 1
+        elif link.parent in present:
+            inner, asked = _condition(link.parent, present)
+            if inner:
+                alternatives.append(f"{link.column} IN (SELECT id FROM {link.parent} WHERE {inner})")
+                parameters += asked
+    return " OR ".join(alternatives), parameters

@@ -1,0 +1,125 @@
+"""Handing one message to the mail server, within a deadline for the whole conversation."""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from email.message import EmailMessage
+
+from common.conf.sections import SmtpSection
+
+#: Seconds for connecting, and for each answer of the server.
+ANSWER_S = 10.0
+#: Seconds for everything together, so that a server that answers letter by letter delays nobody for long.
+TOTAL_S = 30.0
+
+
+class MailRefused(Exception):
+    """The server refused for good (5xx, RFC 5321 4.2.1), or can't do what is needed: sending again is no use."""
+
+
+class MailUnsent(Exception):
+    """The server was not reached, hung up or asked to come again (4xx)."""
+
+
+def send(
+    server: SmtpSection,
+    message: EmailMessage,
+    *,
+    tls: ssl.SSLContext | None = None,
+    answer_s: float = ANSWER_S,
+    total_s: float = TOTAL_S,
+) -> None:
+    """Send a message: over implicit TLS with ``mail_use_ssl``, upgraded by STARTTLS with ``mail_use_tls``, else plain.
+
+    ``tls`` replaces the machine's trust store. Raises MailRefused or MailUnsent, neither with the password in it.
+    """
+    context = tls or ssl.create_default_context()
+    implicit = context if server.mail_use_ssl and not server.mail_use_tls else None
+    with _failures():
+        client = _Client(implicit, total_s)
+        try:
+            client.begin(server.mail_server, server.mail_port, answer_s)
+            if server.mail_use_tls:
+                client.starttls(context=context)
+            if server.mail_username and server.mail_password is not None:
+                client.login(server.mail_username, server.mail_password.reveal())
+            client.send_message(message)
+            # The message is accepted: whatever happens now, it must not be sent again.
+            with suppress(OSError, smtplib.SMTPException):
+                client.quit()
+        finally:
+            client.end()
+
+
+class _Client(smtplib.SMTP):
+    """An SMTP conversation that is cut when its total time is over."""
+
+    def __init__(self, implicit_tls: ssl.SSLContext | None, total_s: float) -> None:
+        super().__init__()
+        self._implicit_tls = implicit_tls
+        self._line: socket.socket | None = None
+        self._cut = False
+        self._timer = threading.Timer(total_s, self._cut_line)
+        self._timer.daemon = True
+
+    def begin(self, host: str, port: int, answer_s: float) -> None:
+        """Connect; the greeting must be a welcome."""
+        self._timer.start()
+        self.timeout = answer_s
+        self._host = host
+        code, text = self.connect(host, port)
+        if code != 220:
+            raise smtplib.SMTPResponseException(code, text)
+
+    def end(self) -> None:
+        """Close the connection and forget the deadline."""
+        self._timer.cancel()
+        self.close()
+        if self._line is not None:
+            self._line.close()
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        connection = socket.create_connection((host, port), timeout)
+        # A second handle on the connection, which stays good while TLS takes over the first one.
+        self._line = connection.dup()
+        if self._cut:
+            self._cut_line()
+        if self._implicit_tls is None:
+            return connection
+        return self._implicit_tls.wrap_socket(connection, server_hostname=host)
+
+    def _cut_line(self) -> None:
+        self._cut = True
+        if self._line is not None:
+            with suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Tell what may go better next time from what won't."""
+    try:
+        yield
+    except smtplib.SMTPRecipientsRefused as error:
+        # One recipient a message: its own answer decides.
+        code, text = next(iter(error.recipients.values()))
+        raise _by_code(code, text) from None
+    except smtplib.SMTPNotSupportedError as error:
+        raise MailRefused(f"the mail server lacks something needed: {error}") from None
+    except smtplib.SMTPResponseException as error:
+        raise _by_code(error.smtp_code, error.smtp_error) from None
+    except ssl.SSLCertVerificationError as error:
+        raise MailUnsent(f"the mail server's certificate is not trusted: {error.verify_message}") from None
+    except (smtplib.SMTPException, OSError) as error:
+        raise MailUnsent(f"{type(error).__name__}: {error}") from None
+
+
+def _by_code(code: int, text: bytes | str) -> Exception:
+    said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    kind = MailRefused if 500 <= code <= 599 else MailUnsent
+    return kind(f"the mail server said {code} {said}"[:500])

@@ -1,0 +1,121 @@
+"""Two requests at once, by real threads, for what only one of them may get."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from werkzeug.test import TestResponse
+
+from common.stores.database import SqliteStore
+from tests.people import Person, World
+
+pytestmark = pytest.mark.race
+
+Act = Callable[[], TestResponse]
+
+DEMOTIONS: dict[str, tuple[str, str, Any]] = {
+    "role": ("PUT", "role", {"role_name": "member"}),
+    "flag": ("DELETE", "admin", None),
+    "switch": ("PUT", "activate", {"activate_status": "off"}),
+}
+
+
+@contextmanager
+def neck_and_neck() -> Iterator[None]:
+    """Let threads enter their first transaction only when two of them have come as far: past authentication."""
+    starting, begin = threading.Barrier(2), SqliteStore.transaction
+    entered = threading.local()
+
+    @contextmanager
+    def together(store: SqliteStore) -> Iterator[None]:
+        if not getattr(entered, "once", False):
+            entered.once = True
+            starting.wait(timeout=20)
+        with begin(store):
+            yield
+
+    with patch.object(SqliteStore, "transaction", together):
+        yield
+
+
+def at_once(world: World, *acts: Act) -> list[int]:
+    """The statuses of requests that run side by side."""
+
+    def run(act: Act) -> int:
+        try:
+            return act().status_code
+        finally:
+            for store in (world.plane.database, world.plane.cache, world.plane.documents):
+                store.close()
+
+    with neck_and_neck(), ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(run, acts))
+
+
+def parents(root: Person, child: str, *names: str) -> Act:
+    return lambda: root.administer("PUT", f"/roles/{child}", {"parents": list(names)})
+
+
+def demote(actor: Person, target: Person, way: str) -> Act:
+    method, path, body = DEMOTIONS[way]
+    return lambda: actor.administer(method, f"/users/{target.email}/{path}", body)
+
+
+def test_two_parent_edits_never_make_a_cycle_together(world: World, root: Person) -> None:
+    for number in range(5):
+        first, second = f"a{number}", f"b{number}"
+        for name in (first, second):
+            root.administer("POST", "/roles", {"role_name": name})
+
+        statuses = at_once(world, parents(root, first, second), parents(root, second, first))
+
+        assert sorted(statuses) == [200, 409]
+        listed = root.administer("GET", "/roles").json["data"]["roles"]
+        shown = {role["role_name"]: role["parents"] for role in listed}
+        assert sorted([shown[first], shown[second]]) in ([[], [first]], [[], [second]])
+
+
+def test_a_role_that_is_being_assigned_is_not_deleted_under_its_holder(world: World, root: Person) -> None:
+    for number in range(5):
+        name, someone = f"role-{number}", world.person()
+        root.administer("POST", "/roles", {"role_name": name})
+
+        statuses = at_once(
+            world,
+            lambda name=name, someone=someone: root.administer(  # type: ignore[misc]
+                "PUT", f"/users/{someone.email}/role", {"role_name": name}
+            ),
+            lambda name=name: root.administer("DELETE", f"/roles/{name}"),  # type: ignore[misc]
+        )
+
+        assert statuses in ([200, 409], [404, 200])
+        shown = root.administer("GET", f"/users/{someone.email}/permissions").json["data"]["user"]["role"]
+        assert shown == (name if statuses[0] == 200 else "member")
+
+
+@pytest.mark.parametrize(("one", "other"), [("role", "role"), ("role", "flag"), ("role", "switch"), ("flag", "switch")])
+def test_the_last_two_superusers_never_go_both(world: World, root: Person, one: str, other: str) -> None:
+    second = world.person(is_superuser=True)
+    assert root.admin_session != second.admin_session
+
+    statuses = at_once(world, demote(root, second, one), demote(second, root, other))
+
+    left = world.plane.database.all("SELECT email FROM user WHERE is_superuser AND is_active = '1'")
+    assert len(left) == 1
+    # The loser is the last one, no superuser any more, or switched off already.
+    assert sorted(statuses)[0] == 200
+    assert sorted(statuses)[1] in (401, 403, 409)
+
+
+def test_a_name_is_given_to_one_role_only(world: World, root: Person) -> None:
+    def make() -> TestResponse:
+        return root.administer("POST", "/roles", {"role_name": "wanted"})
+
+    assert root.admin_session
+    assert sorted(at_once(world, make, make)) == [200, 409]

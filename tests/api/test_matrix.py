@@ -1,0 +1,149 @@
+"""Every route of both servers × every kind of principal: who is let in, and that a refusal changes nothing.
+
+``WHO`` says by hand, for each requirement, who meets it; ``tests/route_table.py`` says by hand which requirement each
+route has. A route that is missing there fails the first test, so none escapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from common.http.route import Route
+from tests.cast import BUILT_IN, EVERYBODY, INSIDERS, OUTSIDERS, Cast, assemble, snapshot
+from tests.people import Port, World, new_password
+from tests.route_table import BODIES, EXPECTED
+
+ADMINISTRATORS = {"user-manager", "service-operator", "auditor", "viewer", "superuser"}
+READERS = {"auditor", "viewer", "superuser"}
+MANAGERS = {"user-manager", "superuser"}
+OPERATORS = {"service-operator", "superuser"}
+WHO: dict[str, set[str]] = {
+    "public": set(EVERYBODY),
+    "signed-in": set(INSIDERS),
+    "administrator": ADMINISTRATORS,
+    "user:read": READERS | MANAGERS,
+    "user:create": MANAGERS,
+    "user:write": MANAGERS,
+    "user:delete": MANAGERS,
+    "role:read": READERS | MANAGERS,
+    "role:assign": MANAGERS,
+    "role:create": {"superuser"},
+    "role:write": {"superuser"},
+    "role:delete": {"superuser"},
+    "tenant:read": READERS | MANAGERS,
+    "tenant:create": MANAGERS,
+    "tenant:write": MANAGERS,
+    "tenant:delete": MANAGERS,
+    "token:read": READERS | MANAGERS,
+    "token:create": MANAGERS,
+    "token:write": MANAGERS,
+    "token:delete": MANAGERS,
+    "service:read": READERS | OPERATORS,
+    "service:control": OPERATORS,
+    "job:read": READERS | OPERATORS,
+    "job:write": OPERATORS,
+    "setting:read": READERS,
+    "setting:write": {"superuser"},
+    "audit:read": {"auditor", "superuser"},
+    "tenant:owner": {"owner"},
+    "tenant:owner|normal": {"owner", "member"},
+}
+# Whoever is admitted at the gate and then refused by the use-case, because of whom they would act on or what they give.
+REFUSED_BY_RULE = {
+    "PUT /api/v1/admin/users/<email>/admin": {"user-manager"},
+    "DELETE /api/v1/admin/users/<email>/admin": {"user-manager"},
+}
+
+
+@pytest.fixture
+def cast(world: World) -> Cast:
+    return assemble(world)
+
+
+def ports(world: World) -> Iterator[tuple[Port, Route]]:
+    for port in (world.admin, world.api):
+        for route in port.app.extensions["ragkeeper.routes"]:
+            yield port, route
+
+
+def key_of(port: Port, route: Route) -> str:
+    return f"{'9381' if port.app.name.endswith('admin') else '9380'} {route.endpoint}"
+
+
+def test_the_table_lists_every_route_with_its_requirement(world: World) -> None:
+    served = {key_of(port, route): route.requires.text for port, route in ports(world)}
+
+    assert served == EXPECTED
+
+
+def test_nobody_gets_in_who_should_not_and_nothing_changes_then(world: World, cast: Cast) -> None:
+    before, wrong = snapshot(world), []
+    for port, route in ports(world):
+        allowed = WHO[EXPECTED[key_of(port, route)]] - REFUSED_BY_RULE.get(route.endpoint, set())
+        for who in EVERYBODY:
+            if who in allowed:
+                continue
+            answer = ask(cast, port, route, who)
+            if not is_refusal(answer, who):
+                wrong.append(f"{key_of(port, route)} × {who}: {answer.status_code} {answer.get_data()[:120]!r}")
+            if snapshot(world) != before:
+                wrong.append(f"{key_of(port, route)} × {who}: something changed")
+                before = snapshot(world)
+
+    assert wrong == []
+
+
+def test_everybody_gets_in_who_should(world: World, cast: Cast) -> None:
+    wrong = []
+    for port, route in ports(world):
+        allowed = WHO[EXPECTED[key_of(port, route)]] - REFUSED_BY_RULE.get(route.endpoint, set())
+        for who in sorted(allowed):
+            # What an admitted request does is undone, so that the next one meets the same world.
+            with world.plane.database.peewee.atomic() as cell:
+                answer = ask(cast, port, route, who)
+                cell.rollback()
+            world.plane.roles._current = None  # the version number was rolled back too
+            if answer.status_code in (401, 403) and "login" not in route.rule and "/auth" not in route.rule:
+                wrong.append(f"{key_of(port, route)} × {who}: {answer.status_code} {answer.get_data()[:160]!r}")
+
+    assert wrong == []
+
+
+def is_refusal(answer: Any, who: str) -> bool:
+    if who in OUTSIDERS:
+        return bool(answer.status_code == 401)
+    if answer.status_code == 200 and answer.is_json:
+        return bool(answer.json.get("code") == 109)
+    return bool(answer.status_code == 403)
+
+
+def ask(cast: Cast, port: Port, route: Route, who: str) -> Any:
+    values = {
+        "email": cast.victim.email, "tenant_id": cast.tenant_id, "user_id": cast.member.user_id, "name": "custom",
+    }  # fmt: skip
+    path = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: values.get(match[1], "0"), route.rule)
+    body = BODIES.get(route.endpoint)
+    filled = None if body is None else {name: _fill(cast, value) for name, value in body.items()}
+    return port.ask(route.method, path, filled, credential=cast.credentials[who])
+
+
+def _fill(cast: Cast, value: Any) -> Any:
+    if value == "{password}":
+        return new_password()
+    if value == "{victim}":
+        return cast.victim.email
+    if value == "{member_id}":
+        return cast.member.user_id
+    if value == "{tenant_id}":
+        return cast.tenant_id
+    return value
+
+
+def test_the_cast_is_complete() -> None:
+    from common.core.permissions import BUILT_IN_ROLES
+
+    assert {name.removesuffix("-role") for name in BUILT_IN} | {"superuser"} == set(BUILT_IN_ROLES)

@@ -1,0 +1,22 @@
+"""How much is measured: the whole, or just enough to see that it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Effort:
+    """``pairs`` runs of reference and server in turn, ``reads`` requests a run, ``pages`` requests a page and run."""
+
+    pairs: int
+    reads: int
+    pages: int
+    whole_lists: int
+    few_users: int
+    many_users: int
+    listed_users: int
+
+
+WHOLE = Effort(pairs=7, reads=3000, pages=12, whole_lists=30, few_users=1_000, many_users=100_000, listed_users=10_000)
+QUICK = Effort(pairs=2, reads=40, pages=2, whole_lists=3, few_users=600, many_users=1_200, listed_users=600)

@@ -1,0 +1,82 @@
+"""Breaking the embedded stores for real, each in several ways."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.services.plane import Plane
+
+#: Each store's file or folder below the home.
+PLACES = {
+    "metadata": "ragkeeper.db",
+    "cache": "cache.sqlite3",
+    "documents": "documents.sqlite3",
+    "objects": "objects",
+}
+#: What RAGFlow's healthz calls each.
+WIRE_NAMES = {"metadata": "db", "cache": "redis", "documents": "doc_engine", "objects": "storage"}
+
+
+def place_of(plane: Plane, store: str) -> Path:
+    return plane.settings.home / PLACES[store]
+
+
+def take_away(plane: Plane, store: str) -> None:
+    """Remove the store's file or folder."""
+    path = place_of(plane, store)
+    for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink(missing_ok=True)
+
+
+def put_a_folder(plane: Plane, store: str) -> None:
+    """Put a folder where the file was; a file where the folder was."""
+    take_away(plane, store)
+    if store == "objects":
+        place_of(plane, store).write_bytes(b"")
+    else:
+        place_of(plane, store).mkdir()
+
+
+def put_garbage(plane: Plane, store: str) -> None:
+    """Put a file there that holds no database."""
+    take_away(plane, store)
+    place_of(plane, store).write_bytes(b"garbage " * 1000)
+
+
+def put_an_empty_file(plane: Plane, store: str) -> None:
+    """Put an empty file there."""
+    take_away(plane, store)
+    place_of(plane, store).write_bytes(b"")
+
+
+BREAKS: tuple[Callable[[Plane, str], None], ...] = (take_away, put_a_folder, put_garbage, put_an_empty_file)
+
+
+@contextmanager
+def written_by_another(path: Path) -> Iterator[None]:
+    """While another connection holds the write lock."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
+@contextmanager
+def locked_against_everybody(path: Path) -> Iterator[None]:
+    """While another process's connection keeps even readers out: out of WAL mode, in an exclusive transaction."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        other.close()

@@ -1,0 +1,38 @@
+"""The bench in its quick form: not for its numbers, only to see that it still runs to its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CASES = {
+    "GET /v1/system/version",
+    "GET /api/v1/admin/users/{email}",
+    "GET /api/v1/system/tokens",
+    "page of 100 by email",
+    "page of 100 by q of nicknames",
+    "whole list of 600 users, time",
+    "whole list of 600 users, weight",
+    "memory of all processes after the reads",
+    "second start, until both servers are ready",
+}
+
+
+@pytest.mark.slow
+def test_the_bench_measures_every_case_and_writes_both_forms(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--quick", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = json.loads((tmp_path / "bench.json").read_text())["lines"]
+    assert {line["case"] for line in lines} >= CASES
+    assert not [line["case"] for line in lines if line["target"] and line["met"] is None]
+    assert (tmp_path / "bench.md").read_text() in done.stdout

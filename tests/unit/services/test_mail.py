@@ -1,0 +1,128 @@
+"""The mail that invites, as a job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from common.models.tenant import Invitation
+from common.services import accounts, jobs, mail
+from common.services.jobs import GiveUp, Task
+from common.services.plane import Plane
+from common.stores.smtp import MailUnsent
+from tests.mail_sink import SENDER, MailSink
+from tests.people import Clock
+
+
+@pytest.fixture
+def inviter(plane: Plane) -> accounts.AccountRow:
+    """Ann, who owns a tenant."""
+    with plane.database.transaction():
+        return accounts.make(plane, email="ann@ragkeeper.test", nickname="Ann", password_hash=None)
+
+
+def invite(plane: Plane, inviter: accounts.AccountRow, address: str = "you@ragkeeper.test") -> int:
+    """An invitation that is open for a week, with its job."""
+    with plane.database.transaction():
+        plane.database.insert(
+            Invitation,
+            id="i",
+            tenant_id=inviter.id,
+            email=address,
+            email_key=address,
+            role="normal",
+            invited_by=inviter.id,
+            created_at=plane.now_ms(),
+            expires_at=plane.now_ms() + 7 * 86_400_000,
+        )
+        return jobs.enqueue(plane, mail.INVITATION, {"invitation_id": "i"})
+
+
+def work(plane: Plane, sink: MailSink | None, **smtp: Any) -> Any:
+    """Run the waiting job against the sink; its progress."""
+    section = sink.settings(**smtp) if sink else None
+    configured = replace(plane, settings=plane.settings.model_copy(update={"smtp": section}))
+    job = jobs.claim(plane, "worker", 60, [mail.INVITATION])
+    assert job
+    mail.send_invitation(Task(configured, job, 60))
+    return jobs.get(plane, str(job.id))["progress"]
+
+
+def test_an_invitation_is_mailed_to_the_address_from_the_configured_sender(
+    plane: Plane, inviter: accounts.AccountRow
+) -> None:
+    invite(plane, inviter)
+
+    with MailSink() as sink:
+        progress = work(plane, sink, mail_frontend_url="https://rag.test")
+
+    [message] = sink.messages
+    assert sink.recipients == ["you@ragkeeper.test"]
+    assert message["From"] == f"{SENDER[0]} <{SENDER[1]}>"
+    assert message["Subject"] == f"You are invited to join Ann{chr(0x2018)}s Kingdom"
+    text = message.get_content()
+    assert "Ann (ann@ragkeeper.test)" in text
+    assert "https://rag.test" in text
+    assert "2026-09-28 14:13 UTC" in text
+    assert progress == {"sent": True, "message_id": message["Message-ID"]}
+
+
+def test_it_speaks_the_inviters_language(plane: Plane, inviter: accounts.AccountRow) -> None:
+    plane.database.run("UPDATE user SET language = 'Chinese' WHERE id = ?", (inviter.id,))
+    invite(plane, inviter)
+
+    with MailSink() as sink:
+        work(plane, sink)
+
+    assert sink.messages[0]["Subject"].startswith("邀请您加入")
+
+
+@pytest.mark.parametrize("over", ["expired", "withdrawn"])
+def test_nothing_is_sent_for_an_invitation_that_is_over(
+    plane: Plane, inviter: accounts.AccountRow, clock: Clock, over: str
+) -> None:
+    invite(plane, inviter)
+    if over == "expired":
+        clock.forward(days=7)
+    else:
+        plane.database.run("DELETE FROM rk_invitation")
+
+    with MailSink() as sink:
+        progress = work(plane, sink)
+
+    assert sink.messages == []
+    assert progress["sent"] is False
+
+
+def test_an_address_that_is_refused_for_good_is_given_up(plane: Plane, inviter: accounts.AccountRow) -> None:
+    invite(plane, inviter)
+
+    with MailSink({"RCPT": "550 no such mailbox"}) as sink, pytest.raises(GiveUp, match="550 no such mailbox"):
+        work(plane, sink)
+
+
+def test_a_server_that_asks_to_come_again_is_tried_again(plane: Plane, inviter: accounts.AccountRow) -> None:
+    invite(plane, inviter)
+
+    with MailSink({"RCPT": "450 greylisted"}) as sink, pytest.raises(MailUnsent, match="450 greylisted"):
+        work(plane, sink)
+
+
+def test_without_a_mail_server_the_job_says_what_to_configure(plane: Plane, inviter: accounts.AccountRow) -> None:
+    invite(plane, inviter)
+
+    with pytest.raises(GiveUp, match=r"smtp\.mail_server"):
+        work(plane, None)
+
+
+def test_a_tenants_name_adds_no_header(plane: Plane, inviter: accounts.AccountRow) -> None:
+    plane.database.run("UPDATE tenant SET name = ? WHERE id = ?", ("X\r\nBcc: all@ragkeeper.test", inviter.id))
+    invite(plane, inviter)
+
+    with MailSink() as sink:
+        work(plane, sink)
+
+    assert sink.messages[0]["Bcc"] is None
+    assert sink.recipients == ["you@ragkeeper.test"]

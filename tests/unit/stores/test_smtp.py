@@ -1,0 +1,156 @@
+"""Handing a message to a mail server: over every kind of connection, refused, cut and hanging."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+import time
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from common.stores import smtp
+from common.stores.smtp import MailRefused, MailUnsent
+from tests.mail_sink import MailSink, password
+
+
+@pytest.fixture
+def message() -> EmailMessage:
+    made = EmailMessage()
+    made["From"], made["To"], made["Subject"] = "plane@b.co", "you@b.co", "Hello"
+    made.set_content("Grüße\n")
+    return made
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and certificate of localhost, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+def test_a_plain_server_gets_the_message(message: EmailMessage) -> None:
+    with MailSink() as sink:
+        smtp.send(sink.settings(), message)
+
+    [received] = sink.messages
+    assert received.get_content().splitlines() == ["Grüße"]
+    assert sink.recipients == ["you@b.co"]
+    assert not sink.logins
+
+
+def test_it_logs_in_where_an_account_is_configured(message: EmailMessage) -> None:
+    with MailSink() as sink:
+        smtp.send(sink.settings(mail_username="plane", mail_password=password("hush hush")), message)
+
+    assert sink.logins == [("plane", "hush hush")]
+    assert len(sink.messages) == 1
+
+
+def test_implicit_tls(message: EmailMessage, server_tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    with MailSink(implicit_tls=server_tls) as sink:
+        smtp.send(sink.settings(mail_use_ssl=True), message, tls=trusting)
+
+    assert (len(sink.messages), sink.encrypted) == (1, True)
+
+
+def test_starttls(message: EmailMessage, server_tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    with MailSink(starttls=server_tls) as sink:
+        smtp.send(sink.settings(mail_use_tls=True), message, tls=trusting)
+
+    assert (len(sink.messages), sink.encrypted) == (1, True)
+
+
+def test_nothing_is_sent_over_tls_that_is_not_trusted(message: EmailMessage, server_tls: ssl.SSLContext) -> None:
+    with MailSink(starttls=server_tls) as sink, pytest.raises(MailUnsent, match="not trusted"):
+        smtp.send(sink.settings(mail_use_tls=True), message)
+
+    assert sink.messages == []
+
+
+def test_nothing_is_sent_in_the_clear_when_starttls_is_asked_for_and_not_offered(
+    message: EmailMessage,
+) -> None:
+    with MailSink() as sink, pytest.raises(MailRefused, match="STARTTLS"):
+        smtp.send(sink.settings(mail_use_tls=True), message)
+
+    assert sink.messages == []
+
+
+@pytest.mark.parametrize("verb", ["greeting", "MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize(("code", "error"), [("554", MailRefused), ("451", MailUnsent)])
+def test_5xx_is_for_good_and_4xx_is_for_now(
+    message: EmailMessage, verb: str, code: str, error: type[Exception]
+) -> None:
+    with MailSink({verb: f"{code} not today"}) as sink, pytest.raises(error, match=f"{code} not today"):
+        smtp.send(sink.settings(), message)
+
+
+def test_a_refused_login_is_for_good_and_tells_no_password(message: EmailMessage) -> None:
+    with MailSink({"AUTH": "535 who are you"}) as sink, pytest.raises(MailRefused, match="535") as refused:
+        smtp.send(sink.settings(mail_username="plane", mail_password=password("hush hush")), message)
+
+    assert "hush" not in repr(refused.value) + repr(refused.value.__context__)
+
+
+def test_a_server_that_is_not_there_is_for_now(message: EmailMessage) -> None:
+    with MailSink() as sink:
+        settings = sink.settings()
+
+    with pytest.raises(MailUnsent, match="Refused"):
+        smtp.send(settings, message)
+
+
+@pytest.mark.parametrize("verb", ["greeting", "EHLO", "RCPT", "DATA"])
+def test_a_server_that_hangs_is_left_after_the_time_for_an_answer(message: EmailMessage, verb: str) -> None:
+    started = time.monotonic()
+    with MailSink(hangs_at=verb) as sink, pytest.raises(MailUnsent):
+        smtp.send(sink.settings(), message, answer_s=0.2)
+
+    assert time.monotonic() - started < 5
+
+
+def test_the_whole_conversation_has_a_deadline(message: EmailMessage) -> None:
+    started = time.monotonic()
+    with MailSink(hangs_at="RCPT") as sink, pytest.raises(MailUnsent):
+        smtp.send(sink.settings(), message, answer_s=60, total_s=0.3)
+
+    assert time.monotonic() - started < 5
+
+
+def test_a_message_that_was_accepted_counts_as_sent_whatever_follows(message: EmailMessage) -> None:
+    with MailSink({"QUIT": "421 bye for now"}) as sink:
+        smtp.send(sink.settings(), message)
+
+    assert len(sink.messages) == 1

@@ -1,0 +1,69 @@
+"""What is done again and again, by one of many workers."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from common.core.errors import StoreUnavailable
+from common.services import jobs
+from common.services.plane import Plane
+from common.worker import periodic
+from common.worker.loop import Worker, handlers
+from common.worker.tally import Tally
+from tests.people import Clock
+
+
+def housekeepings(plane: Plane) -> int:
+    return len(jobs.page(plane)["jobs"])
+
+
+def test_of_all_workers_one_enqueues_a_period(plane: Plane) -> None:
+    for _ in range(3):
+        periodic.enqueue_due(plane)
+
+    assert housekeepings(plane) == 1
+
+
+def test_an_outage_of_the_metadata_store_skips_no_period(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: object, **__: object) -> int:
+        raise StoreUnavailable("metadata", "gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "enqueue", down)
+        periodic.enqueue_due(plane)
+    assert housekeepings(plane) == 0
+
+    periodic.enqueue_due(plane)
+
+    assert housekeepings(plane) == 1
+
+
+def test_without_a_cache_store_nothing_is_due(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(*_: object) -> bool:
+        raise StoreUnavailable("cache", "gone")
+
+    monkeypatch.setattr(type(plane.cache), "acquire_lease", down)
+
+    periodic.enqueue_due(plane)
+
+    assert housekeepings(plane) == 0
+    assert "the cache store is unavailable" in caplog.text
+
+
+def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane, clock: Clock) -> None:
+    plane.database.run(
+        "INSERT INTO rk_session (id, user_id, token_hash, realm, created_at, last_seen_at, expires_at) "
+        "VALUES ('s', 'u', 'h', 'user', 0, 0, 0)"
+    )
+    worker = Worker(plane, "worker", handlers(), Tally(), threading.Event())
+    periodic.enqueue_due(plane)
+
+    assert worker.work_once()
+
+    shown = jobs.get(plane, str(jobs.page(plane)["jobs"][0]["id"]))
+    assert (shown["state"], shown["progress"]["removed"]["sessions"]) == ("done", 1)
+    assert plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
