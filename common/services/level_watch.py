@@ -57,8 +57,10 @@ def stored(cache: Cache) -> dict[str, str]:
         found = json.loads(text) if text else {}
     except ValueError:
         return {}
+    if not isinstance(found, dict):
+        return {}
     numbers = logging.getLevelNamesMapping()
-    return {str(key): level for key, level in found.items() if level in numbers} if isinstance(found, dict) else {}
+    return {package: level for package, level in found.items() if isinstance(level, str) and level in numbers}
 
 
 def apply(levels: Mapping[str, str]) -> None:

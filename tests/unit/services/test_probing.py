@@ -83,10 +83,11 @@ def test_two_services_that_hang_take_no_longer_than_one(hanging: Hanging) -> Non
     assert time.monotonic() - started < 2
 
 
-def test_a_service_that_is_stuck_is_not_asked_again_until_it_returns(hanging: Hanging) -> None:
-    prober = Prober()
+def test_a_service_that_is_stuck_is_not_asked_again_until_it_returns(hanging: Hanging, clock: Clock) -> None:
+    prober = Prober(Seconds(clock))
     for _ in range(20):
         assert prober.run({"never twice": Probe(hanging.look, QUICKLY)})["never twice"].status == "timeout"
+        clock.forward(seconds=SHARED_S + 60)
 
     assert hanging.asked == 1
     assert len(probes_of("never twice")) == 1
