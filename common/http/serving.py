@@ -27,4 +27,8 @@ def opened_plane() -> Plane:
     """The plane of this process, from the environment and the configuration file."""
     settings = load()
     start_logging(dict(settings.log_levels))
-    return open_plane(settings)
+    plane = open_plane(settings)
+    # gunicorn forks after this: each thread of each worker opens connections of its own.
+    for store in (plane.database, plane.cache, plane.documents):
+        store.close()
+    return plane

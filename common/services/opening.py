@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from common.services import accounts, audit, passwords
 from common.services.keys import load_keys
 from common.services.plane import Plane
 from common.services.principal import system
+from common.services.recovery import generated_password
 from common.settings import Settings, SettingsError
 from common.stores.cache import SqliteCache
 from common.stores.database import SqliteStore
@@ -35,10 +35,15 @@ def make_home(settings: Settings) -> None:
         raise SettingsError(f"RAGKEEPER_HOME: {home} is not writable for this user.")
 
 
+def database_of(settings: Settings) -> SqliteStore:
+    """The metadata store that the settings select."""
+    return SqliteStore(settings.database_path)
+
+
 def open_plane(settings: Settings, **overrides: Any) -> Plane:
     """A plane on the configured stores, migrated. ``overrides`` replace fields of it (a clock in tests)."""
     make_home(settings)
-    database = SqliteStore(settings.database_path)
+    database = database_of(settings)
     now_ms: Callable[[], int] = overrides.get("now_ms", Plane.now_ms)
     migrate(database, now_ms())
     _close_to_others(settings.database_path)
@@ -69,7 +74,7 @@ def first_administrator(plane: Plane) -> Secret | None:
         if plane.database.one("SELECT 1 FROM user WHERE is_superuser = ? AND status = '1' LIMIT 1", (True,)):
             return None
         given = plane.settings.admin_password
-        password = given or Secret(secrets.token_urlsafe(18))
+        password = given or generated_password()
         email = plane.settings.admin_email
         existing = accounts.find(plane, email)
         if existing is not None:

@@ -1,0 +1,40 @@
+"""The ``ragkeeper`` command."""
+
+from __future__ import annotations
+
+import typer
+
+from common.cli import offline
+from common.version import version_text
+
+app = typer.Typer(
+    name="ragkeeper",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The management plane of a RAG platform. `ragkeeper serve` runs it; `ragkeeper login URL` opens the other "
+    "commands, which speak to a running admin server with your permissions.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ragkeeper {version_text()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """The options before every command."""
+
+
+for command in (offline.serve, offline.admin, offline.api, offline.worker, offline.migrate):
+    app.command(rich_help_panel="On this machine")(command)
+app.command("recover-admin", rich_help_panel="On this machine")(offline.recover_admin)
+app.add_typer(offline.config, name="config", rich_help_panel="On this machine")
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,141 @@
+"""Commands that work on the home: serve, the single processes, migrate, recover-admin, config."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from common import settings as configuration
+from common.cli import serving
+from common.cli.console import fail, say, show_json, show_rows
+from common.core.errors import PlaneError
+from common.migrations.runner import pending
+from common.services import opening, recovery
+from common.services.plane import Plane
+from common.settings import Settings, SettingsError
+from common.worker import process
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+config = typer.Typer(no_args_is_help=True, help="Look at the settings.")
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turns what can be wrong with settings, home and stores into one sentence."""
+    try:
+        yield
+    except SettingsError as error:
+        fail(str(error), 2)
+    except PlaneError as error:
+        fail(error.message)
+
+
+def settings_with_warnings() -> Settings:
+    """The settings; what is odd about them is said on standard error."""
+    loaded = configuration.load()
+    for warning in loaded.warnings:
+        typer.echo(f"ragkeeper: warning: {warning}", err=True)
+    return loaded
+
+
+def opened() -> Plane:
+    """The plane of the configured home, migrated."""
+    return opening.open_plane(configuration.load())
+
+
+def serve() -> None:
+    """Run the admin server, the user API and the worker in the foreground, under one supervising process.
+
+    Everything is kept in RAGKEEPER_HOME. The first start makes the first administrator: with RAGKEEPER_ADMIN_PASSWORD
+    if that is given, else with a generated password that is printed once. Stop with ^C or SIGTERM.
+    """
+    with sentences():
+        loaded = settings_with_warnings()
+        opening.make_home(loaded)
+        serving.hold_home(loaded.home)
+        serving.check_ports(loaded)
+        plane = opening.open_plane(loaded)
+        generated = opening.first_administrator(plane)
+        asleep = recovery.no_active_superuser(plane)
+        for store in (plane.database, plane.cache, plane.documents):
+            store.close()
+        path = serving.write_supervisor_file(loaded)
+    say(f"Admin server  {serving.address(loaded, loaded.admin_port)}   (API documents at /docs)")
+    say(f"User API      {serving.address(loaded, loaded.api_port)}   (API documents at /docs)")
+    say(f"Home          {loaded.home}")
+    if generated is not None:
+        say(f"\nFirst administrator  {loaded.admin_email}")
+        say(f"Generated password   {generated.reveal()}")
+        say("It is shown this once and must be changed before anything else: `ragkeeper login`, then")
+        say(f"`ragkeeper user password {loaded.admin_email}`.")
+    if asleep:
+        say("\nThere is no active superuser. `ragkeeper recover-admin E-MAIL` makes one, also while this runs.")
+    sys.stdout.flush()
+    # What was needed for the first administrator is nobody's business from here on.
+    os.environ.pop("RAGKEEPER_ADMIN_PASSWORD", None)
+    os.environ.pop("DEFAULT_SUPERUSER_PASSWORD", None)
+    os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)])  # noqa: S606
+
+
+def admin() -> None:
+    """Run the admin server alone in the foreground, for a supervisor of your own."""
+    _run_one("admin")
+
+
+def api() -> None:
+    """Run the user API alone in the foreground, for a supervisor of your own."""
+    _run_one("api")
+
+
+def _run_one(server: str) -> None:
+    with sentences():
+        loaded = settings_with_warnings()
+        opening.make_home(loaded)
+        command = serving.gunicorn_command(loaded, server)
+    os.execv(command[0], command)  # noqa: S606
+
+
+def worker() -> None:
+    """Run one worker in the foreground; several may run side by side."""
+    raise typer.Exit(process.main())
+
+
+def migrate() -> None:
+    """Bring the database up to date; every start does the same."""
+    with sentences():
+        loaded = settings_with_warnings()
+        opening.make_home(loaded)
+        database = opening.database_of(loaded)
+        steps = pending(database)
+        opening.open_plane(loaded)
+    for step in steps:
+        say(f"applied {step.number:04d} {step.name}")
+    if not steps:
+        say("nothing to do: the database is up to date")
+
+
+def recover_admin(
+    email: Annotated[str, typer.Argument(help="The account to make superuser; made if there is none.")],
+) -> None:
+    """Make an account an active superuser with a new generated password, shown once; its sessions end."""
+    with sentences():
+        password = recovery.recover_admin(opened(), email)
+    say(f"Administrator       {email}")
+    say(f"Generated password  {password.reveal()}")
+    say("It must be changed before anything else.")
+
+
+@config.command("show")
+def config_show(as_json: JsonFlag = False) -> None:
+    """Every setting with its value, secrets masked, and where the value came from."""
+    with sentences():
+        lines = [line._asdict() for line in configuration.describe(settings_with_warnings())]
+    if as_json:
+        show_json(lines)
+        return
+    show_rows(lines, ("name", "value_masked", "origin"), "no settings")

@@ -1,0 +1,158 @@
+"""Running the plane: what is checked before a start, and the programs that one supervising process keeps up."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shlex
+import socket
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+from common.settings import Settings, SettingsError
+
+# A path of a unix socket has 108 bytes with its end on Linux (unix(7)); supervisor adds a suffix while it starts.
+_SOCKET_PATH_BYTES = 90
+# Requests in flight get this long at a stop; the supervisor kills what is still there two seconds later.
+GRACE_S = 6
+WORKERS, THREADS = 2, 4
+_APPS = {"admin": "admin.server.wsgi:application()", "api": "api.wsgi:application()"}
+
+
+def hold_home(home: Path) -> int:
+    """Take the home for this process, and for the supervisor it turns into; returns the open lock.
+
+    Raises SettingsError when another one has it.
+    """
+    descriptor = os.open(home / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(descriptor, True)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SettingsError(f"RAGKEEPER_HOME: another `ragkeeper serve` runs on {home}; stop it first.") from error
+    return descriptor
+
+
+def check_ports(settings: Settings) -> None:
+    """Raises SettingsError when one of the two ports can't be listened on."""
+    if settings.admin_port == settings.api_port:
+        raise SettingsError(f"RAGKEEPER_ADMIN_PORT and RAGKEEPER_API_PORT are both {settings.admin_port}.")
+    for variable, port in (("RAGKEEPER_ADMIN_PORT", settings.admin_port), ("RAGKEEPER_API_PORT", settings.api_port)):
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((settings.host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"{variable}: can't listen on {settings.host} port {port}: {(error.strerror or str(error)).lower()}."
+            ) from error
+
+
+def address(settings: Settings, port: int) -> str:
+    """Where a browser on this machine reaches the port."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - a comparison
+    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
+def gunicorn_command(settings: Settings, server: str) -> list[str]:
+    """The command of one server: ``admin`` or ``api``."""
+    port = settings.admin_port if server == "admin" else settings.api_port
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    options = {
+        "bind": f"{host}:{port}",
+        "worker-class": "gthread",
+        "workers": WORKERS,
+        "threads": THREADS,
+        "graceful-timeout": GRACE_S,
+        "keep-alive": 5,
+        "log-level": "warning",
+        "limit-request-line": 8190,
+        "limit-request-fields": 100,
+        "limit-request-field_size": 8190,
+    }
+    listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "gunicorn", "--preload", "--no-control-socket", *listed, _APPS[server]]
+
+
+def worker_command() -> list[str]:
+    """The command of the worker."""
+    return [sys.executable, "-m", "common.worker"]
+
+
+def write_supervisor_file(settings: Settings) -> Path:
+    """Write the supervisor's configuration into the home, readable by its owner only.
+
+    Its programs read the same settings as this process, so the only secret in it is that of its own control socket.
+    """
+    home = settings.home
+    programs = {
+        "admin": gunicorn_command(settings, "admin"),
+        "api": gunicorn_command(settings, "api"),
+        "worker": worker_command(),
+    }
+    control, password = _control_socket(home), secrets.token_hex(16)
+    sections = [
+        f"[unix_http_server]\nfile={_quoted(str(control))}\nchmod=0600\nusername=ragkeeper\npassword={password}",
+        "[supervisord]\nnodaemon=true\nloglevel=warn\n"
+        f"logfile={_quoted(str(home / 'supervisord.log'))}\nlogfile_maxbytes=1MB\nlogfile_backups=1\n"
+        f"pidfile={_quoted(str(home / 'supervisord.pid'))}\nchildlogdir={_quoted(str(home))}\n"
+        + ("user=root" if os.geteuid() == 0 else ""),
+        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+        f"[supervisorctl]\nserverurl=unix://{_quoted(str(control))}\n"
+        f"username=ragkeeper\npassword={password}",
+        # One group: its programs are told to stop at the same moment, not one after the other.
+        f"[group:ragkeeper]\nprograms={','.join(programs)}",
+        *(_program(home, name, command) for name, command in programs.items()),
+    ]
+    path = home / "supervisord.conf"
+    draft = home / ".supervisord.conf"
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write("\n\n".join(sections) + "\n")
+    draft.replace(path)
+    return path
+
+
+def _program(home: Path, name: str, command: list[str]) -> str:
+    return "\n".join(
+        [
+            f"[program:{name}]",
+            f"command={_quoted(shlex.join(command))}",
+            f"stdout_logfile={_sink(1, home / f'{name}.log')}",
+            f"stderr_logfile={_sink(2, home / f'{name}.err.log')}",
+            "stdout_logfile_maxbytes=0",
+            "stderr_logfile_maxbytes=0",
+            "autorestart=true",
+            "startsecs=1",
+            "startretries=1000000",
+            f"stopwaitsecs={GRACE_S + 2}",
+            "killasgroup=true",
+        ]
+    )
+
+
+def _sink(descriptor: int, fallback: Path) -> str:
+    """The supervisor's own output; a socket (systemd's journal) can't be opened by its name, so a file then."""
+    try:
+        is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        is_socket = True
+    return _quoted(str(fallback)) if is_socket else f"/dev/fd/{descriptor}"
+
+
+def _control_socket(home: Path) -> Path:
+    """In the home; in a private folder of its own where the home's path is too long for a socket."""
+    path = home / "supervisor.sock"
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        path = Path(tempfile.mkdtemp(prefix="ragkeeper-")) / "supervisor.sock"
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _quoted(text: str) -> str:
+    """Per cent signs start an expansion in the supervisor's file."""
+    return text.replace("%", "%%")
