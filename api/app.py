@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from api.apps import authz, statistics, system, tenant, token, user
-from common.http import health_routes
+from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
 from common.services.plane import Plane
@@ -15,6 +15,7 @@ def user_routes() -> list[Route]:
     """Every route of port 9380."""
     return all_routes(
         (
+            document_routes.routes,
             health_routes.routes,
             authz.routes,
             statistics.routes,

@@ -58,9 +58,7 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
             return _html(Unauthorized())
         message = error.message if dialect == "admin" else _UNAUTHORIZED_TEXT
         return json_response({"code": 401, "message": message, "data": None}, 401, headers)
-    return json_response(
-        {"code": error.status, "message": error.message, "data": None}, error.status, headers
-    )
+    return json_response({"code": error.status, "message": error.message, "data": None}, error.status, headers)
 
 
 def routing_failure(error: HTTPException, dialect: Dialect, request: Request) -> Response:

@@ -51,9 +51,7 @@ class Administrator:
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
         if not who.administers:
-            raise Forbidden(
-                "Your account holds no administrative permission; ask an administrator for a role."
-            )
+            raise Forbidden("Your account holds no administrative permission; ask an administrator for a role.")
 
 
 @dataclass(frozen=True)

@@ -130,13 +130,22 @@ class EgressGuard:
 
     One for each process, for the limit to hold. ``allow_cidrs`` opens networks that are otherwise refused; a
     text that is no network raises ValueError. ``limit`` counts calls, and separately name look-ups, which may
-    outlive their call because the system's resolver can't be interrupted. ``tls`` is for private authorities.
+    outlive their call because the system's resolver can't be interrupted. ``deadline_s`` is what a call made
+    while a user waits is given. ``tls`` is for private authorities.
     """
 
-    def __init__(self, allow_cidrs: Iterable[str] = (), *, limit: int = 4, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        allow_cidrs: Iterable[str] = (),
+        *,
+        limit: int = 4,
+        deadline_s: float = 5.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._allowed: tuple[Network, ...] = tuple(ipaddress.ip_network(cidr) for cidr in allow_cidrs)
         self._calls = threading.BoundedSemaphore(limit)
         self._look_ups = threading.BoundedSemaphore(limit)
+        self.deadline_s = deadline_s
         self.tls = tls
 
     def allows(self, address: Address) -> bool:

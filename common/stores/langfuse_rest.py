@@ -30,7 +30,8 @@ class LangfuseKeysRejected(PlaneError):
     code = 102
 
     def __init__(self) -> None:
-        super().__init__("Invalid Langfuse keys", field="secret_key")
+        # Of no field: Langfuse doesn't say which half of the pair is wrong.
+        super().__init__("Invalid Langfuse keys")
 
 
 class LangfuseUnreachable(PlaneError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from admin.server.app import create_app as create_admin
+from api.app import create_app as create_api
+from common.conf.sections import SmtpSection
 from common.services import invitations
 from common.services.plane import Plane
-from tests.people import Clock, Person, World, new_password
+from tests.people import Clock, Person, Port, World, new_password
 
 INVITES = ["/v1/tenant/{}/user", "/api/v1/tenants/{}/users"]
 AGREES = [("PUT", "/v1/tenant/agree/{}"), ("PATCH", "/api/v1/tenants/{}")]
@@ -329,3 +334,24 @@ def test_pruning_takes_what_has_expired_and_nothing_else(
     assert members(owner) == {late.email: "invite"}
     assert plane.database.one("SELECT COUNT(*) FROM rk_invitation") == (1,)
     assert plane.database.one("SELECT COUNT(*) FROM user_tenant WHERE user_id = ?", (guest.user_id,)) == (1,)
+
+
+@pytest.fixture
+def mailing(world: World) -> World:
+    """The same world with a mail server configured."""
+    server = SmtpSection(mail_server="mail.test", mail_default_sender=("Plane", "plane@ragkeeper.test"))
+    plane = replace(world.plane, settings=world.plane.settings.model_copy(update={"smtp": server}))
+    return World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+
+
+def test_with_a_mail_server_an_invitation_leaves_a_job_that_names_it_and_a_refused_one_none(mailing: World) -> None:
+    owner, guest = mailing.person(), mailing.person()
+    invite(owner, guest.email)
+    invite(owner, guest.email)
+
+    jobs = mailing.plane.database.all("SELECT kind, payload FROM rk_job")
+    invited = mailing.plane.database.all("SELECT id FROM rk_invitation")
+    assert [(kind, json.loads(payload)["invitation_id"]) for kind, payload in jobs] == [
+        ("mail.invitation", invitation_id) for (invitation_id,) in invited
+    ]
+    assert len(jobs) == 1

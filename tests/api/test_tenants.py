@@ -86,7 +86,9 @@ def test_tenant_info_of_someone_who_owns_nothing_is_102(world: World) -> None:
     assert someone.ask("GET", "/api/v1/users/me/models").json["code"] == 102
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/user/set_tenant_info"), ("PATCH", "/api/v1/users/me/models")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/user/set_tenant_info"), ("PATCH", "/api/v1/users/me/models")]
+)
 def test_an_owner_sets_models_and_nothing_else(world: World, method: str, path: str) -> None:
     someone = world.person()
     before = info(someone)
@@ -173,7 +175,11 @@ def test_only_owners_see_the_members(world: World, path: str) -> None:
 def test_double_and_dangling_rows_of_ragflow_are_shown_once_or_not_at_all(world: World) -> None:
     owner, member = world.person(), world.person()
     database = world.plane.database
-    for row_id, tenant_id, role in (("a", owner.user_id, "invite"), ("b", owner.user_id, "normal"), ("c", "gone", "normal")):
+    for row_id, tenant_id, role in (
+        ("a", owner.user_id, "invite"),
+        ("b", owner.user_id, "normal"),
+        ("c", "gone", "normal"),
+    ):
         database.run(
             "INSERT INTO user_tenant (id, user_id, tenant_id, role, invited_by, status, create_time) "
             "VALUES (?, ?, ?, ?, ?, '1', ?)",

@@ -62,9 +62,7 @@ def logout(call: Call) -> bool:
     return True
 
 
-@routes.get(
-    "/auth", requires=PUBLIC, statuses=(401, 403), summary="Check HTTP Basic credentials of an administrator"
-)
+@routes.get("/auth", requires=PUBLIC, statuses=(401, 403), summary="Check HTTP Basic credentials of an administrator")
 def authorize_basic(call: Call) -> Reply:
     given: Authorization | None = request.authorization
     sessions.check_basic(
@@ -78,8 +76,6 @@ def version(call: Call) -> dict[str, str]:
     return {"version": version_text()}
 
 
-@routes.get(
-    "/public-key", requires=PUBLIC, data=dict[str, str], summary="The public key for passwords on the wire"
-)
+@routes.get("/public-key", requires=PUBLIC, data=dict[str, str], summary="The public key for passwords on the wire")
 def public_key(call: Call) -> dict[str, str]:
     return {"public_key": call.plane.keys.public_pem}

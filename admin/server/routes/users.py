@@ -96,14 +96,10 @@ def list_users(call: Call) -> Any:
     return users.page_of_users(call.plane, **call.query.model_dump())
 
 
-@routes.post(
-    "/users", requires=CREATE, body=NewUser, data=dict[str, Any], statuses=(409,), summary="Create an account"
-)
+@routes.post("/users", requires=CREATE, body=NewUser, data=dict[str, Any], statuses=(409,), summary="Create an account")
 def create_user(call: Call) -> Reply:
     if call.body.role not in ("user", "admin"):
-        raise BadField(
-            "role: must be user or admin; assign other roles with PUT /users/{email}/role.", field="role"
-        )
+        raise BadField("role: must be user or admin; assign other roles with PUT /users/{email}/role.", field="role")
     made = users.create_user(
         call.plane,
         call.who,

@@ -1,0 +1,62 @@
+"""The API documents: code and document say the same, both ways, and the page needs nobody else's files."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from openapi_spec_validator import validate
+
+from tests.people import Port, World
+
+
+@pytest.fixture(params=["admin", "user"])
+def port(request: pytest.FixtureRequest, world: World) -> Port:
+    return world.admin if request.param == "admin" else world.api
+
+
+def test_the_document_is_valid_openapi(port: Port) -> None:
+    document = port.ask("GET", "/openapi.json").json
+
+    assert document["openapi"] == "3.1.0"
+    validate(document)
+
+
+def test_document_and_served_rules_are_the_same(port: Port) -> None:
+    document = port.ask("GET", "/openapi.json").json
+    documented = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    served = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in port.app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+
+    assert documented == served
+
+
+def test_every_operation_names_its_permission_and_its_own_id(port: Port) -> None:
+    document = port.ask("GET", "/openapi.json").json
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+
+    for operation in operations:
+        assert bool(operation["security"]) == (operation["x-permission"] != "public"), operation["operationId"]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_loads_its_files_from_this_server_only(port: Port) -> None:
+    page = port.ask("GET", "/docs")
+    text = page.get_data(as_text=True)
+
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert loaded
+    for path in loaded:
+        assert path.startswith("/")
+        assert port.ask("GET", path).status_code == 200, path
+    assert "http" not in re.sub(r"<!.*?>", "", text)
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e%2fsetup.py", "index.css%00", "oauth2-redirect.html", "LICENSE", "x"])
+def test_no_other_file_is_served(port: Port, name: str) -> None:
+    assert port.ask("GET", f"/docs/{name}").status_code in (400, 404)

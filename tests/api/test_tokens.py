@@ -1,0 +1,386 @@
+"""API tokens on the user API: made, shown, used, deleted; and RAGFlow's older, dialog-scoped ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from admin.server.app import create_app as create_admin
+from api.app import create_app as create_api
+from common.core.tokens import display_form
+from common.models.base import created
+from common.models.content import UserCanvas
+from common.models.token import ApiToken
+from common.services import opening
+from tests.people import Clock, Person, Port, World, settings_for
+
+NAMES = [("/v1/system/new_token", "/v1/system/token_list", "/v1/system/token/"),
+         ("/api/v1/system/tokens", "/api/v1/system/tokens", "/api/v1/system/tokens/")]  # fmt: skip
+NEW, LIST, TOKEN = NAMES[0]
+THEIRS = "ragflow-" + "Qm" * 16
+
+
+@pytest.fixture
+def owner(world: World) -> Person:
+    return world.person()
+
+
+@pytest.fixture
+def plain(tmp_path: Path, clock: Clock) -> Iterator[World]:
+    """A world in which tokens are stored as RAGFlow reads them."""
+    settings = settings_for(tmp_path / "plain", RAGKEEPER_TOKEN_STORAGE="plain")
+    plane = opening.open_plane(settings, now_ms=clock)
+    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    for store in (plane.database, plane.cache, plane.documents):
+        store.close()
+
+
+def make(person: Person, body: Any = None, **more: Any) -> dict[str, Any]:
+    answer = person.ask("POST", NEW, body, **more).json
+    assert answer["code"] == 0, answer
+    return dict(answer["data"])
+
+
+def listed(person: Person, **more: Any) -> list[dict[str, Any]]:
+    return list(person.ask("GET", LIST, **more).json["data"])
+
+
+def works(world: World, token: str) -> bool:
+    return world.api.ask("GET", "/v1/user/info", credential=token).status_code == 200
+
+
+def stored(world: World) -> list[tuple[Any, ...]]:
+    return world.plane.database.all("SELECT tenant_id, token, beta FROM api_token ORDER BY token")
+
+
+def ragflow_row(world: World, tenant_id: str, token: str) -> None:
+    """A token as RAGFlow makes one: in the clear, without anything of ours beside it."""
+    stamps = created(world.plane.now_ms(), world.plane.zone)
+    world.plane.database.insert(ApiToken, tenant_id=tenant_id, token=token, beta="b" * 32, source=None, **stamps)
+
+
+@pytest.mark.parametrize(("new", "listing", "one"), NAMES)
+def test_a_token_is_made_used_listed_and_deleted(world: World, owner: Person, new: str, listing: str, one: str) -> None:
+    made = owner.ask("POST", new).json["data"]
+
+    assert made["tenant_id"] == owner.user_id
+    assert re.fullmatch(r"ragflow-[A-Za-z0-9_-]{43}", made["token"])
+    assert len(made["beta"]) == 32
+    assert (made["update_time"], made["update_date"], made["expires_at"]) == (None, None, None)
+    assert made["create_time"] == world.plane.now_ms()
+    for credential in (made["token"], f"Bearer {made['token']}", f"bearer {made['token']}"):
+        assert works(world, credential)
+    assert [item["id"] for item in owner.ask("GET", listing).json["data"]] == [made["id"]]
+    assert owner.ask("DELETE", one + made["token"]).json["data"] is True
+    assert not works(world, made["token"])
+    assert owner.ask("GET", listing).json["data"] == []
+    assert [len(world.events(tag)) for tag in ("token:create", "token:delete")] == [1, 1]
+
+
+def test_a_token_is_shown_once_and_stored_as_a_hash(world: World, owner: Person) -> None:
+    made = make(owner, {"name": "ci"})
+
+    (item,) = listed(owner)
+    assert (item["token"], item["beta"]) == (display_form(made["token"]), display_form(made["beta"]))
+    assert (item["name"], item["id"]) == ("ci", made["id"])
+    ((_, token, beta),) = stored(world)
+    assert token.startswith("sha256:")
+    assert beta.startswith("sha256:")
+    everything = str(world.plane.database.all("SELECT * FROM rk_token")) + str(world.events("token:create"))
+    assert made["token"] not in everything
+    assert made["beta"] not in everything
+
+
+def test_what_is_stored_is_no_credential(world: World, owner: Person) -> None:
+    make(owner)
+    ((_, token, _),) = stored(world)
+
+    assert not works(world, token)
+
+
+def test_plain_storage_shows_whole_values_also_of_tokens_that_ragflow_made(plain: World) -> None:
+    owner = plain.person()
+    made = make(owner)
+    ragflow_row(plain, owner.user_id, THEIRS)
+
+    shown = {item["token"]: (item["beta"], item["id"]) for item in listed(owner)}
+    assert shown == {made["token"]: (made["beta"], made["id"]), THEIRS: ("b" * 32, None)}
+    assert works(plain, THEIRS)
+    assert {token for _, token, _ in stored(plain)} == {made["token"], THEIRS}
+
+
+def test_a_token_that_ragflow_made_works_and_is_hidden_where_tokens_are_hashed(world: World, owner: Person) -> None:
+    ragflow_row(world, owner.user_id, THEIRS)
+
+    assert works(world, THEIRS)
+    assert [item["token"] for item in listed(owner)] == [display_form(THEIRS)]
+
+
+@pytest.mark.parametrize("key", ["token", "id", "display"])
+def test_a_token_is_deleted_by_value_by_id_and_by_display_form(world: World, owner: Person, key: str) -> None:
+    kept, doomed = make(owner), make(owner)
+    doomed["display"] = display_form(doomed["token"])
+
+    assert owner.ask("DELETE", TOKEN + doomed[key]).json["data"] is True
+
+    assert (works(world, kept["token"]), works(world, doomed["token"])) == (True, False)
+
+
+def test_a_display_form_that_fits_two_tokens_deletes_none(world: World, owner: Person) -> None:
+    twins = ["ragflow-abcd" + "1" * 30 + "wxyz", "ragflow-abcd" + "2" * 30 + "wxyz"]
+    for token in twins:
+        ragflow_row(world, owner.user_id, token)
+
+    answer = owner.ask("DELETE", f"{TOKEN}ragflow-abcd…wxyz")
+
+    assert (answer.status_code, answer.json["code"]) == (409, 409)
+    assert all(works(world, token) for token in twins)
+
+
+def test_deleting_nothing_is_true(owner: Person) -> None:
+    for given in ("ragflow-nothing", "sha256:" + "0" * 64, "…"):
+        assert owner.ask("DELETE", TOKEN + given).json["data"] is True
+
+
+def test_the_stored_form_deletes_nothing(world: World, owner: Person) -> None:
+    made = make(owner)
+
+    owner.ask("DELETE", TOKEN + stored(world)[0][1])
+
+    assert works(world, made["token"])
+
+
+@pytest.mark.parametrize("key", ["token", "id", "display"])
+def test_a_token_of_another_tenant_is_not_deleted(world: World, owner: Person, key: str) -> None:
+    stranger, made = world.person(), make(owner)
+    made["display"] = display_form(made["token"])
+
+    assert stranger.ask("DELETE", TOKEN + made[key]).json["data"] is True
+
+    assert works(world, made["token"])
+
+
+@pytest.mark.parametrize("path", [TOKEN, "/api/v1/system/tokens/"])
+def test_S12_a_member_of_the_team_deletes_their_own_tokens_and_not_the_teams(
+    world: World, owner: Person, path: str
+) -> None:
+    member = world.person()
+    owner.ask("POST", f"/v1/tenant/{owner.user_id}/user", {"email": member.email})
+    member.ask("PUT", f"/v1/tenant/agree/{owner.user_id}")
+    # So that the membership in the team is the first row, as where RAGFlow goes wrong.
+    world.plane.database.run("UPDATE user_tenant SET create_time = 0 WHERE role = 'normal'")
+    teams, own = make(owner), make(member)
+
+    member.ask("DELETE", path + teams["token"])
+    answer = member.ask("DELETE", path + teams["token"], headers={"X-Tenant": owner.user_id})
+    member.ask("DELETE", path + own["token"])
+
+    assert answer.json["code"] == 109
+    assert (works(world, teams["token"]), works(world, own["token"])) == (True, False)
+
+
+def test_a_member_acting_in_the_team_neither_makes_nor_sees_tokens(world: World, owner: Person) -> None:
+    member = world.person()
+    owner.ask("POST", f"/v1/tenant/{owner.user_id}/user", {"email": member.email})
+    member.ask("PUT", f"/v1/tenant/agree/{owner.user_id}")
+    make(owner)
+    acting = {"X-Tenant": owner.user_id}
+
+    for method, path in (("POST", NEW), ("GET", LIST), ("GET", LIST + "?limit=1")):
+        answer = member.ask(method, path, headers=acting)
+        assert (answer.json["code"], answer.json["data"]) == (109, False)
+    assert len(stored(world)) == 1
+
+
+def test_a_token_acts_in_the_tenant_that_it_was_made_for(world: World, owner: Person) -> None:
+    org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    token = make(owner, headers={"X-Tenant": org})["token"]
+
+    info = world.api.ask("GET", "/v1/user/tenant_info", credential=token).json["data"]
+    assert (info["tenant_id"], info["role"]) == (org, "owner")
+    astray = world.api.ask("GET", LIST, credential=token, headers={"X-Tenant": owner.user_id})
+    assert astray.json["code"] == 109
+    assert listed(owner) == []
+    assert len(listed(owner, headers={"X-Tenant": org})) == 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", NEW), ("GET", LIST), ("DELETE", TOKEN + "x")])
+def test_R18_someone_who_owns_no_tenant_is_told_so(world: World, method: str, path: str) -> None:
+    someone = world.person()
+    world.plane.database.run("DELETE FROM user_tenant WHERE user_id = ?", (someone.user_id,))
+
+    assert someone.ask(method, path).json["code"] == 102
+
+
+def test_R18_reading_the_list_writes_nothing(plain: World) -> None:
+    owner = plain.person()
+    ragflow_row(plain, owner.user_id, THEIRS)
+    plain.plane.database.run("UPDATE api_token SET beta = NULL")
+    before = stored(plain)
+
+    assert [item["beta"] for item in listed(owner)] == [None]
+    assert stored(plain) == before
+
+
+def test_R29_a_token_is_a_credential_although_it_is_no_signed_value(world: World, owner: Person) -> None:
+    assert works(world, make(owner)["token"])
+
+
+def test_S14_switching_an_account_off_stops_its_tokens_until_it_is_on_again(world: World, owner: Person) -> None:
+    token = make(owner)["token"]
+    ragflow_row(world, owner.user_id, THEIRS)
+
+    world.root.administer("PUT", f"/users/{owner.email}/activate", {"activate_status": "off"})
+    assert (works(world, token), works(world, THEIRS)) == (False, False)
+    world.root.administer("PUT", f"/users/{owner.email}/activate", {"activate_status": "on"})
+    assert (works(world, token), works(world, THEIRS)) == (True, True)
+
+
+def test_S14_a_key_of_a_deleted_account_is_dead(world: World, owner: Person) -> None:
+    ragflow_row(world, owner.user_id, THEIRS)
+    world.plane.database.run("DELETE FROM user WHERE id = ?", (owner.user_id,))
+
+    assert not works(world, THEIRS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"expires_in": 3600}, {"expires_at": "2026-09-21T15:13:20Z"}, {"expires_at": "2026-09-21T17:13:20+02:00"},
+     {"expires_at": 1_790_003_600_000}],
+)  # fmt: skip
+def test_a_token_that_expires_is_dead_from_that_moment(
+    world: World, owner: Person, clock: Clock, body: dict[str, Any]
+) -> None:
+    made = make(owner, body)
+
+    assert made["expires_at"] == "2026-09-21T15:13:20.000Z"
+    clock.forward(seconds=3599)
+    assert works(world, made["token"])
+    clock.forward(seconds=1)
+    assert not works(world, made["token"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"expires_in": 0}, {"expires_in": -5}, {"expires_in": 1.5}, {"expires_in": True}, {"expires_in": 10**15},
+     {"expires_at": "tomorrow"}, {"expires_at": "2030-01-01T00:00:00"}, {"expires_at": "2001-01-01T00:00:00Z"},
+     {"expires_at": 1}, {"expires_at": 2**70}, {"expires_at": []}, {"name": 5}, {"name": "x" * 129},
+     {"name": "a\u0007b"}, {"expires_in": 60, "expires_at": "2030-01-01T00:00:00Z"}],
+)  # fmt: skip
+def test_a_name_or_an_end_that_makes_no_sense_is_101_and_makes_no_token(
+    world: World, owner: Person, body: dict[str, Any]
+) -> None:
+    assert owner.ask("POST", NEW, body).json["code"] == 101
+    assert stored(world) == []
+
+
+def test_whatever_else_a_client_sends_is_ignored(owner: Person) -> None:
+    made = make(owner, {"dialogId": 7, "name": None, "expires_at": None, "tenant_id": "somebody"})
+
+    assert (made["tenant_id"], made["name"], made["dialog_id"]) == (owner.user_id, None, None)
+
+
+def test_a_token_makes_no_token_that_outlives_it(world: World, owner: Person) -> None:
+    parent = make(owner, {"expires_in": 60})
+
+    for body in (None, {"expires_in": 3600}):
+        child = world.api.ask("POST", NEW, body, credential=parent["token"]).json["data"]
+        assert child["expires_at"] == parent["expires_at"]
+
+
+def test_the_last_use_is_written_at_most_once_a_minute(world: World, owner: Person, clock: Clock) -> None:
+    token = make(owner)["token"]
+    uses = []
+    for seconds in (0, 59, 1):
+        clock.forward(seconds=seconds)
+        works(world, token)
+        uses.append(listed(owner)[0]["last_used_at"])
+
+    assert uses[0] == uses[1] != uses[2]
+    assert uses[0] is not None
+
+
+def test_pages_have_every_token_once_also_of_one_moment(world: World, owner: Person, clock: Clock) -> None:
+    for number in range(7):
+        make(owner)
+        clock.forward(seconds=number % 3)
+    ragflow_row(world, owner.user_id, THEIRS)
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = owner.ask("GET", f"{LIST}?limit=2{cursor}").json["data"]
+        assert len(page["tokens"]) <= 2
+        seen += [item["token"] for item in page["tokens"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+
+    assert seen == [item["token"] for item in listed(owner)]
+    assert len(set(seen)) == 8
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "cursor=AAAA", "cursor=WzAsLTFd"])
+def test_a_page_that_makes_no_sense_is_101(owner: Person, query: str) -> None:
+    assert owner.ask("GET", f"{LIST}?{query}").json["code"] == 101
+
+
+@pytest.mark.parametrize(("field", "source"), [("dialog_id", None), ("canvas_id", "agent")])
+def test_older_keys_are_made_and_listed_for_a_dialog_or_an_agent(
+    world: World, owner: Person, field: str, source: str | None
+) -> None:
+    made = owner.ask("POST", "/v1/api/new_token", {field: "d1"}).json["data"]
+    make(owner)
+
+    assert (made["dialog_id"], made["source"]) == ("d1", source)
+    (item,) = owner.ask("GET", f"/v1/api/token_list?{field}=d1").json["data"]
+    assert item["id"] == made["id"]
+    assert owner.ask("GET", f"/v1/api/token_list?{field}=d2").json["data"] == []
+    assert works(world, made["token"])
+
+
+def test_an_older_key_needs_a_dialog_or_an_agent(owner: Person) -> None:
+    for body in ({}, {"dialog_id": ""}, {"dialog_id": None}, {"dialog_id": 3}, {"dialog_id": "x" * 33}):
+        assert owner.ask("POST", "/v1/api/new_token", body).json["code"] == 101
+    assert owner.ask("GET", "/v1/api/token_list").json["code"] == 101
+
+
+def test_no_key_is_made_for_somebody_elses_agent(world: World, owner: Person) -> None:
+    stranger = world.person()
+    world.plane.database.insert(UserCanvas, id="agent", user_id=owner.user_id, title="Mine")
+
+    assert stranger.ask("POST", "/v1/api/new_token", {"canvas_id": "agent"}).json["code"] == 109
+    assert stored(world) == []
+    assert owner.ask("POST", "/v1/api/new_token", {"canvas_id": "agent"}).json["code"] == 0
+
+
+def test_S11_rm_deletes_no_token_of_another_tenant(world: World, owner: Person) -> None:
+    stranger, made = world.person(), make(owner)
+
+    for tenant_id in (owner.user_id, stranger.user_id):
+        answer = stranger.ask("POST", "/v1/api/rm", {"tokens": [made["token"]], "tenant_id": tenant_id})
+        assert answer.json["data"] is (tenant_id == stranger.user_id)
+    assert works(world, made["token"])
+
+
+def test_rm_deletes_ones_own_tokens_all_or_none(world: World, owner: Person) -> None:
+    first, second = make(owner), make(owner)
+    for number in "12":
+        ragflow_row(world, owner.user_id, "ragflow-abcd" + number * 30 + "wxyz")
+    asked = {"tenant_id": owner.user_id, "tokens": [first["token"], "ragflow-abcd…wxyz"]}
+
+    assert owner.ask("POST", "/v1/api/rm", asked).status_code == 409
+    assert works(world, first["token"])
+    assert owner.ask("POST", "/v1/api/rm", asked | {"tokens": [first["token"], second["id"]]}).json["data"] is True
+    assert not works(world, first["token"])
+    assert not works(world, second["token"])
+
+
+def test_rm_needs_both_fields(owner: Person) -> None:
+    answer = owner.ask("POST", "/v1/api/rm", {})
+
+    assert answer.json["code"] == 101
+    assert "tokens,tenant_id" in answer.json["message"]
