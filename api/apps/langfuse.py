@@ -36,8 +36,8 @@ class SavedKeys(Item):
     secret_key: str
     public_key: str
     host: str
-    update_time: int = 0
-    update_date: str = ""
+    update_time: int | None = None
+    update_date: str | None = None
 
 
 class StoredKeys(Item):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import offline
+from common.cli import login, offline, roles, users
 from common.version import version_text
 
 app = typer.Typer(
     name="ragkeeper",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="The management plane of a RAG platform. `ragkeeper serve` runs it; `ragkeeper login URL` opens the other "
     "commands, which speak to a running admin server with your permissions.",
 )
@@ -33,6 +34,16 @@ for command in (offline.serve, offline.admin, offline.api, offline.worker, offli
     app.command(rich_help_panel="On this machine")(command)
 app.command("recover-admin", rich_help_panel="On this machine")(offline.recover_admin)
 app.add_typer(offline.config, name="config", rich_help_panel="On this machine")
+for command in (login.login, login.logout, login.whoami, login.health):
+    app.command(rich_help_panel="A running server")(command)
+for name, group in (
+    ("user", users.user),
+    ("role", roles.role),
+    ("token", users.token),
+    ("tenant", users.tenant),
+    ("service", roles.service),
+):
+    app.add_typer(group, name=name, rich_help_panel="A running server")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import typer
 from common import settings as configuration
 from common.cli import serving
 from common.cli.console import fail, say, show_json, show_rows
-from common.core.errors import PlaneError
+from common.core.errors import PlaneError, StoreUnavailable
 from common.migrations.runner import pending
 from common.services import opening, recovery
 from common.services.plane import Plane
@@ -31,8 +31,13 @@ def sentences() -> Iterator[None]:
         yield
     except SettingsError as error:
         fail(str(error), 2)
+    except StoreUnavailable as error:
+        fail(f"the {error.store} store can't be used: {error.reason}. `ragkeeper config show` says where it is.")
     except PlaneError as error:
-        fail(error.message)
+        setting = error.field if error.field and error.field.startswith("RAGKEEPER_") else None
+        fail(f"{setting}: {error.message}" if setting else error.message)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}." if error.filename else str(error))
 
 
 def settings_with_warnings() -> Settings:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shlex
@@ -10,8 +12,10 @@ import socket
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+from common.cli import tether
 from common.settings import Settings, SettingsError
 
 # A path of a unix socket has 108 bytes with its end on Linux (unix(7)); supervisor adds a suffix while it starts.
@@ -19,6 +23,8 @@ _SOCKET_PATH_BYTES = 90
 # Requests in flight get this long at a stop; the supervisor kills what is still there two seconds later.
 GRACE_S = 6
 WORKERS, THREADS = 2, 4
+# How long a run that was killed may take to let go of its ports.
+_LEAVING_S = GRACE_S + 4
 _APPS = {"admin": "admin.server.wsgi:application()", "api": "api.wsgi:application()"}
 
 
@@ -40,16 +46,29 @@ def check_ports(settings: Settings) -> None:
     """Raises SettingsError when one of the two ports can't be listened on."""
     if settings.admin_port == settings.api_port:
         raise SettingsError(f"RAGKEEPER_ADMIN_PORT and RAGKEEPER_API_PORT are both {settings.admin_port}.")
+    # The supervisor removes this file when it ends well. After any other end its programs may still be ending.
+    deadline = time.monotonic() + (_LEAVING_S if _pid_file(settings.home).exists() else 0)
     for variable, port in (("RAGKEEPER_ADMIN_PORT", settings.admin_port), ("RAGKEEPER_API_PORT", settings.api_port)):
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((settings.host, port))
-        except OSError as error:
-            raise SettingsError(
-                f"{variable}: can't listen on {settings.host} port {port}: {(error.strerror or str(error)).lower()}."
-            ) from error
+        while (error := _refusal(settings.host, port)) is not None:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                reason = (error.strerror or str(error)).lower()
+                raise SettingsError(f"{variable}: can't listen on {settings.host} port {port}: {reason}.") from error
+            time.sleep(0.1)
+
+
+def _refusal(host: str, port: int) -> OSError | None:
+    """What the system says to a listener there, or None."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return error
+    return None
+
+
+def _pid_file(home: Path) -> Path:
+    return home / "supervisord.pid"
 
 
 def address(settings: Settings, port: int) -> str:
@@ -62,7 +81,7 @@ def gunicorn_command(settings: Settings, server: str) -> list[str]:
     """The command of one server: ``admin`` or ``api``."""
     port = settings.admin_port if server == "admin" else settings.api_port
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    options = {
+    options: dict[str, object] = {
         "bind": f"{host}:{port}",
         "worker-class": "gthread",
         "workers": WORKERS,
@@ -74,6 +93,9 @@ def gunicorn_command(settings: Settings, server: str) -> list[str]:
         "limit-request-fields": 100,
         "limit-request-field_size": 8190,
     }
+    # Its workers show that they are alive by touching a file; one on a disk may keep them waiting.
+    if os.access("/dev/shm", os.W_OK):  # noqa: S108
+        options["worker-tmp-dir"] = "/dev/shm"  # noqa: S108
     listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return [sys.executable, "-m", "gunicorn", "--preload", "--no-control-socket", *listed, _APPS[server]]
 
@@ -99,11 +121,10 @@ def write_supervisor_file(settings: Settings) -> Path:
         f"[unix_http_server]\nfile={_quoted(str(control))}\nchmod=0600\nusername=ragkeeper\npassword={password}",
         "[supervisord]\nnodaemon=true\nloglevel=warn\n"
         f"logfile={_quoted(str(home / 'supervisord.log'))}\nlogfile_maxbytes=1MB\nlogfile_backups=1\n"
-        f"pidfile={_quoted(str(home / 'supervisord.pid'))}\nchildlogdir={_quoted(str(home))}\n"
+        f"pidfile={_quoted(str(_pid_file(home)))}\numask=077\nchildlogdir={_quoted(str(home))}\n"
         + ("user=root" if os.geteuid() == 0 else ""),
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
-        f"[supervisorctl]\nserverurl=unix://{_quoted(str(control))}\n"
-        f"username=ragkeeper\npassword={password}",
+        f"[supervisorctl]\nserverurl=unix://{_quoted(str(control))}\nusername=ragkeeper\npassword={password}",
         # One group: its programs are told to stop at the same moment, not one after the other.
         f"[group:ragkeeper]\nprograms={','.join(programs)}",
         *(_program(home, name, command) for name, command in programs.items()),
@@ -121,7 +142,7 @@ def _program(home: Path, name: str, command: list[str]) -> str:
     return "\n".join(
         [
             f"[program:{name}]",
-            f"command={_quoted(shlex.join(command))}",
+            f"command={_quoted(shlex.join([*_tethered(), *command]))}",
             f"stdout_logfile={_sink(1, home / f'{name}.log')}",
             f"stderr_logfile={_sink(2, home / f'{name}.err.log')}",
             "stdout_logfile_maxbytes=0",
@@ -144,11 +165,25 @@ def _sink(descriptor: int, fallback: Path) -> str:
     return _quoted(str(fallback)) if is_socket else f"/dev/fd/{descriptor}"
 
 
+def _tethered() -> list[str]:
+    """The start of a command that ends with the supervisor, which this process turns into under the same number."""
+    return [sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())]
+
+
 def _control_socket(home: Path) -> Path:
-    """In the home; in a private folder of its own where the home's path is too long for a socket."""
+    """In the home; where the home's path is too long for a socket, in a private folder that is named after it.
+
+    The supervisor's file in the home says where it is.
+    """
     path = home / "supervisor.sock"
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
-        path = Path(tempfile.mkdtemp(prefix="ragkeeper-")) / "supervisor.sock"
+        place = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        folder = place / f"ragkeeper-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise SettingsError(f"RAGKEEPER_HOME: {folder}, for the control socket, belongs to somebody else.")
+        path = folder / "supervisor.sock"
     path.unlink(missing_ok=True)
     return path
 

