@@ -7,10 +7,5 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn "all skipped" into the status of "nothing collected"."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     collect_only = session.config.getoption("collectonly")
-    if (
-        exitstatus == pytest.ExitCode.OK
-        and not collect_only
-        and reporter
-        and not reporter.stats.get("passed")
-    ):
+    if exitstatus == pytest.ExitCode.OK and not collect_only and reporter and not reporter.stats.get("passed"):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -95,9 +95,7 @@ class Settings(BaseModel):
     word at the start.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
     home: Path
     host: ListenHost = "127.0.0.1"
@@ -286,18 +284,14 @@ def _zone(text: str, variable: str) -> ZoneInfo:
         return ZoneInfo(text)
     # A name that is unknown, malformed, or the name of a folder of zones.
     except (KeyError, ValueError, OSError):
-        raise SettingsError(
-            f"{variable}: expected the name of a time zone, such as Europe/Berlin or UTC"
-        ) from None
+        raise SettingsError(f"{variable}: expected the name of a time zone, such as Europe/Berlin or UTC") from None
 
 
 def _networks(text: str, variable: str) -> tuple[Network, ...]:
     try:
         return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())
     except ValueError:
-        raise SettingsError(
-            f"{variable}: expected networks with commas, such as 10.1.0.0/16,fd00::/8"
-        ) from None
+        raise SettingsError(f"{variable}: expected networks with commas, such as 10.1.0.0/16,fd00::/8") from None
 
 
 def _log_levels(text: str, variable: str) -> dict[str, str]:
@@ -306,9 +300,7 @@ def _log_levels(text: str, variable: str) -> dict[str, str]:
     for each in filter(None, (part.strip() for part in text.split(","))):
         package, _, level = (part.strip() for part in each.partition("="))
         if not package or level.upper() not in numbers:
-            raise SettingsError(
-                f"{variable}: expected package=LEVEL with commas, such as root=INFO,peewee=DEBUG"
-            )
+            raise SettingsError(f"{variable}: expected package=LEVEL with commas, such as root=INFO,peewee=DEBUG")
         levels[package] = logging.getLevelName(numbers[level.upper()])
     return levels
 
@@ -388,9 +380,7 @@ def _read_stores(found: _Found) -> None:
 
     RAGFlow's DB_TYPE, DOC_ENGINE and STORAGE_IMPL say which of several sections counts.
     """
-    told = {
-        name: str(found.values.get(name, "")).lower() for name in ("db_type", "doc_engine", "storage_impl")
-    }
+    told = {name: str(found.values.get(name, "")).lower() for name in ("db_type", "doc_engine", "storage_impl")}
     url = found.environ.get("RAGKEEPER_DB_URL")
     if url:
         found.keep(*database_from_url(url, found.values["home"]), "environment RAGKEEPER_DB_URL")
@@ -430,9 +420,7 @@ def _warn_of_unused_stores(found: _Found) -> None:
     }
     unused = [e.section for e in found.values["services"] if not in_use.get(e.service_type, True)]
     if unused:
-        found.warnings.append(
-            f"listed as services, but an embedded store is used in their place: {', '.join(unused)}"
-        )
+        found.warnings.append(f"listed as services, but an embedded store is used in their place: {', '.join(unused)}")
 
 
 @dataclass(frozen=True)
@@ -452,9 +440,7 @@ def describe(settings: Settings) -> list[SettingLine]:
             lines += _lines(name, getattr(settings, name), settings.origins, "default")
     for entry in settings.services:
         address = f"{entry.host or '-'}:{entry.port or '-'}"
-        shown = (
-            f"{entry.service_type} {address}, timeout {entry.timeout:g} s, retry_count {entry.retry_count}"
-        )
+        shown = f"{entry.service_type} {address}, timeout {entry.timeout:g} s, retry_count {entry.retry_count}"
         name = f"services.{entry.name}"
         lines.append(SettingLine(name, shown, settings.origins.get(name, "default")))
     return lines

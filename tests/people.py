@@ -92,26 +92,20 @@ class Person:
     @cached_property
     def admin_session(self) -> str:
         """A session of the admin server, opened at first use."""
-        answer = self.world.admin.ask(
-            "POST", "/api/v1/admin/login", {"email": self.email, "password": self.password}
-        )
+        answer = self.world.admin.ask("POST", "/api/v1/admin/login", {"email": self.email, "password": self.password})
         assert answer.status_code == 200, answer.get_data(as_text=True)
         return str(answer.headers["Authorization"])
 
     @cached_property
     def session(self) -> str:
         """A session of the user API, opened at first use."""
-        answer = self.world.api.ask(
-            "POST", "/v1/user/login", {"email": self.email, "password": self.password}
-        )
+        answer = self.world.api.ask("POST", "/v1/user/login", {"email": self.email, "password": self.password})
         assert answer.json["code"] == 0, answer.json  # type: ignore[index]
         return str(answer.headers["Authorization"])
 
     def administer(self, method: str, path: str, body: Any = None, **more: Any) -> TestResponse:
         """Ask the admin server, below /api/v1/admin."""
-        return self.world.admin.ask(
-            method, f"/api/v1/admin{path}", body, credential=self.admin_session, **more
-        )
+        return self.world.admin.ask(method, f"/api/v1/admin{path}", body, credential=self.admin_session, **more)
 
     def ask(self, method: str, path: str, body: Any = None, **more: Any) -> TestResponse:
         """Ask the user API with one's session."""

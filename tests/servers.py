@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -75,31 +75,36 @@ def environment_for(home: Path, **given: str) -> dict[str, str]:
     }
 
 
-@contextmanager
-def running(home: Path, **given: str) -> Iterator[Live]:
-    """``ragkeeper serve`` on free ports, ready on both; ended by SIGTERM, by force if that takes too long."""
-    admin_port, api_port = free_ports(2)
-    ports = {"RAGKEEPER_ADMIN_PORT": str(admin_port), "RAGKEEPER_API_PORT": str(api_port)}
-    output = home.parent / f"output-{admin_port}"
-    environment = environment_for(home, **ports, **given)
-    with output.open("wb") as sink:
+def start(home: Path, *, ports: Sequence[int] = (), sink: Any = None, **given: str) -> Live:
+    """``ragkeeper serve`` on these ports, else on free ones; its output goes to ``sink``, else to a file."""
+    admin_port, api_port = ports or free_ports(2)
+    numbers = {"RAGKEEPER_ADMIN_PORT": str(admin_port), "RAGKEEPER_API_PORT": str(api_port)}
+    output = home.parent / f"output-{time.monotonic_ns()}"
+    environment = environment_for(home, **numbers, **given)
+    with output.open("wb") as file:
         process = subprocess.Popen(
             [str(COMMAND), "serve"],
             env=environment,
             cwd=home.parent,
             stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
+            stdout=sink or file,
+            stderr=sink or file,
             start_new_session=True,
         )
-    live = Live(process, home, admin_port, api_port, output)
+    return Live(process, home, admin_port, api_port, output)
+
+
+@contextmanager
+def running(home: Path, *, ports: Sequence[int] = (), **given: str) -> Iterator[Live]:
+    """``ragkeeper serve``, ready on both ports, its worker too; ended by SIGTERM, by force if that takes too long."""
+    live = start(home, ports=ports, **given)
     try:
-        for port in (admin_port, api_port):
+        for port in (live.admin_port, live.api_port):
             wait_until_ready(live, port)
-        wait_for_executor(live)
+        until(lambda: "task_executor_" in live.printed(), live)
         yield live
     finally:
-        end(process)
+        end(live.process)
 
 
 def wait_until_ready(live: Live, port: int) -> None:
@@ -115,12 +120,13 @@ def wait_until_ready(live: Live, port: int) -> None:
     raise AssertionError(f"not ready after {READY_LIMIT_S} s:\n{live.printed()}")
 
 
-def wait_for_executor(live: Live) -> None:
-    """Return when the worker has said that it is there."""
-    deadline = time.monotonic() + READY_LIMIT_S
-    while "task_executor_" not in live.printed():
-        assert time.monotonic() < deadline, live.printed()
+def until(condition: Callable[[], Any], live: Live, within_s: float = READY_LIMIT_S) -> Any:
+    """Look until the condition holds; what it gave."""
+    deadline = time.monotonic() + within_s
+    while not (held := condition()):
+        assert time.monotonic() < deadline, f"not within {within_s} s:\n{live.printed()}"
         _pause(0.05)
+    return held
 
 
 def _pause(seconds: float) -> None:
@@ -130,10 +136,16 @@ def _pause(seconds: float) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a group of its own, and whatever it left behind."""
+    """End a process with all that it started, by force if it takes too long; one that has ended is fine too."""
+    if process.poll() is not None:
+        return
+    children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
         process.wait(STOP_LIMIT_S)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()

@@ -129,9 +129,7 @@ def is_usable(environment: Environment) -> bool:
     """Whether the folder is an environment made in this place, with a fitting Python and a working pip."""
     programs = environment.folder / "bin"
     python, pip = str(programs / "python"), programs / "pip"
-    if not environment.oldest <= version_of(python) < environment.below or not succeeds(
-        [python, "-c", "import pip"]
-    ):
+    if not environment.oldest <= version_of(python) < environment.below or not succeeds([python, "-c", "import pip"]):
         return False
     # In a folder that was moved or copied, the programs still start the Python of the old place.
     return pip.exists() and f"{ROOT / programs}/" in pip.read_text(errors="replace")

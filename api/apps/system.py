@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from flask import Response
 
@@ -26,6 +26,14 @@ class SystemConfig(Item):
     disablePasswordLogin: bool  # noqa: N815
     version: str | None = None
     status: str | None = None
+
+
+class EngineNotInUse(Item):
+    """A whole answer, with RAGFlow's code for a document engine that is not in use."""
+
+    code: Literal[500]
+    message: str
+    data: dict[str, str]
 
 
 class RuntimeLanguage(Item):
@@ -90,7 +98,8 @@ def login_channels(call: Call) -> list[dict[str, str]]:
     "/v1/system/oceanbase/status",
     "/api/v1/system/oceanbase/status",
     requires=SIGNED_IN,
-    data=dict[str, str],
+    dialect="bare",
+    data=EngineNotInUse,
     summary="OceanBase, which is not in use: code 500",
 )
 def oceanbase_status(call: Call) -> Response:
@@ -100,7 +109,8 @@ def oceanbase_status(call: Call) -> Response:
 @routes.get(
     "/api/v1/system/gaussdb/status",
     requires=SIGNED_IN,
-    data=dict[str, str],
+    dialect="bare",
+    data=EngineNotInUse,
     summary="GaussDB, which is not in use: code 500",
 )
 def gaussdb_status(call: Call) -> Response:

@@ -37,7 +37,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: 
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "))
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     out.print(table, markup=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import login, offline, roles, users
+from common.cli import doctor, login, offline, roles, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ def _root(
 
 for command in (offline.serve, offline.admin, offline.api, offline.worker, offline.migrate):
     app.command(rich_help_panel="On this machine")(command)
+app.command(rich_help_panel="On this machine")(doctor.doctor)
 app.command("recover-admin", rich_help_panel="On this machine")(offline.recover_admin)
 app.add_typer(offline.config, name="config", rich_help_panel="On this machine")
 for command in (login.login, login.logout, login.whoami, login.health):

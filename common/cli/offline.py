@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -81,6 +82,7 @@ def serve() -> None:
     if asleep:
         say("\nThere is no active superuser. `ragkeeper recover-admin E-MAIL` makes one, also while this runs.")
     sys.stdout.flush()
+    serving.append_output()
     # What was needed for the first administrator is nobody's business from here on.
     os.environ.pop("RAGKEEPER_ADMIN_PASSWORD", None)
     os.environ.pop("DEFAULT_SUPERUSER_PASSWORD", None)
@@ -139,7 +141,7 @@ def recover_admin(
 def config_show(as_json: JsonFlag = False) -> None:
     """Every setting with its value, secrets masked, and where the value came from."""
     with sentences():
-        lines = [line._asdict() for line in configuration.describe(settings_with_warnings())]
+        lines = [asdict(line) for line in configuration.describe(settings_with_warnings())]
     if as_json:
         show_json(lines)
         return

@@ -120,7 +120,8 @@ def write_supervisor_file(settings: Settings) -> Path:
     sections = [
         f"[unix_http_server]\nfile={_quoted(str(control))}\nchmod=0600\nusername=ragkeeper\npassword={password}",
         "[supervisord]\nnodaemon=true\nloglevel=warn\n"
-        f"logfile={_quoted(str(home / 'supervisord.log'))}\nlogfile_maxbytes=1MB\nlogfile_backups=1\n"
+        # In the foreground it says everything on its output, too.
+        "logfile=/dev/null\nlogfile_maxbytes=0\n"
         f"pidfile={_quoted(str(_pid_file(home)))}\numask=077\nchildlogdir={_quoted(str(home))}\n"
         + ("user=root" if os.geteuid() == 0 else ""),
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
@@ -156,6 +157,16 @@ def _program(home: Path, name: str, command: list[str]) -> str:
     )
 
 
+def append_output() -> None:
+    """Let the output, where it is a file, be written at its end only.
+
+    The supervisor opens it anew for each program, and each would begin where the others have written.
+    """
+    for descriptor in (1, 2):
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
+
+
 def _sink(descriptor: int, fallback: Path) -> str:
     """The supervisor's own output; a socket (systemd's journal) can't be opened by its name, so a file then."""
     try:
@@ -176,16 +187,25 @@ def _control_socket(home: Path) -> Path:
     The supervisor's file in the home says where it is.
     """
     path = home / "supervisor.sock"
-    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
-        place = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-        folder = place / f"ragkeeper-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise SettingsError(f"RAGKEEPER_HOME: {folder}, for the control socket, belongs to somebody else.")
-        path = folder / "supervisor.sock"
+    if not _fits(path):
+        name = f"ragkeeper-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}/supervisor.sock"
+        places = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir())
+        path = next((Path(place, name) for place in places if place and _fits(Path(place, name))), Path("/tmp", name))  # noqa: S108
+        _make_private(path.parent)
     path.unlink(missing_ok=True)
     return path
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _SOCKET_PATH_BYTES
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder for this user alone, in a place where others may have been first. Raises SettingsError."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise SettingsError(f"RAGKEEPER_HOME: {folder}, for the control socket, is not this user's alone; remove it.")
 
 
 def _quoted(text: str) -> str:

@@ -412,9 +412,7 @@ SECTIONS: Mapping[str, type[Section]] = {
 }
 
 
-def parse_sections(
-    raw: Mapping[str, Any], sources: Mapping[str, str]
-) -> tuple[dict[str, Section], tuple[str, ...]]:
+def parse_sections(raw: Mapping[str, Any], sources: Mapping[str, str]) -> tuple[dict[str, Section], tuple[str, ...]]:
     """The typed sections in the file's order, and the dotted names of keys that nothing here knows.
 
     ``sources`` names the file of each section. Raises SettingsError with file, dotted key and expected type.

@@ -43,4 +43,5 @@ class EventTag(StrEnum):
     LANGFUSE_DELETE = "langfuse:delete"
     SETTING_LOG_LEVEL = "setting:log_level"
     JOB_RETRY = "job:retry"
+    PLANE_REPAIR = "plane:repair"
     ACCESS_REFUSED = "access:refused"

@@ -39,9 +39,7 @@ def parse_email(value: object, *, field: str = "email") -> str:
         )
     labels = domain.split(".")
     if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels) or len(labels[-1]) < 2:
-        raise BadEmail(
-            "The part after the @ of an e-mail address must be a domain such as example.org.", field=field
-        )
+        raise BadEmail("The part after the @ of an e-mail address must be a domain such as example.org.", field=field)
     return email
 
 

@@ -21,10 +21,7 @@ _UNAUTHORIZED_TEXT = "<Unauthorized '401: Unauthorized'>"
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer that no cache keeps."""
-    response = Response(orjson.dumps(body, default=_plain), status, mimetype="application/json")
-    if headers:
-        response.headers.update(headers)
-    return response
+    return Response(orjson.dumps(body, default=_plain), status, headers, content_type="application/json")
 
 
 def success(route: Route, result: Any) -> Response:

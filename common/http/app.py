@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import time
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
-import orjson
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from common.core.errors import (
@@ -22,7 +18,8 @@ from common.core.errors import (
     StoreUnavailable,
 )
 from common.core.tokens import extract_credential
-from common.http import answers, bodies
+from common.http import access, answers, bodies
+from common.http.probes import Environ
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
 from common.services import memberships, refusals, sessions
@@ -30,9 +27,6 @@ from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
 
 log = logging.getLogger("ragkeeper")
-access_log = logging.getLogger("ragkeeper.access")
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
@@ -56,7 +50,7 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
             provide_automatic_options=False,
         )
     _answer_errors(app, realm, by_endpoint)
-    _log_access(app)
+    app.wsgi_app = access.logging_access(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -65,7 +59,9 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
 
     def view(**path: str) -> Response:
         bodies.check_path(path)
-        who = stranger(_origin(request)) if public else _identify(plane, realm, route)
+        environ = request.environ
+        environ[access.ROUTE] = route.rule
+        who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
             plane.level_watch.follow(plane.cache)
@@ -79,15 +75,15 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
     return view
 
 
-def _identify(plane: Plane, realm: Realm, route: Route) -> Principal:
-    credential = extract_credential(request.headers.get("Authorization"))
+def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Principal:
+    credential = extract_credential(environ.get("HTTP_AUTHORIZATION"))
     if credential is None:
         raise NotSignedIn("Unauthorized")
-    who = sessions.authenticate(plane, credential, realm, _origin(request))
-    g.who = who
+    who = sessions.authenticate(plane, credential, realm, _origin(environ))
+    environ[access.WHO] = who
     if who.must_change and not route.even_if_password_due:
         raise PasswordChangeDue
-    named = request.headers.get("X-Tenant") if realm == "user" else None
+    named = environ.get("HTTP_X_TENANT") if realm == "user" else None
     return who if named is None else memberships.act_in(plane, who, named)
 
 
@@ -99,18 +95,13 @@ def _authorize(plane: Plane, route: Route, who: Principal, path: dict[str, str])
         raise
 
 
-def _origin(current: Request) -> Origin:
-    return Origin(current.remote_addr, current.headers.get("User-Agent"), request_id())
+def _origin(environ: Environ) -> Origin:
+    return Origin(environ.get("REMOTE_ADDR"), environ.get("HTTP_USER_AGENT"), environ[access.REQUEST_ID])
 
 
 def request_id() -> str:
-    """The id of the current request: the caller's ``X-Request-Id`` if it is well formed, else a new one."""
-    known = g.get("request_id")
-    if known is None:
-        given = request.headers.get("X-Request-Id", "")
-        known = given if _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
-        g.request_id = known
-    return cast(str, known)
+    """The id of the current request."""
+    return cast(str, request.environ[access.REQUEST_ID])
 
 
 def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> None:
@@ -137,34 +128,3 @@ def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> N
         log.exception("unforeseen error, request %s %s", request.method, request.path)
         message = f"Something went wrong on this side; the log has it under request id {request_id()}."
         return answers.failure(PlaneError(message), "own", request)
-
-
-def _log_access(app: Flask) -> None:
-    @app.before_request
-    def started() -> None:
-        g.started = time.perf_counter_ns()
-
-    @app.after_request
-    def finished(response: Response) -> Response:
-        response.headers["X-Request-Id"] = request_id()
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers.setdefault("Cache-Control", "no-store")
-        if access_log.isEnabledFor(logging.INFO):
-            access_log.info("%s", orjson.dumps(_access_line(response)).decode())
-        return response
-
-
-def _access_line(response: Response) -> dict[str, Any]:
-    who: Principal | None = g.get("who")
-    rule = request.url_rule
-    return {
-        "at": time.time_ns() // 1_000_000,
-        "method": request.method,
-        "route": rule.rule if rule else None,
-        "status": response.status_code,
-        "ms": round((time.perf_counter_ns() - g.started) / 1e6, 2),
-        "user": who.user_id if who else None,
-        "credential": who.credential if who else None,
-        "address": request.remote_addr,
-        "request_id": request_id(),
-    }

@@ -18,7 +18,7 @@ routes = Routes("documents", "bare")
 ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 _TITLES = {"ragkeeper-admin": "Ragkeeper admin server", "ragkeeper-user": "Ragkeeper user API"}
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _PAGE = """<!doctype html>
@@ -53,8 +53,12 @@ _START = """window.ui = SwaggerUIBundle({
 def openapi(call: Call) -> object:
     cache = current_app.extensions
     if "ragkeeper.document" not in cache:
-        title = _TITLES[current_app.name]
-        cache["ragkeeper.document"] = document(title, version_text(), cache["ragkeeper.routes"])
+        cache["ragkeeper.document"] = document(
+            _TITLES[current_app.name],
+            version_text(),
+            cache["ragkeeper.routes"],
+            names_tenant=current_app.name == "ragkeeper-user",
+        )
     return cache["ragkeeper.document"]
 
 
@@ -65,7 +69,7 @@ def page(call: Call) -> Response:
     return response
 
 
-@routes.get("/docs/<asset>", requires=PUBLIC, media_type="application/octet-stream", summary="A file of that page")
+@routes.get("/docs/<asset>", requires=PUBLIC, media_type="*/*", statuses=(404,), summary="A file of that page")
 def asset_of_page(call: Call, asset: str) -> Response:
     if asset == "start.js":
         return Response(_START, mimetype="text/javascript")

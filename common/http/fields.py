@@ -13,7 +13,8 @@ WirePassword = Annotated[
 ]
 EmailText = Annotated[str, Field(max_length=1024, description="An e-mail address.")]
 PageLimit = Annotated[int, Field(ge=1, le=500)]
-Cursor = Annotated[str, Field(max_length=2048)]
+# The pattern is documentation: whatever is no cursor of a list is refused by common.core.cursors.
+Cursor = Annotated[str, Field(max_length=2048, json_schema_extra={"pattern": "^[A-Za-z0-9_-]*$"})]
 
 
 class Item(BaseModel):

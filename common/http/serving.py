@@ -15,11 +15,8 @@ __all__ = ["Application", "opened_plane", "start_logging"]
 
 
 def start_logging(levels: dict[str, str] | None = None) -> None:
-    """Log lines to standard error; access lines, which are JSON already, to standard output as they are."""
+    """Log lines go to standard error; access lines, which stand apart, to standard output (common.http.access)."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    access = logging.getLogger("ragkeeper.access")
-    access.handlers = [logging.StreamHandler(sys.stdout)]
-    access.propagate = False
     level_watch.apply(levels or {})
 
 

@@ -95,14 +95,10 @@ def _claim_emails(database: Database, now_ms: int) -> None:
 
 
 def _claim_memberships(database: Database) -> None:
-    rows = database.all(
-        "SELECT id, tenant_id, user_id FROM user_tenant WHERE status = '1' ORDER BY create_time, id"
-    )
+    rows = database.all("SELECT id, tenant_id, user_id FROM user_tenant WHERE status = '1' ORDER BY create_time, id")
     for membership_id, tenant_id, user_id in rows:
         try:
             with database.transaction():
-                database.insert(
-                    MembershipClaim, tenant_id=tenant_id, user_id=user_id, membership_id=membership_id
-                )
+                database.insert(MembershipClaim, tenant_id=tenant_id, user_id=user_id, membership_id=membership_id)
         except Taken:
             continue

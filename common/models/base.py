@@ -71,6 +71,4 @@ def rfc3339(at_ms: int | None) -> str | None:
     """A moment as RFC 3339 in UTC, the form of Ragkeeper's own routes; None stays None."""
     if at_ms is None:
         return None
-    return (
-        datetime.fromtimestamp(at_ms / 1000, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

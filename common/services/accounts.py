@@ -73,8 +73,7 @@ def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
 def _adopt(plane: Plane, email: str, key: str) -> tuple[Any, ...] | None:
     """Claim the e-mail of a row that RAGFlow made after the migration; the oldest of several is the account."""
     row = plane.database.one(
-        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) "
-        "ORDER BY u.create_time, u.id LIMIT 1",
+        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) ORDER BY u.create_time, u.id LIMIT 1",
         (email, key),
     )
     if row is None:
@@ -149,14 +148,17 @@ def make(
         is_superuser=is_superuser,
         **created(now, plane.zone),
     )
-    make_tenant(plane, tenant_id=user_id, owner_id=user_id, name=f"{nickname or email}\u2018s Kingdom"[:100])
+    make_tenant(plane, tenant_id=user_id, owner_id=user_id, name=home_name(nickname or email))
     return AccountRow(user_id, email, nickname, password_hash, True, is_superuser)
+
+
+def home_name(owner: str) -> str:
+    """What RAGFlow calls the home tenant of somebody, cut to its column."""
+    return f"{owner}\u2018s Kingdom"[:100]
 
 
 def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> None:
     """Insert a tenant with its owner's membership and its root folder into the running transaction."""
-    now = plane.now_ms()
-    stamps = created(now, plane.zone)
     models = plane.settings.default_llm
     plane.database.insert(
         Tenant,
@@ -171,9 +173,14 @@ def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> No
         parser_ids=plane.settings.default_parsers,
         credit=512,
         status="1",
-        **stamps,
+        **created(plane.now_ms(), plane.zone),
     )
     add_membership(plane, tenant_id=tenant_id, user_id=owner_id, role="owner", invited_by=owner_id)
+    add_root_folder(plane, tenant_id=tenant_id, owner_id=owner_id)
+
+
+def add_root_folder(plane: Plane, *, tenant_id: str, owner_id: str) -> None:
+    """Insert the folder that a tenant's files begin at into the running transaction."""
     folder_id = uuid1().hex
     plane.database.insert(
         File,
@@ -186,7 +193,7 @@ def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> No
         size=0,
         type="folder",
         source_type="",
-        **stamps,
+        **created(plane.now_ms(), plane.zone),
     )
 
 

@@ -16,7 +16,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from common.core.passwords import ciphertext_of, decode_from_hash_form, encode_for_hash, is_plain_form
 from common.secret import Secret
-from common.settings import Settings, SettingsError
+from common.settings import MIN_SECRET_KEY_LENGTH, Settings, SettingsError
 
 _ENCRYPTED = "rk1:"
 
@@ -97,7 +97,10 @@ def load_keys(settings: Settings) -> Keys:
 
 
 def _own_secret(path: Path) -> Secret:
-    return Secret(_made_once(path, lambda: secrets.token_hex(32).encode()).decode().strip())
+    key = _made_once(path, lambda: secrets.token_hex(32).encode()).decode(errors="replace").strip()
+    if len(key) < MIN_SECRET_KEY_LENGTH:
+        raise SettingsError(f"{path}: expected at least {MIN_SECRET_KEY_LENGTH} characters, found {len(key)}.")
+    return Secret(key)
 
 
 def _password_key(settings: Settings) -> rsa.RSAPrivateKey:
@@ -110,13 +113,9 @@ def _password_key(settings: Settings) -> rsa.RSAPrivateKey:
         try:
             pem = path.read_bytes()
         except OSError as error:
-            raise SettingsError(
-                f"RAGKEEPER_PASSWORD_PRIVATE_KEY: can't read {path}: {error.strerror}."
-            ) from error
+            raise SettingsError(f"RAGKEEPER_PASSWORD_PRIVATE_KEY: can't read {path}: {error.strerror}.") from error
     try:
-        key = serialization.load_pem_private_key(
-            pem, passphrase.reveal().encode() if passphrase is not None else None
-        )
+        key = serialization.load_pem_private_key(pem, passphrase.reveal().encode() if passphrase is not None else None)
     except (ValueError, TypeError) as error:
         raise SettingsError(
             f"RAGKEEPER_PASSWORD_PRIVATE_KEY: {path} is not a PEM private key that the given passphrase "

@@ -188,7 +188,7 @@ def _find(plane: Plane, tenant_id: str) -> _Stored | None:
 
 
 def _store(plane: Plane, tenant_id: str, exists: bool, verified: _Verified, now: int) -> None:
-    secret = verified.secret_key.reveal() if True else ""
+    secret = verified.secret_key.reveal() if plane.shared else plane.keys.encrypt(verified.secret_key)
     values = {"secret_key": secret, "public_key": verified.public_key, "host": verified.host}
     if exists:
         changed = TenantLangfuse.update(**values, **touched(now, plane.zone))

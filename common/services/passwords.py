@@ -14,9 +14,7 @@ from common.services.plane import Plane
 _ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 # Hashes of random values nobody knows: checking a password of an unknown account costs what a known one's does.
-_NOBODY_ARGON2 = (
-    "$argon2id$v=19$m=19456,t=2,p=1$dOq06ROthWU7KhuxROMOSw$6uAYZgqgw9LTvr0lKkqNolXwO+M2HxnbVXlJ3A5uiio"
-)
+_NOBODY_ARGON2 = "$argon2id$v=19$m=19456,t=2,p=1$dOq06ROthWU7KhuxROMOSw$6uAYZgqgw9LTvr0lKkqNolXwO+M2HxnbVXlJ3A5uiio"
 
 
 def new_hash(plane: Plane, wire: str, *, field: str = "password") -> str:

@@ -52,9 +52,7 @@ def own_profile(plane: Plane, who: Principal) -> dict[str, Any]:
     }
 
 
-def register(
-    plane: Plane, origin: Origin, *, email: str, nickname: str, password: str
-) -> tuple[Principal, str]:
+def register(plane: Plane, origin: Origin, *, email: str, nickname: str, password: str) -> tuple[Principal, str]:
     """Create an account for a stranger and log it in; returns its principal and the session's wire form.
 
     Raises RegistrationDisabled, BadField, UserExists (RAGFlow's clients need to be told).

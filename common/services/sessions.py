@@ -31,10 +31,14 @@ _ACCOUNT = """
     (SELECT GROUP_CONCAT(h.role_id) FROM rk_user_role h WHERE h.user_id = u.id),
     (SELECT value FROM rk_state WHERE name = 'role_version')
 """
+# The home tenant is the one named like its owner; only who has given that away is searched for another one.
 _SESSION = f"""
     SELECT s.id, s.created_at, s.expires_at, s.ended_at,
-        (SELECT m.tenant_id FROM user_tenant m WHERE m.user_id = u.id AND m.role = 'owner' AND m.status = '1'
-         ORDER BY m.tenant_id <> m.user_id, m.create_time LIMIT 1),
+        COALESCE(
+            (SELECT m.tenant_id FROM user_tenant m
+             WHERE m.user_id = u.id AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1' LIMIT 1),
+            (SELECT m.tenant_id FROM user_tenant m WHERE m.user_id = u.id AND m.role = 'owner' AND m.status = '1'
+             ORDER BY m.create_time LIMIT 1)),
         {_ACCOUNT}
     FROM rk_session s JOIN user u ON u.id = s.user_id LEFT JOIN rk_account a ON a.user_id = u.id
     WHERE s.token_hash = ?
@@ -210,9 +214,7 @@ def _note_use(plane: Plane, token_id: str, now: int) -> None:
         log.warning("last use of token %s not written: %s", token_id, error.reason)
 
 
-def _principal(
-    plane: Plane, account: list[Any], credential: str, tenant_id: str | None, origin: Origin
-) -> Principal:
+def _principal(plane: Plane, account: list[Any], credential: str, tenant_id: str | None, origin: Origin) -> Principal:
     user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version = account
     if is_active != "1" or status != "1":
         raise NotSignedIn("Unauthorized")
@@ -233,9 +235,7 @@ def _principal(
     )
 
 
-def _principal_of(
-    plane: Plane, account: AccountRow, origin: Origin, credential: str | None = None
-) -> Principal:
+def _principal_of(plane: Plane, account: AccountRow, origin: Origin, credential: str | None = None) -> Principal:
     """The principal of an account that has just proven itself."""
     standing = accounts.standing_of(plane, account)
     return Principal(

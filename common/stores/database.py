@@ -90,14 +90,21 @@ class SqliteStore:
         return self._peewee
 
     def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
-        with _outages():
-            row: tuple[Any, ...] | None = self.peewee.connection().execute(sql, params).fetchone()
-            return row
+        # Here and in ``all`` without the context manager: every request passes here, and it costs as much as a look-up.
+        try:
+            row: tuple[Any, ...] | None = self._peewee.connection().execute(sql, params).fetchone()
+        except (sqlite3.Error, orm.DatabaseError) as error:
+            _tell(error)
+            raise
+        return row
 
     def all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with _outages():
-            rows: list[tuple[Any, ...]] = self.peewee.connection().execute(sql, params).fetchall()
-            return rows
+        try:
+            rows: list[tuple[Any, ...]] = self._peewee.connection().execute(sql, params).fetchall()
+        except (sqlite3.Error, orm.DatabaseError) as error:
+            _tell(error)
+            raise
+        return rows
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
         with _outages():
@@ -151,11 +158,16 @@ def _outages() -> Iterator[None]:
     """Tell an unreachable store and a taken value apart from a wrong statement."""
     try:
         yield
-    except (sqlite3.IntegrityError, orm.IntegrityError) as error:
-        if "unique" in str(error).lower():
+    except (sqlite3.Error, orm.DatabaseError) as error:
+        _tell(error)
+        raise
+
+
+def _tell(error: Exception) -> None:
+    """Raises Taken or StoreUnavailable where that is what the error means; else returns."""
+    text = str(error).lower()
+    if isinstance(error, (sqlite3.IntegrityError, orm.IntegrityError)):
+        if "unique" in text:
             raise Taken(str(error)) from error
-        raise
-    except (sqlite3.DatabaseError, orm.DatabaseError) as error:
-        if any(sign in str(error).lower() for sign in _OUTAGES):
-            raise StoreUnavailable(STORE, str(error)) from error
-        raise
+    elif isinstance(error, (sqlite3.DatabaseError, orm.DatabaseError)) and any(sign in text for sign in _OUTAGES):
+        raise StoreUnavailable(STORE, str(error)) from error

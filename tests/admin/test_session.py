@@ -41,9 +41,7 @@ def test_unknown_account_wrong_password_and_switched_off_account_are_answered_al
 def test_a_member_with_the_right_password_gets_no_session(world: World) -> None:
     someone = world.person()
 
-    answer = world.admin.ask(
-        "POST", "/api/v1/admin/login", {"email": someone.email, "password": someone.password}
-    )
+    answer = world.admin.ask("POST", "/api/v1/admin/login", {"email": someone.email, "password": someone.password})
 
     assert (answer.status_code, answer.json["code"]) == (403, 403)
     assert "Authorization" not in answer.headers

@@ -39,9 +39,7 @@ def test_R28_dates_are_true_gmt(world: World, root: Person) -> None:
 
 
 @pytest.mark.parametrize("sort", ["email", "-email", "create_time", "-create_time", "nickname", "-nickname"])
-def test_pages_follow_each_other_without_gap_or_repetition(
-    world: World, root: Person, clock: Clock, sort: str
-) -> None:
+def test_pages_follow_each_other_without_gap_or_repetition(world: World, root: Person, clock: Clock, sort: str) -> None:
     for number in range(7):
         clock.forward(seconds=number % 2)
         world.person(f"p{number % 3}{number}@ragkeeper.test", nickname=f"N{number % 2}")
@@ -253,9 +251,7 @@ def test_R1_R2_errors_have_true_statuses_and_json_for_the_old_client(world: Worl
 
 
 def test_problem_details_are_given_to_who_asks(world: World, root: Person) -> None:
-    answer = root.administer(
-        "GET", "/users/nobody@ragkeeper.test", headers={"Accept": "application/problem+json"}
-    )
+    answer = root.administer("GET", "/users/nobody@ragkeeper.test", headers={"Accept": "application/problem+json"})
 
     assert answer.status_code == 404
     assert answer.mimetype == "application/problem+json"
@@ -272,7 +268,9 @@ def test_a_generated_password_must_be_changed_before_anything_else(world: World)
     assert other.status_code == 403
     same = fresh.administer("PUT", f"/users/{fresh.email}/password", {"new_password": fresh.password})
     assert same.status_code == 400
-    assert fresh.administer("PUT", f"/users/{fresh.email}/password", {"new_password": new_password()}).status_code == 200
+    assert (
+        fresh.administer("PUT", f"/users/{fresh.email}/password", {"new_password": new_password()}).status_code == 200
+    )
     assert fresh.administer("GET", "/users").status_code == 200, "the session that made the change goes on"
 
 

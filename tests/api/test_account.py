@@ -136,7 +136,9 @@ def test_a_body_over_the_limit_is_413(world: World) -> None:
 
 def test_S10_only_allowed_columns_of_ones_own_row_are_written(world: World) -> None:
     someone = world.person()
-    before = world.plane.database.one("SELECT id, email, is_superuser, status FROM user WHERE id = ?", (someone.user_id,))
+    before = world.plane.database.one(
+        "SELECT id, email, is_superuser, status FROM user WHERE id = ?", (someone.user_id,)
+    )
 
     answer = someone.ask(
         "POST",
@@ -148,7 +150,9 @@ def test_S10_only_allowed_columns_of_ones_own_row_are_written(world: World) -> N
     )  # fmt: skip
 
     assert answer.json == {"code": 0, "message": "success", "data": True}
-    after = world.plane.database.one("SELECT id, email, is_superuser, status FROM user WHERE id = ?", (someone.user_id,))
+    after = world.plane.database.one(
+        "SELECT id, email, is_superuser, status FROM user WHERE id = ?", (someone.user_id,)
+    )
     assert after == before
     assert someone.ask("GET", "/v1/user/info").json["data"]["nickname"] == "Renamed"
 

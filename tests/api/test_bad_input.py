@@ -119,7 +119,9 @@ def test_no_path_and_no_query_is_a_500(world: World, port: Port) -> None:
 def test_a_body_over_a_mebibyte_is_413_wherever_a_body_is_taken(world: World, port: Port) -> None:
     token, big = credential(world, port), b'{"a": "' + b"x" * 1_048_577 + b'"}'
     answers = {
-        route.endpoint: port.ask(route.method, path_of(route), credential=token, data=big, headers=JSON).status_code
+        route.endpoint: port.ask(
+            route.method, path_of(route, world.root.user_id), credential=token, data=big, headers=JSON
+        ).status_code
         for route in routes_of(port)
         if route.body is not None
     }

@@ -34,14 +34,22 @@ def test_document_and_served_rules_are_the_same(port: Port) -> None:
     assert documented == served
 
 
-def test_every_operation_names_its_permission_and_its_own_id(port: Port) -> None:
+def test_every_operation_names_the_permission_that_is_asked_for_and_has_its_own_id(port: Port) -> None:
     document = port.ask("GET", "/openapi.json").json
-    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    operations = {
+        (method.upper(), path): operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
 
-    for operation in operations:
+    asked = {
+        (route.method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.rule)): route.requires.text
+        for route in port.app.extensions["ragkeeper.routes"]
+    }
+    assert {key: operation["x-permission"] for key, operation in operations.items()} == asked
+    for operation in operations.values():
         assert bool(operation["security"]) == (operation["x-permission"] != "public"), operation["operationId"]
-    ids = [operation["operationId"] for operation in operations]
-    assert len(ids) == len(set(ids))
+    assert len({operation["operationId"] for operation in operations.values()}) == len(operations)
 
 
 def test_the_page_loads_its_files_from_this_server_only(port: Port) -> None:
@@ -54,7 +62,22 @@ def test_the_page_loads_its_files_from_this_server_only(port: Port) -> None:
         assert path.startswith("/")
         assert port.ask("GET", path).status_code == 200, path
     assert "http" not in re.sub(r"<!.*?>", "", text)
-    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert not re.search(r"<script(?! src)|<style|\son\w+=", text), "nothing inline, which the policy would refuse"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("swagger-ui.css", "text/css"), ("swagger-ui-bundle.js", "text/javascript"), ("favicon-32x32.png", "image/png")],
+)
+def test_files_of_the_page_have_their_type_and_may_be_kept(port: Port, name: str, kind: str) -> None:
+    file = port.ask("GET", f"/docs/{name}")
+
+    assert (file.status_code, file.mimetype) == (200, kind)
+    assert file.headers["X-Content-Type-Options"] == "nosniff"
+    assert "max-age" in file.headers["Cache-Control"]
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e%2fsetup.py", "index.css%00", "oauth2-redirect.html", "LICENSE", "x"])

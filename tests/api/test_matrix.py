@@ -1,4 +1,4 @@
-"""Every route of both servers × every kind of principal: who is let in, and that a refusal changes nothing.
+"""Every route of both servers x every kind of principal: who is let in, and that a refusal changes nothing.
 
 ``WHO`` says by hand, for each requirement, who meets it; ``tests/route_table.py`` says by hand which requirement each
 route has. A route that is missing there fails the first test, so none escapes.
@@ -89,9 +89,9 @@ def test_nobody_gets_in_who_should_not_and_nothing_changes_then(world: World, ca
                 continue
             answer = ask(cast, port, route, who)
             if not is_refusal(answer, who):
-                wrong.append(f"{key_of(port, route)} × {who}: {answer.status_code} {answer.get_data()[:120]!r}")
+                wrong.append(f"{key_of(port, route)} x {who}: {answer.status_code} {answer.get_data()[:120]!r}")
             if snapshot(world) != before:
-                wrong.append(f"{key_of(port, route)} × {who}: something changed")
+                wrong.append(f"{key_of(port, route)} x {who}: something changed")
                 before = snapshot(world)
 
     assert wrong == []
@@ -108,7 +108,7 @@ def test_everybody_gets_in_who_should(world: World, cast: Cast) -> None:
                 cell.rollback()
             world.plane.roles._current = None  # the version number was rolled back too
             if answer.status_code in (401, 403) and "login" not in route.rule and "/auth" not in route.rule:
-                wrong.append(f"{key_of(port, route)} × {who}: {answer.status_code} {answer.get_data()[:160]!r}")
+                wrong.append(f"{key_of(port, route)} x {who}: {answer.status_code} {answer.get_data()[:160]!r}")
 
     assert wrong == []
 

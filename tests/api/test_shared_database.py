@@ -24,9 +24,7 @@ SECRET_KEY = "a key that both programs were given and long enough"
 @pytest.fixture
 def shared(tmp_path: Path, clock: Clock) -> Iterator[World]:
     """A world on a shared database."""
-    settings = settings_for(
-        tmp_path / "home", RAGKEEPER_SHARED_DATABASE="on", RAGKEEPER_SECRET_KEY=SECRET_KEY
-    )
+    settings = settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE="on", RAGKEEPER_SECRET_KEY=SECRET_KEY)
     plane = opening.open_plane(settings, now_ms=clock)
     yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
     for store in (plane.database, plane.cache, plane.documents):

@@ -21,9 +21,7 @@ def test_it_gives_its_text_only_when_asked():
     assert Secret(PLAIN).reveal() == PLAIN
 
 
-@pytest.mark.parametrize(
-    "show", [str, repr, format, "{:>40}".format, "{!r}".format, lambda s: f"{[s]}", ascii]
-)
+@pytest.mark.parametrize("show", [str, repr, format, "{:>40}".format, "{!r}".format, lambda s: f"{[s]}", ascii])
 def test_it_prints_as_stars(show):
     assert PLAIN not in show(Secret(PLAIN))
     assert "***" in show(Secret(PLAIN))

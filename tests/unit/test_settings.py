@@ -119,9 +119,7 @@ def test_the_ragflow_section_does_not_say_where_ragkeeper_listens(conf):
 
 
 def test_an_empty_variable_counts_as_unset(conf):
-    settings = conf(
-        "admin: {host: 10.0.0.1}", RAGKEEPER_HOST="", RAGKEEPER_ADMIN_PASSWORD="", REGISTER_ENABLED=""
-    )
+    settings = conf("admin: {host: 10.0.0.1}", RAGKEEPER_HOST="", RAGKEEPER_ADMIN_PASSWORD="", REGISTER_ENABLED="")
     assert settings.host == "10.0.0.1"
     assert settings.admin_password is None
     assert settings.register_enabled
@@ -316,9 +314,7 @@ def test_a_wrong_type_is_named_with_file_key_and_what_is_expected(conf, text, ke
 
 
 def test_a_wrong_type_in_the_local_file_names_that_file(conf):
-    assert refusal(conf, "", local="admin: {http_port: x}").startswith(
-        "local.service_conf.yaml: admin.http_port"
-    )
+    assert refusal(conf, "", local="admin: {http_port: x}").startswith("local.service_conf.yaml: admin.http_port")
 
 
 @pytest.mark.parametrize(
@@ -481,9 +477,7 @@ def test_a_service_has_its_timeout_and_retry_count(conf):
 
 
 def test_smtp_is_read_as_ragflow_has_it(conf):
-    text = (
-        "smtp: {mail_server: s, mail_port: 587, mail_use_ssl: false, mail_use_tls: true, mail_username: u, "
-    )
+    text = "smtp: {mail_server: s, mail_port: 587, mail_use_ssl: false, mail_use_tls: true, mail_username: u, "
     smtp = conf(text + f"mail_password: {PLAIN}, mail_default_sender: [Rag, rag@example.org]}}").smtp
     assert (smtp.mail_server, smtp.mail_port, smtp.mail_use_ssl, smtp.mail_use_tls) == ("s", 587, False, True)
     assert smtp.mail_default_sender == ("Rag", "rag@example.org")
@@ -507,9 +501,7 @@ def test_default_models_are_named_with_their_factory(conf):
         "    embedding_model: {name: bge, factory: BAAI, api_key: x}\n    asr_model: w@OpenAI\n"
         "    rerank_model: {api_key: x}\n"
     )
-    named = {
-        role: models.default_llm.model_id(f"{role}_model") for role in ("chat", "embedding", "asr", "rerank")
-    }
+    named = {role: models.default_llm.model_id(f"{role}_model") for role in ("chat", "embedding", "asr", "rerank")}
     assert named == {"chat": "qwen@Tongyi", "embedding": "bge@BAAI", "asr": "w@OpenAI", "rerank": ""}
     assert models.default_parsers == "naive:General"
     assert DefaultLlmSection().model_id("image2text_model") == ""
@@ -544,8 +536,7 @@ def test_s24_nothing_secret_is_shown(conf):
 
 def test_nested_settings_and_services_say_where_they_came_from(conf):
     settings = conf(
-        "smtp: {mail_server: s}\nragflow: {host: r}\n"
-        "user_default_llm: {default_models: {chat_model: {name: m}}}\n"
+        "smtp: {mail_server: s}\nragflow: {host: r}\nuser_default_llm: {default_models: {chat_model: {name: m}}}\n"
     )
     origins = {line.name: line.origin for line in describe(settings)}
     assert origins["smtp.mail_server"] == "service_conf.yaml: smtp.mail_server"

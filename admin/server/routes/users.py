@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from flask import request
 from pydantic import AliasChoices, Field
 
 from common.core.errors import BadField
@@ -119,7 +118,7 @@ def create_user(call: Call) -> Reply:
 )
 def show_user(call: Call, email: str) -> Any:
     details = users.get_user_details(call.plane, email)
-    wants_object = request.headers.get("User-Agent", "").startswith(OBJECT_CLIENTS)
+    wants_object = (call.who.origin.agent or "").startswith(OBJECT_CLIENTS)
     return details if wants_object else [details]
 
 

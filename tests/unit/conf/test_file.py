@@ -32,17 +32,13 @@ def test_a_placeholder_with_an_empty_default_is_no_value(conf):
     assert conf("admin:\n  http_port: ${ADMIN_PORT:-}\n").admin_port == 9381
 
 
-@pytest.mark.parametrize(
-    "password", ["0123", "22:30", "2025-01-01", "1_000", "true", "null", "a: b # c", "${X:-y}"]
-)
+@pytest.mark.parametrize("password", ["0123", "22:30", "2025-01-01", "1_000", "true", "null", "a: b # c", "${X:-y}"])
 def test_a_password_from_the_environment_is_taken_as_it_is(conf, password):
     text = "smtp:\n  mail_server: s\n  mail_password: ${MAIL_PASSWORD:-x}\n"
     assert conf(text, MAIL_PASSWORD=password).smtp.mail_password.reveal() == password
 
 
-@pytest.mark.parametrize(
-    "password", ["0123", "22:30", "2025-01-01", "1_000", "0x1F", "482915", "1.50", "yes"]
-)
+@pytest.mark.parametrize("password", ["0123", "22:30", "2025-01-01", "1_000", "0x1F", "482915", "1.50", "yes"])
 def test_a_plain_password_in_the_file_is_taken_as_it_is_written(conf, password):
     settings = conf(f"smtp:\n  mail_server: s\n  mail_password: {password}\n")
     assert settings.smtp.mail_password.reveal() == password

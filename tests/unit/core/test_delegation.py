@@ -64,9 +64,7 @@ def test_giving_ragflows_permissions_takes_holding_them() -> None:
     assert "dataset:read" in missing_to_give(standing_of("viewer"), standing_of("member"))
 
 
-STANDINGS = st.builds(
-    Standing, st.frozensets(st.sampled_from(sorted(ALL_PERMISSIONS)), max_size=12), st.booleans()
-)
+STANDINGS = st.builds(Standing, st.frozensets(st.sampled_from(sorted(ALL_PERMISSIONS)), max_size=12), st.booleans())
 
 
 @given(actor=STANDINGS, given_=STANDINGS)

@@ -21,9 +21,7 @@ BLOCK = bytes(range(256))
 ENCRYPTED = base64.b64encode(BLOCK).decode()
 
 
-@pytest.mark.parametrize(
-    "plain", ["correct horse", "x" * 12, "x" * 128, "pässwörter und", "密码密码密码密码密码密码"]
-)
+@pytest.mark.parametrize("plain", ["correct horse", "x" * 12, "x" * 128, "pässwörter und", "密码密码密码密码密码密码"])
 def test_the_standard_policy_takes_12_to_128_characters(plain: str) -> None:
     check_password(plain, PasswordPolicy.STANDARD, field="password")
 
@@ -93,9 +91,7 @@ def test_nothing_else_is_taken_for_the_encrypted_form(value: str) -> None:
     assert ciphertext_of(value) is None
 
 
-@given(
-    st.text(max_size=500) | st.binary(min_size=256, max_size=256).map(lambda b: base64.b64encode(b).decode())
-)
+@given(st.text(max_size=500) | st.binary(min_size=256, max_size=256).map(lambda b: base64.b64encode(b).decode()))
 def test_no_text_has_both_forms(value: str) -> None:
     assert not (is_plain_form(value) and is_encrypted_form(value))
 
@@ -114,8 +110,6 @@ def test_encoding_takes_even_half_a_surrogate_pair() -> None:
     assert decode_from_hash_form(encode_for_hash("\ud800")) is None
 
 
-@pytest.mark.parametrize(
-    "encoded", [b"admin", b"YWRtaW4", b"YWRtaW5=", b"YW Rt", b"/w==", b"\xff\xfe", b"YQ==YQ=="]
-)
+@pytest.mark.parametrize("encoded", [b"admin", b"YWRtaW4", b"YWRtaW5=", b"YW Rt", b"/w==", b"\xff\xfe", b"YQ==YQ=="])
 def test_bytes_that_encoding_never_gives_are_not_decoded(encoded: bytes) -> None:
     assert decode_from_hash_form(encoded) is None

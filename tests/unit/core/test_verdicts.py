@@ -86,9 +86,7 @@ def test_nothing_probed_is_not_well() -> None:
 
 
 def test_a_heartbeat_survives_the_wire() -> None:
-    beat = Heartbeat(
-        "task_executor_0", NOW + 0.25, NOW - 60, "10.0.0.7", 42, 3, 2, 10, 1, {"job-1": {"kind": "purge"}}
-    )
+    beat = Heartbeat("task_executor_0", NOW + 0.25, NOW - 60, "10.0.0.7", 42, 3, 2, 10, 1, {"job-1": {"kind": "purge"}})
     member = json.dumps(beat.as_wire())
     assert parse_heartbeat(member, name="task_executor_0") == beat
     assert parse_heartbeat(member.encode(), name="task_executor_0") == beat

@@ -52,9 +52,7 @@ def test_both_forms_of_a_password_open_to_the_same(tmp_path: Path) -> None:
 
 def test_what_does_not_decrypt_is_undecryptable_and_nothing_else(tmp_path: Path) -> None:
     keys = load_keys(Settings(home=tmp_path))
-    foreign = Keys(
-        [Secret("x" * 32)], rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    )
+    foreign = Keys([Secret("x" * 32)], rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
     for value in (
         "x" * 129,
@@ -71,9 +69,7 @@ def test_an_operators_pair_is_opened_with_its_passphrase(tmp_path: Path) -> None
     pem = tmp_path / "private.pem"
     write_pair(pem, b"open it")
 
-    settings = Settings(
-        home=tmp_path, password_private_key=pem, password_private_key_passphrase=Secret("open it")
-    )
+    settings = Settings(home=tmp_path, password_private_key=pem, password_private_key_passphrase=Secret("open it"))
     assert load_keys(settings).public_pem.startswith("-----BEGIN PUBLIC KEY-----")
 
     with pytest.raises(SettingsError, match="RAGKEEPER_PASSWORD_PRIVATE_KEY"):

@@ -34,7 +34,9 @@ def test_nobodys_hash_costs_what_a_real_one_does(plane: Plane) -> None:
     assert argon2.extract_parameters(passwords._NOBODY_ARGON2) == real
 
 
-@pytest.mark.parametrize("stored", [None, "", "no hash at all", "$argon2id$broken", "scrypt:1:1:1$x", "md4$a$b", "scrypt:a$b$c"])
+@pytest.mark.parametrize(
+    "stored", [None, "", "no hash at all", "$argon2id$broken", "scrypt:1:1:1$x", "md4$a$b", "scrypt:a$b$c"]
+)
 def test_what_is_no_hash_matches_nothing(plane: Plane, stored: str | None) -> None:
     assert not passwords.matches(plane, stored, "anything")
 

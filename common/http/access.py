@@ -1,0 +1,78 @@
+"""Around the app: the id of a request, the headers that every answer carries, and a line of JSON in the access log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+
+from common.http.probes import Application, Environ
+from common.services.principal import Principal
+
+# What the app and its front tell each other in the environ of a request.
+REQUEST_ID, ROUTE, WHO = "ragkeeper.request_id", "ragkeeper.route", "ragkeeper.who"
+
+access_log = logging.getLogger("ragkeeper.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_STDOUT = 1
+
+
+def write_line(line: bytes) -> None:
+    """Write a line to standard output at once. A log that can't be written stops no answer, as with Python's logging.
+
+    One system call, so that lines of several threads and processes stay whole; a tenth of what a log record costs.
+    """
+    try:
+        os.write(_STDOUT, line + b"\n")
+    except OSError:
+        return
+
+
+def logging_access(app: Application, write: Callable[[bytes], None] = write_line) -> Application:
+    """The app behind a front that gives each request its id and each answer its headers, and notes both.
+
+    The id is the caller's ``X-Request-Id`` if it is well formed, else a new one. The level of ``ragkeeper.access``
+    switches the lines on (INFO) and off.
+    """
+
+    def front(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        started = time.perf_counter_ns()
+        given = environ.get("HTTP_X_REQUEST_ID", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
+        environ[REQUEST_ID] = request_id
+
+        def begin(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            headers.append(("X-Request-Id", request_id))
+            headers.append(("X-Content-Type-Options", "nosniff"))
+            if not any(name == "Cache-Control" for name, _ in headers):
+                headers.append(("Cache-Control", "no-store"))
+            if access_log.isEnabledFor(logging.INFO):
+                write(_line(environ, status, time.perf_counter_ns() - started))
+            return start_response(status, headers, exc_info)
+
+        return app(environ, begin)
+
+    return front
+
+
+def _line(environ: Environ, status: str, elapsed_ns: int) -> bytes:
+    who: Principal | None = environ.get(WHO)
+    return orjson.dumps(
+        {
+            "at": time.time_ns() // 1_000_000,
+            "method": environ["REQUEST_METHOD"],
+            "route": environ.get(ROUTE),
+            "status": int(status[:3]),
+            "ms": round(elapsed_ns / 1e6, 2),
+            "user": who.user_id if who else None,
+            "credential": who.credential if who else None,
+            "address": environ.get("REMOTE_ADDR"),
+            "request_id": environ[REQUEST_ID],
+        }
+    )

@@ -1,0 +1,267 @@
+"""``ragkeeper serve`` as its operator meets it: what it prints, what it refuses, how it heals and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.people import new_password
+from tests.servers import COMMAND, Live, end, environment_for, free_ports, running, start, until, wait_until_ready
+
+pytestmark = pytest.mark.slow
+
+ADMINISTRATOR = "admin@ragflow.io"
+# What a stop may take, and a supervisor's way to notice a death and to start anew.
+STOP_S = 10.0
+HEAL_S = 20.0
+
+
+def log_in(live: Live, password: str) -> httpx.Response:
+    account = {"email": ADMINISTRATOR, "password": password}
+    return httpx.post(f"{live.admin_url}/api/v1/admin/login", json=account, timeout=10)
+
+
+def refused(home: Path, **given: str) -> str:
+    """The one line that a start which can't be made says."""
+    done = subprocess.run(
+        [COMMAND, "serve"], env=environment_for(home, **given), cwd=home.parent, capture_output=True, timeout=30
+    )
+    said = done.stderr.decode()
+    assert done.returncode != 0
+    assert done.stdout == b""
+    assert "Traceback" not in said
+    assert said.startswith("ragkeeper: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def of_program(live: Live, *words: str) -> psutil.Process | None:
+    """The supervisor's child whose command has these words, if it is there."""
+    for child in psutil.Process(live.process.pid).children():
+        try:
+            if set(words) <= set(child.cmdline()):
+                return child
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def test_it_prints_both_addresses_and_a_password_once_which_must_be_changed_first(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with running(home) as live:
+        said = live.printed()
+        assert live.admin_url in said
+        assert live.api_url in said
+        [password] = re.findall(r"Generated password +(\S+)", said)
+        for url in (live.admin_url, live.api_url):
+            assert httpx.get(f"{url}/livez").status_code == 200
+
+        session = {"Authorization": log_in(live, password).headers["Authorization"]}
+        closed = httpx.get(f"{live.admin_url}/api/v1/admin/users", headers=session)
+        assert closed.status_code == 403
+        assert "Change the generated password" in closed.json()["message"]
+
+        chosen = new_password()
+        changed = httpx.put(
+            f"{live.admin_url}/api/v1/admin/users/{ADMINISTRATOR}/password",
+            json={"new_password": chosen},
+            headers=session,
+            timeout=10,
+        )
+        assert changed.status_code == 200
+        assert httpx.get(f"{live.admin_url}/api/v1/admin/users", headers=session).status_code == 200
+
+    with running(home) as again:
+        assert "assword" not in again.printed()
+        assert log_in(again, password).status_code == 401
+        assert log_in(again, chosen).status_code == 200
+
+
+def test_a_given_password_counts_and_shows_in_no_argument_no_file_and_no_environment(tmp_path: Path) -> None:
+    given = new_password()
+    home = tmp_path / "home"
+    with running(home, RAGKEEPER_ADMIN_PASSWORD=given) as live:
+        session = {"Authorization": log_in(live, given).headers["Authorization"]}
+        assert httpx.get(f"{live.admin_url}/api/v1/admin/users", headers=session).status_code == 200
+        assert given not in live.printed()
+        for process in live.family():
+            assert given not in " ".join(process.cmdline())
+            assert given not in process.environ().values()
+    for file in home.glob("super*"):
+        assert given not in file.read_text()
+        assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_port_in_use_an_unwritable_home_and_a_wrong_setting_are_one_sentence_each(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = str(holder.getsockname()[1])
+        said = refused(home, RAGKEEPER_ADMIN_PORT=taken)
+    assert f"RAGKEEPER_ADMIN_PORT: can't listen on 127.0.0.1 port {taken}: address already in use." in said
+    assert "RAGKEEPER_HOME" in refused(tmp_path / "file")
+    assert "RAGKEEPER_API_PORT" in refused(home, RAGKEEPER_API_PORT="eighty")
+    assert "RAGKEEPER_ADMIN_PASSWORD" in refused(home, RAGKEEPER_ADMIN_PASSWORD="short")
+    assert "RAGKEEPER_PASSWORD_PRIVATE_KEY" in refused(home, RAGKEEPER_PASSWORD_PRIVATE_KEY=str(tmp_path / "file"))
+
+
+def test_a_second_one_on_the_same_home_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with running(home) as live:
+        said = refused(home)
+        assert "another `ragkeeper serve` runs" in said
+        assert httpx.get(f"{live.admin_url}/readyz").status_code == 200
+
+
+def test_sigterm_finishes_the_request_in_flight_and_leaves_nothing(tmp_path: Path) -> None:
+    given = new_password()
+    with (
+        running(tmp_path / "home", RAGKEEPER_ADMIN_PASSWORD=given, RAGKEEPER_EGRESS_ALLOW_CIDRS="127.0.0.0/8") as live,
+        slow_langfuse() as (host, asked, go_on),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        answer = pool.submit(save_langfuse_keys, live, log_in(live, given).headers["Authorization"], host)
+        assert asked.wait(10)
+        everything = live.family()
+        told_at = time.monotonic()
+        live.process.terminate()
+        # The worker is told together with the servers; once it has gone, they have been told too.
+        until(lambda: re.search(r"worker \S+ stopped", live.printed()), live)
+        assert not answer.done()
+        go_on.set()
+
+        assert answer.result(10).json()["code"] == 102
+        assert live.process.wait(STOP_S) == 0
+        gone, left = psutil.wait_procs(everything, timeout=STOP_S - (time.monotonic() - told_at))
+        assert left == []
+        assert len(gone) == len(everything)
+        assert not (live.home / "supervisor.sock").exists()
+
+
+def save_langfuse_keys(live: Live, session: str, host: str) -> httpx.Response:
+    keys = {"host": host, "public_key": "pk-lf-1", "secret_key": "sk-lf-1"}
+    return httpx.put(f"{live.api_url}/v1/langfuse/api_key", json=keys, headers={"Authorization": session}, timeout=20)
+
+
+@contextmanager
+def slow_langfuse() -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """A host that takes a request and refuses the keys only once it is told to go on."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def refuse_late(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            asked.set()
+            go_on.wait(10)
+            connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        thread = threading.Thread(target=refuse_late, args=(listener,))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked, go_on
+        go_on.set()
+        thread.join(20)
+
+
+@pytest.mark.parametrize("kind", ["terminal", "pipe", "socket"])
+def test_it_shows_what_the_programs_say_and_ends_with_control_c(tmp_path: Path, kind: str) -> None:
+    """A socket is what systemd's journal gives; the programs can't open it by name and write to the home."""
+    home = tmp_path / "home"
+    if kind == "socket":
+        left, right = socket.socketpair()
+        reader, writer = left.detach(), right.detach()
+    else:
+        reader, writer = os.openpty() if kind == "terminal" else os.pipe()
+    live = start(home, sink=writer)
+    os.close(writer)
+    said: list[bytes] = []
+    collector = threading.Thread(target=collect, args=(reader, said))
+    collector.start()
+    try:
+        for port in (live.admin_port, live.api_port):
+            wait_until_ready(live, port)
+
+        def worker_spoke() -> bool:
+            logged = (home / "worker.err.log").read_text() if kind == "socket" else b"".join(said).decode()
+            return "task_executor_" in logged
+
+        until(worker_spoke, live)
+        everything = live.family()
+        # A terminal sends it to the foreground group, of which the programs are no part.
+        os.killpg(live.process.pid, signal.SIGINT)
+        assert live.process.wait(STOP_S) == 0
+        assert psutil.wait_procs(everything, timeout=1)[1] == []
+    finally:
+        end(live.process)
+        collector.join(5)
+        os.close(reader)
+    assert live.admin_url in b"".join(said).decode()
+
+
+def collect(reader: int, said: list[bytes]) -> None:
+    """Read until the other side is closed, which a terminal tells as an error."""
+    try:
+        while chunk := os.read(reader, 65536):
+            said.append(chunk)
+    except OSError:
+        return
+
+
+def test_what_is_killed_comes_back(tmp_path: Path) -> None:
+    with running(tmp_path / "home") as live:
+        for words in (("admin.server.wsgi:application()",), ("api.wsgi:application()",), ("common.worker",)):
+            killed = of_program(live, *words)
+            assert killed is not None
+            killed.kill()
+            psutil.wait_procs([killed], timeout=5)
+
+        def all_back() -> bool:
+            return all(
+                of_program(live, word)
+                for word in ("admin.server.wsgi:application()", "api.wsgi:application()", "common.worker")
+            )
+
+        until(all_back, live, HEAL_S)
+        for port in (live.admin_port, live.api_port):
+            wait_until_ready(live, port)
+        until(lambda: len(re.findall(r"worker \S+ started", live.printed())) == 2, live, HEAL_S)
+
+
+def test_a_supervisor_that_was_killed_leaves_nothing_in_the_way_of_the_next_one(tmp_path: Path) -> None:
+    home, ports = tmp_path / "home", free_ports(2)
+    with running(home, ports=ports) as live:
+        orphans = live.family()[1:]
+        live.process.kill()
+        live.process.wait()
+        assert (home / "supervisor.sock").exists()
+
+        with running(home, ports=ports) as again:
+            assert httpx.get(f"{again.admin_url}/readyz").status_code == 200
+            assert psutil.wait_procs(orphans, timeout=1)[1] == []
+
+
+def test_a_home_whose_path_is_too_long_for_a_socket_works(tmp_path: Path) -> None:
+    home = tmp_path / ("long " * 30 + "path") / "home"
+    home.parent.mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime, running(home, XDG_RUNTIME_DIR=runtime) as live:
+        assert httpx.get(f"{live.api_url}/readyz").status_code == 200
+        [path] = re.findall(r"^file=(.*)$", (home / "supervisord.conf").read_text(), re.MULTILINE)
+        assert path.startswith(runtime)
+        assert Path(path).is_socket()
+        assert Path(path).stat().st_mode & 0o077 == 0

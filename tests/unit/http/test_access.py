@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+from werkzeug.test import Client, TestResponse
+from werkzeug.wrappers import Request, Response
+
+from common.http import access
+from common.services.principal import Principal
+
+
+@pytest.fixture(autouse=True)
+def lines_are_on(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.INFO, "ragkeeper.access"):
+        yield
+
+
+@Request.application
+def app(request: Request) -> Response:
+    request.environ[access.ROUTE] = "/users/<email>"
+    request.environ[access.WHO] = Principal("u1", "a@b.co", credential="session:s1")
+    caching = {"Cache-Control": "public, max-age=60"} if request.path == "/kept" else {}
+    return Response("{}", 404 if request.path == "/absent" else 200, caching)
+
+
+def ask(path: str = "/", written: list[bytes] | None = None, **headers: str) -> TestResponse:
+    front = access.logging_access(app, ([] if written is None else written).append)
+    return Client(front).get(path, headers=headers)
+
+
+def test_a_line_says_who_asked_for_what_and_what_came_of_it() -> None:
+    written: list[bytes] = []
+
+    answer = ask("/absent", written, **{"X-Request-Id": "abc-1"})
+
+    line = json.loads(written[0])
+    assert answer.status_code == 404
+    assert line.pop("at") > 1_600_000_000_000
+    assert 0 <= line.pop("ms") < 10_000
+    assert line == {
+        "method": "GET",
+        "route": "/users/<email>",
+        "status": 404,
+        "user": "u1",
+        "credential": "session:s1",
+        "address": "127.0.0.1",
+        "request_id": "abc-1",
+    }
+
+
+def test_the_callers_id_is_kept_when_it_is_well_formed() -> None:
+    assert ask(**{"X-Request-Id": "a.b_c-9"}).headers["X-Request-Id"] == "a.b_c-9"
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, '"},{"user":"root'])
+def test_another_id_is_replaced(given: str) -> None:
+    made = ask(**{"X-Request-Id": given}).headers["X-Request-Id"]
+
+    assert made != given
+    assert len(made) == 24
+
+
+def test_every_answer_forbids_sniffing_and_keeping() -> None:
+    headers = ask().headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_an_answer_that_may_be_kept_says_so_itself() -> None:
+    assert ask("/kept").headers.getlist("Cache-Control") == ["public, max-age=60"]
+
+
+def test_the_level_switches_the_lines_off(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "ragkeeper.access")
+    written: list[bytes] = []
+
+    ask("/", written)
+
+    assert not written
+
+
+def test_a_line_is_written_whole_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    access.write_line(b'{"at":1}')
+
+    assert capfd.readouterr().out == '{"at":1}\n'
+
+
+def test_a_log_that_cant_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(access, "_STDOUT", writer)
+    try:
+        access.write_line(b"{}")
+    finally:
+        os.close(writer)
