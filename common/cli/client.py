@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from common.cli import profile
-from common.cli.console import fail
+from common.cli.console import err, fail
 
-TIMEOUT = httpx.Timeout(30.0, connect=3.0)
+# For a whole request. The longest that is reasonable: a page of accounts from a busy server.
+DEADLINE_S = 30.0
+_CONNECT_S = 3.0
 ADMIN = "/api/v1/admin"
+
+
+class _TooLate(Exception):
+    """The deadline has passed."""
 
 
 def part(value: str) -> str:
@@ -25,10 +34,22 @@ def admin(method: str, path: str, body: Any = None, query: dict[str, Any] | None
     Ends the command with a sentence when it fails.
     """
     stored = profile.load()
-    answer = send(method, stored.url + ADMIN + path, body, query, {"Authorization": stored.session})
+    return _asked(stored, method, stored.url + ADMIN + path, body, query)
+
+
+def user_api(method: str, path: str) -> Any:
+    """Ask the user API with the stored session; see ``admin``."""
+    stored = profile.load()
+    return _asked(stored, method, stored.api_url + path)
+
+
+def _asked(
+    stored: profile.Profile, method: str, url: str, body: Any = None, query: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    answer = send(method, url, body, query, {"Authorization": stored.session})
     if answer.status_code == 401:
         fail(f"the session has ended; run `ragkeeper login {stored.url}`.")
-    return _checked(answer)
+    return checked(answer)
 
 
 def send(
@@ -38,30 +59,48 @@ def send(
     query: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> httpx.Response:
-    """One request; ends the command with a sentence when the server can't be reached."""
+    """One request; ends the command with a sentence when the server can't be reached or takes too long."""
     given = {name: value for name, value in (query or {}).items() if value is not None}
     try:
-        return httpx.request(
-            method,
-            url,
-            json=body,
-            params=given or None,
-            headers={"Accept": "application/json", **(headers or {})},
-            timeout=TIMEOUT,
-            trust_env=False,
-        )
-    except httpx.TimeoutException:
+        with err.status(f"Asking {url.split('?')[0]} …"), _deadline(DEADLINE_S):
+            return httpx.request(
+                method,
+                url,
+                json=body,
+                params=given or None,
+                headers={"Accept": "application/json", **(headers or {})},
+                timeout=httpx.Timeout(DEADLINE_S, connect=_CONNECT_S),
+                trust_env=False,
+            )
+    except (httpx.TimeoutException, _TooLate):
         fail(f"{url} did not answer in time; is the server healthy? Try `ragkeeper health`.")
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    except (httpx.RequestError, httpx.InvalidURL) as error:
         fail(f"{url} can't be reached ({error}); is it running, and is the address right?")
 
 
-def _checked(answer: httpx.Response) -> dict[str, Any]:
+def checked(answer: httpx.Response) -> dict[str, Any]:
+    """The ``{data, message}`` of an answer; ends the command with the server's sentence when it is a refusal."""
     try:
         body = answer.json()
         code, message = body["code"], body["message"]
     except (ValueError, KeyError, TypeError):
         fail(f"{answer.url} answered with status {answer.status_code} and no Ragkeeper envelope; is the address right?")
     if answer.status_code != 200 or code != 0:
-        fail(message)
+        fail(str(message))
     return {"data": body.get("data"), "message": message}
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """For all of it together: a time limit of the HTTP client begins anew with every byte. Raises _TooLate."""
+
+    def ring(*_: object) -> None:
+        raise _TooLate
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

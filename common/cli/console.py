@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -10,24 +12,33 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+# Names that servers send are text and nothing else: no markup, no emoji, and no control characters (_printable).
+# Where no terminal sets a width, a row is a line.
+_WIDTH = None if sys.stdout.isatty() else 10_000
+out = Console(soft_wrap=True, markup=False, emoji=False, highlight=False, width=_WIDTH)
+err = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
     """Say what is wrong and what to do, and end."""
-    err.print(f"ragkeeper: {message}", style="red", markup=False, highlight=False)
+    err.print(_printable(f"ragkeeper: {message}"), style="red")
     raise typer.Exit(status)
 
 
 def say(text: str) -> None:
     """A plain line."""
-    out.print(text, markup=False, highlight=False)
+    out.print(_printable(text))
+
+
+def hint(text: str) -> None:
+    """A line for a person, beside what a program would read."""
+    err.print(_printable(text))
 
 
 def show_json(value: Any) -> None:
     """The machine's form of an answer."""
-    say(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    out.print(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
@@ -40,7 +51,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: 
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    out.print(table, markup=False)
+    out.print(table)
 
 
 def show_fields(row: Mapping[str, Any]) -> None:
@@ -50,7 +61,7 @@ def show_fields(row: Mapping[str, Any]) -> None:
     table.add_column()
     for name, value in row.items():
         table.add_row(name.replace("_", " "), _cell(value))
-    out.print(table, markup=False)
+    out.print(table)
 
 
 def _cell(value: Any) -> str:
@@ -59,5 +70,13 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "-"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+        return _printable(", ".join(map(str, value))) or "-"
+    return _printable(json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
+
+
+# What moves a terminal's cursor, changes its colours, or turns the direction of writing; line ends may stay.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def _printable(text: str) -> str:
+    return _CONTROL.sub("\ufffd", text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from common.cli.console import err, show_json, show_rows
+from common.cli.console import err, hint, show_json, show_rows
 from common.cli.offline import JsonFlag, sentences, settings_with_warnings
 from common.services import checkup, opening
 from common.services.home_checks import Finding, examine_home
@@ -33,7 +33,7 @@ def doctor(
         rows = [{**asdict(finding), "state": _WORDS[finding.state]} for finding in findings]
         show_rows(rows, ("check", "state", "message"), "nothing to check")
         if any(finding.state == "fixable" for finding in unwell):
-            err.print("`ragkeeper doctor --fix` repairs what is marked “to fix”.", markup=False, highlight=False)
+            hint("`ragkeeper doctor --fix` repairs what is marked “to fix”.")
     if unwell:
         raise typer.Exit(1)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx
 import typer
 
 from common.cli import client, profile
-from common.cli.console import fail, say, show_fields, show_json, show_rows
+from common.cli.console import fail, hint, say, show_fields, show_json, show_rows
 from common.cli.offline import JsonFlag
 
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
+
+_HERE = ("127.0.0.1", "localhost", "::1")
+# A probe that takes longer has answered the question.
+_HEALTH_S = 5.0
 
 
 def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False) -> str:
     """A password from standard input or a prompt; never from an argument, where other accounts can read it."""
     if from_stdin:
-        return sys.stdin.readline().rstrip("\n")
+        return sys.stdin.readline().rstrip("\r\n")
     answer: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
     return answer
 
@@ -32,29 +36,38 @@ def login(
 ) -> None:
     """Log in to an admin server; the other commands use the session until it ends."""
     base = url.rstrip("/")
+    scheme, host = _address(base)
+    if scheme == "http" and host not in _HERE:
+        hint(f"ragkeeper: warning: {base} is not encrypted; everybody on the way can read the password.")
     password = asked_password(password_stdin, "Password")
     answer = client.send("POST", f"{base}{client.ADMIN}/login", {"email": email, "password": password})
+    account = client.checked(answer)["data"]
     session = answer.headers.get("Authorization")
-    if answer.status_code != 200 or session is None:
-        fail(_reason(answer))
-    parts = urlsplit(base)
-    profile.save(profile.Profile(base, api_url or f"{parts.scheme}://{parts.hostname}:9380", email, session))
+    if session is None:
+        fail(f"{answer.url} gave no session; is this the admin server?")
+    default = f"{scheme}://{f'[{host}]' if ':' in host else host}:9380"
+    profile.save(profile.Profile(base, (api_url or default).rstrip("/"), email, session))
     say(f"Logged in to {base} as {email}.")
-    if answer.json()["data"].get("must_change_password"):
+    if isinstance(account, dict) and account.get("must_change_password"):
         say(f"Your password was generated; change it now: ragkeeper user password {email}")
 
 
 def logout() -> None:
     """End the session and forget it."""
-    client.admin("POST", "/logout")
+    stored = profile.load()
     profile.forget()
+    answer = client.send("POST", f"{stored.url}{client.ADMIN}/logout", headers={"Authorization": stored.session})
+    if answer.status_code != 401:
+        client.checked(answer)
     say("Logged out.")
 
 
 def whoami(as_json: JsonFlag = False) -> None:
-    """Show where and as whom you are logged in."""
+    """Show where and as whom you are logged in; asks the user API whether the session still holds."""
     stored = profile.load()
-    shown = {"server": stored.url, "user_api": stored.api_url, "email": stored.email}
+    account: dict[str, Any] = client.user_api("GET", "/v1/user/info")["data"]
+    kept = {name: account.get(name) for name in ("email", "nickname", "is_superuser")}
+    shown = {**kept, "server": stored.url, "user_api": stored.api_url}
     if as_json:
         show_json(shown)
     else:
@@ -62,9 +75,13 @@ def whoami(as_json: JsonFlag = False) -> None:
 
 
 def health(as_json: JsonFlag = False) -> None:
-    """Ask both servers whether they are ready; ends with status 1 if one is not."""
-    stored = profile.load()
-    rows = [_readiness(name, url) for name, url in (("admin server", stored.url), ("user API", stored.api_url))]
+    """Ask both servers whether they are ready; ends with status 1 if one is not.
+
+    Without a login it asks those of this machine, on the usual ports.
+    """
+    stored = profile.find()
+    admin_url, api_url = (stored.url, stored.api_url) if stored else ("http://127.0.0.1:9381", "http://127.0.0.1:9380")
+    rows = [_readiness(name, url) for name, url in (("admin server", admin_url), ("user API", api_url))]
     if as_json:
         show_json(rows)
     else:
@@ -76,16 +93,20 @@ def health(as_json: JsonFlag = False) -> None:
 def _readiness(name: str, url: str) -> dict[str, object]:
     row: dict[str, object] = {"server": name, "url": url, "ready": False, "down": None}
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=client.TIMEOUT, trust_env=False)
-        return {**row, "ready": answer.status_code == 200, "down": answer.json().get("down")}
-    except httpx.TransportError:
+        answer = httpx.get(f"{url}/readyz", timeout=_HEALTH_S, trust_env=False)
+        return {**row, "ready": answer.status_code == 200, "down": answer.json()["down"]}
+    except httpx.RequestError:
         return {**row, "down": "not reachable"}
-    except (ValueError, httpx.InvalidURL):
-        return {**row, "down": "not a Ragkeeper"}
+    except (ValueError, KeyError, TypeError, httpx.InvalidURL):
+        return {**row, "ready": False, "down": "not a Ragkeeper"}
 
 
-def _reason(answer: httpx.Response) -> str:
+def _address(url: str) -> tuple[str, str]:
     try:
-        return str(answer.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.url} answered with status {answer.status_code}; is this the admin server?"
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname
+    except ValueError:
+        scheme, host = "", None
+    if scheme not in ("http", "https") or not host:
+        fail(f"{url} is no address of a server; it looks like http://127.0.0.1:9381.")
+    return scheme, host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import doctor, login, offline, roles, users
+from common.cli import doctor, login, offline, profile, roles, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -26,8 +26,15 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    profile_name: str = typer.Option(
+        "default",
+        "--profile",
+        envvar="RAGKEEPER_PROFILE",
+        help="Which login to use; `login` keeps one under each name.",
+    ),
 ) -> None:
     """The options before every command."""
+    profile.chosen.set(profile_name)
 
 
 for command in (offline.serve, offline.admin, offline.api, offline.worker, offline.migrate):
@@ -35,8 +42,10 @@ for command in (offline.serve, offline.admin, offline.api, offline.worker, offli
 app.command(rich_help_panel="On this machine")(doctor.doctor)
 app.command("recover-admin", rich_help_panel="On this machine")(offline.recover_admin)
 app.add_typer(offline.config, name="config", rich_help_panel="On this machine")
-for command in (login.login, login.logout, login.whoami, login.health):
-    app.command(rich_help_panel="A running server")(command)
+app.command(rich_help_panel="A running server")(login.login)
+for asking in (login.whoami, login.health):
+    app.command(rich_help_panel="A running server")(asking)
+app.command(rich_help_panel="A running server")(login.logout)
 for name, group in (
     ("user", users.user),
     ("role", roles.role),

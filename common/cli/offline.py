@@ -59,6 +59,9 @@ def serve() -> None:
 
     Everything is kept in RAGKEEPER_HOME. The first start makes the first administrator: with RAGKEEPER_ADMIN_PASSWORD
     if that is given, else with a generated password that is printed once. Stop with ^C or SIGTERM.
+
+    It listens on RAGKEEPER_HOST (127.0.0.1), the admin server on RAGKEEPER_ADMIN_PORT (9381), the user API on
+    RAGKEEPER_API_PORT (9380). `ragkeeper config show` has every setting; `ragkeeper health` asks how it is.
     """
     with sentences():
         loaded = settings_with_warnings()
@@ -66,19 +69,21 @@ def serve() -> None:
         serving.hold_home(loaded.home)
         serving.check_ports(loaded)
         plane = opening.open_plane(loaded)
+        # The last step that can fail before there is a password to be shown.
+        path = serving.write_supervisor_file(loaded)
         generated = opening.first_administrator(plane)
         asleep = recovery.no_active_superuser(plane)
         for store in (plane.database, plane.cache, plane.documents):
             store.close()
-        path = serving.write_supervisor_file(loaded)
     say(f"Admin server  {serving.address(loaded, loaded.admin_port)}   (API documents at /docs)")
     say(f"User API      {serving.address(loaded, loaded.api_port)}   (API documents at /docs)")
     say(f"Home          {loaded.home}")
     if generated is not None:
         say(f"\nFirst administrator  {loaded.admin_email}")
         say(f"Generated password   {generated.reveal()}")
-        say("It is shown this once and must be changed before anything else: `ragkeeper login`, then")
-        say(f"`ragkeeper user password {loaded.admin_email}`.")
+        say("It is shown this once and must be changed before anything else:")
+        say(f"  ragkeeper login {serving.address(loaded, loaded.admin_port)} --email {loaded.admin_email}")
+        say(f"  ragkeeper user password {loaded.admin_email}")
     if asleep:
         say("\nThere is no active superuser. `ragkeeper recover-admin E-MAIL` makes one, also while this runs.")
     sys.stdout.flush()

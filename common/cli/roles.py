@@ -97,13 +97,30 @@ def assign(email: Email, name: Name) -> None:
 
 
 @role.command("permissions")
-def permissions(email: Email, as_json: JsonFlag = False) -> None:
-    """Show what an account may do, and which role each permission comes from."""
+def permissions(
+    email: Annotated[
+        str | None, typer.Argument(help="An account's e-mail; without it, all that can be granted.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what an account may do and which role each permission comes from, or what can be granted at all."""
+    if email is None:
+        _show_registry(as_json)
+        return
     rows = admin("GET", f"/users/{part(email)}/permission")["data"]
     if as_json:
         show_json(rows)
     else:
         show_rows(rows, ("resource", "action", "source"), "It may do nothing.")
+
+
+def _show_registry(as_json: bool) -> None:
+    known = admin("GET", "/roles/resource")["data"]
+    if as_json:
+        show_json(known)
+        return
+    rows = [{"resource": name, "actions": known["actions"][name]} for name in known["resource_types"]]
+    show_rows(rows, ("resource", "actions"), "Nothing can be granted.")
 
 
 @service.command("list")

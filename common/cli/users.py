@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.client import admin, part
-from common.cli.console import say, show_fields, show_json, show_rows
+from common.cli.console import hint, say, show_fields, show_json, show_rows
 from common.cli.login import PasswordStdin, asked_password
 from common.cli.offline import JsonFlag
 
@@ -18,6 +18,7 @@ tenant = typer.Typer(no_args_is_help=True, help="Tenants and their members.")
 Email = Annotated[str, typer.Argument(help="The account's e-mail.")]
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
 Limit = Annotated[int, typer.Option(min=1, max=500, help="How many to show.")]
+_DAY_S = 24 * 3600
 After = Annotated[str | None, typer.Option("--cursor", help="Go on where the last page ended.")]
 
 
@@ -28,18 +29,21 @@ def show_page(page: dict[str, Any], key: str, columns: tuple[str, ...], as_json:
         return
     show_rows(page[key], columns, empty)
     if page["next_cursor"]:
-        say(f"\nThere are more: --cursor {page['next_cursor']}")
+        hint(f"There are more: --cursor {page['next_cursor']}")
 
 
 @user.command("list")
 def list_users(
     q: Annotated[str | None, typer.Option(help="Only those whose e-mail or nickname starts with this.")] = None,
+    sort: Annotated[
+        str, typer.Option(help="The order: email, nickname or create_time; -email turns it round.")
+    ] = "email",
     limit: Limit = 50,
     cursor: After = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List accounts by page."""
-    page = admin("GET", "/users", query={"q": q, "limit": limit, "cursor": cursor})["data"]
+    page = admin("GET", "/users", query={"q": q, "sort": sort, "limit": limit, "cursor": cursor})["data"]
     columns = ("email", "nickname", "role", "is_active", "is_superuser", "create_date")
     show_page(page, "users", columns, as_json, "No account matches.")
 
@@ -144,15 +148,18 @@ def list_tokens(email: Email, as_json: JsonFlag = False) -> None:
 def create_token(
     email: Email,
     name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    expires_in: Annotated[int | None, typer.Option("--expires-in-days", min=1, help="Default: it never ends.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Create an API token of an account; it is shown whole this once."""
-    made = admin("POST", f"/users/{part(email)}/keys", {} if name is None else {"name": name})["data"]
+    wish = {"name": name, "expires_in": None if expires_in is None else expires_in * _DAY_S}
+    given = {field: value for field, value in wish.items() if value is not None}
+    made = admin("POST", f"/users/{part(email)}/keys", given)["data"]
     if as_json:
         show_json(made)
         return
     say(made["token"])
-    say("Keep it now: it is not shown again.")
+    hint("Keep it now: it is not shown again.")
 
 
 @token.command("delete")

@@ -45,8 +45,8 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     make_home(settings)
     database = database_of(settings)
     now_ms: Callable[[], int] = overrides.get("now_ms", Plane.now_ms)
-    migrate(database, now_ms())
     _close_to_others(settings.database_path)
+    migrate(database, now_ms())
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
@@ -102,5 +102,9 @@ def _is_shared(settings: Settings, database: SqliteStore) -> bool:
 
 
 def _close_to_others(path: Path) -> None:
-    """Password hashes lie in here: no other account of the machine reads it."""
-    path.chmod(0o600)
+    """Password hashes lie in here: no other account of the machine reads it. SQLite's files beside it get its mode."""
+    try:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    except OSError as error:
+        raise SettingsError(f"{path} can't be used: {error.strerror}.") from error

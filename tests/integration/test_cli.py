@@ -1,138 +1,253 @@
-"""The installed command against real servers."""
+"""The installed command against real servers: each act is judged by what the servers say afterwards."""
 
 from __future__ import annotations
 
 import json
-import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.people import new_password
 from tests.servers import COMMAND, Live, environment_for, running
 
+pytestmark = pytest.mark.slow
+
+ROOT = "admin@ragflow.io"
+
 
 @dataclass
-class Shell:
-    """The command, with a profile of its own."""
+class Operator:
+    """Somebody at a shell."""
 
     live: Live
-    folder: Path
-    password: str
+    config: Path
 
-    def run(self, *arguments: str, given: str = "", status: int = 0) -> str:
-        """Run the command; ``given`` is its standard input. Returns what it printed."""
-        environment = environment_for(self.live.home, XDG_CONFIG_HOME=str(self.folder), COLUMNS="200")
-        done = subprocess.run(
-            [str(COMMAND), *arguments], env=environment, input=given, capture_output=True, text=True, timeout=60
+    def run(self, *words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command that may fail."""
+        given = {"XDG_CONFIG_HOME": str(self.config), **environment}
+        return subprocess.run(
+            [COMMAND, *words],
+            env=environment_for(self.live.home, **given),
+            cwd=self.config,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
-        assert "Traceback" not in done.stderr
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout + done.stderr
 
-    def log_in(self) -> str:
-        arguments = ("--email", "admin@ragflow.io", "--password-stdin", "--api-url", self.live.api_url)
-        return self.run("login", self.live.admin_url, *arguments, given=f"{self.password}\n")
+    def does(self, *words: str, stdin: str = "", **environment: str) -> str:
+        """What a command that has to succeed prints."""
+        done = self.run(*words, stdin=stdin, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def asks(self, *words: str) -> Any:
+        """The answer in the machine's form."""
+        return json.loads(self.does(*words, "--json"))
+
+    def fails(self, *words: str, stdin: str = "") -> str:
+        """The sentence of a command that has to fail."""
+        done = self.run(*words, stdin=stdin)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def logs_in(self, email: str, password: str, **environment: str) -> str:
+        return self.does(
+            *("login", self.live.admin_url, "--email", email, "--password-stdin", "--api-url", self.live.api_url),
+            stdin=f"{password}\n",
+            **environment,
+        )
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, str]]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, str]]:
+    """A running plane, and the password of its administrator."""
     password = new_password()
-    with running(tmp_path_factory.mktemp("cli") / "home", RAGKEEPER_ADMIN_PASSWORD=password) as live:
-        yield live, password
+    with running(tmp_path_factory.mktemp("cli") / "home", RAGKEEPER_ADMIN_PASSWORD=password) as started:
+        yield started, password
 
 
 @pytest.fixture
-def shell(served: tuple[Live, str], tmp_path: Path) -> Shell:
-    made = Shell(served[0], tmp_path, served[1])
-    made.log_in()
-    return made
+def at_shell(live: tuple[Live, str], tmp_path: Path) -> Operator:
+    """Somebody who is not logged in."""
+    return Operator(live[0], tmp_path)
 
 
 @pytest.fixture
-def email(shell: Shell) -> str:
-    address = f"{uuid4().hex[:10]}@ragkeeper.test"
-    shell.run("user", "create", address, "--password-stdin", given=f"{new_password()}\n")
-    return address
+def operator(at_shell: Operator, live: tuple[Live, str]) -> Operator:
+    """The administrator, logged in."""
+    at_shell.logs_in(ROOT, live[1])
+    return at_shell
 
 
-def test_the_profile_is_readable_by_its_owner_only(shell: Shell) -> None:
-    path = shell.folder / "ragkeeper" / "profile.json"
+@pytest.fixture
+def make_user(operator: Operator) -> Callable[[], tuple[str, str]]:
+    """Makes accounts; gives e-mail and password."""
 
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert shell.password not in path.read_text()
+    def make() -> tuple[str, str]:
+        email, password = f"{uuid4().hex[:12]}@example.org", new_password()
+        operator.does("user", "create", email, "--password-stdin", stdin=f"{password}\n")
+        return email, password
 
-
-def test_without_a_login_the_command_says_how_to(served: tuple[Live, str], tmp_path: Path) -> None:
-    assert "ragkeeper login" in Shell(served[0], tmp_path, "").run("user", "list", status=1)
-
-
-def test_a_wrong_password_and_a_dead_server_are_sentences(shell: Shell) -> None:
-    wrong = Shell(shell.live, shell.folder, "not the password")
-    arguments = ("login", shell.live.admin_url, "--email", "admin@ragflow.io", "--password-stdin")
-    assert "do not match" in wrong.run(*arguments, given="not the password\n", status=1)
-    dead = shell.run("login", "http://127.0.0.1:9", "--email", "a@b.co", "--password-stdin", given="x\n", status=1)
-    assert "can't be reached" in dead
+    return make
 
 
-def test_accounts_from_creation_to_deletion(shell: Shell, email: str) -> None:
-    assert email in shell.run("user", "list", "--q", email[:6])
-    assert json.loads(shell.run("user", "show", email, "--json"))["is_active"] == "1"
-    assert "still active" in shell.run("user", "delete", email, "--yes", status=1)
-    shell.run("user", "deactivate", email)
-    assert "Nothing was deleted" in shell.run("user", "delete", email, "--dry-run")
-    shell.run("user", "delete", email, "--yes")
-    assert "not found" in shell.run("user", "show", email, status=1)
+def test_without_a_login_it_says_how_to_log_in(at_shell: Operator) -> None:
+    assert "run `ragkeeper login" in at_shell.fails("user", "list")
 
 
-def test_roles_from_creation_to_what_they_allow(shell: Shell, email: str) -> None:
-    name = f"role-{uuid4().hex[:8]}"
-    shell.run("role", "create", name, "--parent", "viewer")
-    shell.run("role", "grant", name, "dataset", "read", "write")
-    shell.run("role", "revoke", name, "dataset", "write")
-    shell.run("role", "assign", email, name)
-    rows = json.loads(shell.run("role", "permissions", email, "--json"))
-    assert {"resource": "dataset", "action": "read", "source": name} in rows
-    assert {"resource": "user", "action": "read", "source": "viewer"} in rows
-    assert {"dataset:write"}.isdisjoint(f"{row['resource']}:{row['action']}" for row in rows)
-    assert email in shell.run("role", "delete", name, status=1)
+def test_a_wrong_password_is_the_servers_sentence_and_leaves_no_login(at_shell: Operator) -> None:
+    words = ("login", at_shell.live.admin_url, "--email", ROOT, "--password-stdin")
+    assert at_shell.fails(*words, stdin="wrong\n").startswith("ragkeeper: ")
+    assert not list(at_shell.config.glob("**/profiles.json"))
 
 
-def test_tokens_are_shown_once(shell: Shell, email: str) -> None:
-    made = json.loads(shell.run("token", "create", email, "--name", "a program", "--json"))
-    listed = shell.run("token", "list", email, "--json")
-    assert made["token"] not in listed
-    assert made["id"] in listed
-    shell.run("token", "delete", email, made["id"])
-    assert json.loads(shell.run("token", "list", email, "--json")) == []
+def test_a_login_is_used_until_logout_which_ends_it_on_the_server_too(operator: Operator) -> None:
+    [stored] = operator.config.glob("**/profiles.json")
+    session = json.loads(stored.read_text())["default"]["session"]
+    assert stored.stat().st_mode & 0o077 == 0
+    assert operator.asks("whoami")["email"] == ROOT
+    operator.does("logout")
+    gone = httpx.get(f"{operator.live.api_url}/v1/user/info", headers={"Authorization": session})
+    assert gone.status_code == 401
+    assert "not logged in" in operator.fails("whoami")
 
 
-def test_tenants_and_services_are_listed(shell: Shell, email: str) -> None:
-    tenants = json.loads(shell.run("tenant", "list", "--json", "--limit", "500"))["tenants"]
-    assert email in {tenant["owner_email"] for tenant in tenants}
-    services = json.loads(shell.run("service", "list", "--json"))
-    assert [service["status"] for service in services] == ["alive"] * 6
-    assert "alive" in shell.run("service", "show", "1")
-    assert "yes" in shell.run("health")
+def test_profiles_keep_several_logins(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    email, password = make_user()
+    operator.does("user", "grant-superuser", email)
+    operator.logs_in(email, password, RAGKEEPER_PROFILE="other")
+    assert json.loads(operator.does("--profile", "other", "whoami", "--json"))["email"] == email
+    assert operator.asks("whoami")["email"] == ROOT
 
 
-def test_settings_are_shown_masked_with_their_origin(shell: Shell) -> None:
-    shown = shell.run("config", "show", "--json")
+def test_an_account_is_made_switched_off_and_deleted(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    assert [row["email"] for row in operator.asks("user", "list", "--q", email[:10])["users"]] == [email]
+    assert "still active" in operator.fails("user", "delete", email, "--yes").lower()
+    operator.does("user", "deactivate", email)
+    assert operator.asks("user", "show", email)["is_active"] == "0"
+    operator.does("user", "delete", email, "--dry-run")
+    assert operator.asks("user", "show", email)["email"] == email
+    assert "Aborted" in operator.fails("user", "delete", email, stdin="n\n")
+    operator.does("user", "delete", email, "--yes")
+    assert email in operator.fails("user", "show", email)
 
-    assert "environment RAGKEEPER_HOME" in shown
+
+def test_a_new_password_comes_from_standard_input_and_counts(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, old = make_user()
+    chosen = new_password()
+    operator.does("user", "password", email, "--password-stdin", stdin=f"{chosen}\n")
+    for password, code in ((old, 109), (chosen, 0)):
+        account = {"email": email, "password": password}
+        answer = httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, timeout=10)
+        assert answer.json()["code"] == code
 
 
-def test_an_administrator_who_is_locked_out_gets_back_in(shell: Shell, email: str) -> None:
-    printed = shell.run("recover-admin", email)
+def test_roles_are_made_granted_assigned_and_refused_while_held(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    name = f"r{uuid4().hex[:8]}"
+    operator.does("role", "create", name, "--description", "Keeps [datasets]", "--parent", "viewer")
+    operator.does("role", "grant", name, "dataset", "read", "write")
+    operator.does("role", "assign", email, name)
+    held = {(row["resource"], row["action"]): row["source"] for row in operator.asks("role", "permissions", email)}
+    assert held["dataset", "write"] == name
+    assert held["user", "read"] == "viewer"
+    assert email in operator.fails("role", "delete", name)
+    operator.does("role", "revoke", name, "dataset", "write")
+    operator.does("role", "update", name, "--no-parents")
+    assert {(row["resource"], row["action"]) for row in operator.asks("role", "show", name)} == {("dataset", "read")}
+    assert "Keeps [datasets]" in operator.does("role", "list")
+    operator.does("role", "assign", email, "member")
+    operator.does("role", "delete", name)
+    assert name not in operator.does("role", "list")
+    assert "dataset" in operator.does("role", "permissions")
 
-    assert "Generated password" in printed
-    assert json.loads(shell.run("user", "show", email, "--json"))["is_superuser"] is True
+
+def test_a_token_is_shown_once_and_dead_when_deleted(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    token = operator.does("token", "create", email, "--name", "tour", "--expires-in-days", "1").strip()
+    asked = {"url": f"{operator.live.api_url}/v1/user/info", "headers": {"Authorization": f"Bearer {token}"}}
+    assert httpx.get(**asked).status_code == 200
+    [listed] = operator.asks("token", "list", email)
+    assert token not in json.dumps(listed)
+    assert listed["expires_at"]
+    operator.does("token", "delete", email, listed["id"])
+    assert httpx.get(**asked).status_code == 401
 
 
-def test_every_command_explains_itself(shell: Shell) -> None:
-    for arguments in ((), ("serve",), ("user",), ("user", "create"), ("role",), ("token",), ("tenant",), ("login",)):
-        assert "Usage" in shell.run(*arguments, "--help")
+def test_members_come_and_go(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    (owner, _), (guest, _) = make_user(), make_user()
+    tenants = operator.asks("tenant", "list", "--limit", "200")["tenants"]
+    [tenant] = [each["tenant_id"] for each in tenants if each["owner_email"] == owner]
+    operator.does("tenant", "add-member", tenant, guest)
+    assert {row["email"] for row in operator.asks("tenant", "members", tenant)["users"]} == {owner, guest}
+    assert operator.asks("tenant", "show", tenant)["owners"] == [owner]
+    operator.does("tenant", "remove-member", tenant, guest)
+    assert {row["email"] for row in operator.asks("tenant", "members", tenant)["users"]} == {owner}
+
+
+def test_services_and_health_tell_how_the_platform_is(operator: Operator) -> None:
+    services = operator.asks("service", "list")
+    assert {"ragflow_0", "task_executor"} <= {row["name"] for row in services}
+    assert operator.asks("service", "show", str(services[0]["id"]))["status"] == "alive"
+    assert all(row["ready"] for row in operator.asks("health"))
+    assert operator.does("user", "datasets", ROOT) == "It sees no datasets.\n"
+    assert operator.does("user", "agents", ROOT) == "It sees no agents.\n"
+
+
+def test_health_fails_where_nothing_listens(at_shell: Operator) -> None:
+    profiles = at_shell.config / "ragkeeper" / "profiles.json"
+    profiles.parent.mkdir()
+    nowhere = "http://127.0.0.1:1"
+    profiles.write_text(
+        json.dumps({"default": {"url": nowhere, "api_url": nowhere, "email": "a@b.co", "session": "x"}})
+    )
+    done = at_shell.run("health")
+    assert done.returncode == 1
+    assert "not reachable" in done.stdout
+
+
+def test_a_locked_out_administrator_is_recovered_beside_running_servers(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    operator.does("user", "deactivate", email)
+    said = operator.does("recover-admin", email)
+    [line] = [line for line in said.splitlines() if line.startswith("Generated password")]
+    assert "change it now" in operator.logs_in(email, line.split()[-1])
+    assert "Change the generated password" in operator.fails("user", "list")
+    operator.does("user", "password", email, "--password-stdin", stdin=f"{new_password()}\n")
+    assert operator.asks("user", "show", email)["is_superuser"] is True
+
+
+def test_doctor_finds_a_running_home_healthy(operator: Operator) -> None:
+    assert operator.asks("doctor")["healthy"] is True
+
+
+def test_config_show_masks_secrets_and_names_origins(at_shell: Operator) -> None:
+    said = at_shell.does("config", "show", RAGKEEPER_SECRET_KEY="k" * 40)
+    assert "k" * 40 not in said
+    assert "environment RAGKEEPER_SECRET_KEY" in said
+
+
+@pytest.mark.parametrize("words", [("frobnicate",), ("user", "show"), ("user", "list", "--limit", "0")])
+def test_a_wrong_command_line_is_a_usage_error(at_shell: Operator, words: tuple[str, ...]) -> None:
+    done = at_shell.run(*words)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr

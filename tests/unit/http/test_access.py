@@ -29,7 +29,7 @@ def app(request: Request) -> Response:
 
 def ask(path: str = "/", written: list[bytes] | None = None, **headers: str) -> TestResponse:
     front = access.logging_access(app, ([] if written is None else written).append)
-    return Client(front).get(path, headers=headers)
+    return Client(front).get(path, headers=headers, environ_base={"REMOTE_ADDR": "127.0.0.1"})
 
 
 def test_a_line_says_who_asked_for_what_and_what_came_of_it() -> None:

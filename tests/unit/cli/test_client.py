@@ -1,0 +1,94 @@
+"""How the command speaks to a server: it never hangs, and every failure is a sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from common.cli import client, profile
+from tests.unit.stores.servers import drip, hang, http_server, raw_server, send
+
+
+@pytest.fixture(autouse=True)
+def config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place of its own for the profiles."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+def sentence(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error."""
+    said = capsys.readouterr().err
+    assert said.startswith("ragkeeper: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def log_in(port: int) -> None:
+    url = f"http://127.0.0.1:{port}"
+    profile.save(profile.Profile(url, url, "a@example.org", "wire"))
+
+
+def answering(status: int, body: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    return lambda handler: send(handler, status, body)
+
+
+HEADERS_FOR_EVER = b"HTTP/1.1 200 OK\r\nX: "
+BODY_FOR_EVER = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "slow", [hang, drip(HEADERS_FOR_EVER), drip(BODY_FOR_EVER)], ids=["hangs", "drips headers", "drips a body"]
+)
+def test_a_slow_server_ends_the_command_in_time(
+    slow: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEADLINE_S", 0.3)
+    began = time.monotonic()
+    with raw_server(slow) as port, pytest.raises(typer.Exit):
+        client.send("GET", f"http://127.0.0.1:{port}/")
+    assert time.monotonic() - began < 3
+    assert "did not answer in time" in sentence(capsys)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "ftp://127.0.0.1", "127.0.0.1:9381", "http://[", "http://a b"])
+def test_an_address_without_a_server_is_a_sentence(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        client.send("GET", url)
+    assert "can't be reached" in sentence(capsys)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b"\xff", b"null"])
+def test_a_foreign_server_is_a_sentence(body: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    with http_server(answering(200, body)) as port:
+        log_in(port)
+        with pytest.raises(typer.Exit):
+            client.admin("GET", "/users")
+    assert "no Ragkeeper envelope" in sentence(capsys)
+
+
+def test_a_refusal_is_the_servers_own_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    body = json.dumps({"code": 409, "message": "Role held by ann.", "data": None}).encode()
+    with http_server(answering(409, body)) as port:
+        log_in(port)
+        with pytest.raises(typer.Exit):
+            client.admin("GET", "/roles")
+    assert "Role held by ann." in sentence(capsys)
+
+
+def test_an_ended_session_says_how_to_log_in_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with http_server(answering(401, b"{}")) as port:
+        log_in(port)
+        with pytest.raises(typer.Exit):
+            client.admin("GET", "/users")
+    assert f"run `ragkeeper login http://127.0.0.1:{port}`" in sentence(capsys)
+
+
+def test_a_value_in_a_path_stays_one_part_of_it() -> None:
+    assert client.part("a/../b?c#d@e.org") == "a%2F..%2Fb%3Fc%23d@e.org"

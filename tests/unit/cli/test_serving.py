@@ -1,0 +1,84 @@
+"""What is written for the supervising process, and what is checked before it starts."""
+
+from __future__ import annotations
+
+import configparser
+import socket
+from pathlib import Path
+
+import pytest
+
+from common.cli import serving
+from common.settings import Settings, SettingsError
+from tests.people import settings_for
+
+
+def conf_of(settings: Settings) -> configparser.RawConfigParser:
+    settings.home.mkdir(exist_ok=True)
+    parser = configparser.RawConfigParser()
+    parser.read(serving.write_supervisor_file(settings))
+    return parser
+
+
+def test_the_supervisors_file_is_private_and_its_programs_form_one_group(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "home")
+    conf = conf_of(settings)
+    assert (tmp_path / "home" / "supervisord.conf").stat().st_mode & 0o777 == 0o600
+    assert conf["unix_http_server"]["chmod"] == "0600"
+    assert conf["group:ragkeeper"]["programs"] == "admin,api,worker"
+    for program in ("admin", "api", "worker"):
+        assert conf[f"program:{program}"]["stopwaitsecs"] == "8"
+        assert conf[f"program:{program}"]["killasgroup"] == "true"
+
+
+def test_no_setting_that_is_secret_is_written_down(tmp_path: Path) -> None:
+    secrets = {"RAGKEEPER_SECRET_KEY": "k" * 40, "RAGKEEPER_ADMIN_PASSWORD": "never to be written"}
+    settings = settings_for(tmp_path / "home", **secrets)
+    conf_of(settings)
+    text = (tmp_path / "home" / "supervisord.conf").read_text()
+    assert not [secret for secret in secrets.values() if secret in text]
+
+
+def test_a_per_cent_sign_in_the_home_is_no_expansion(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "100%home")
+    assert conf_of(settings)["unix_http_server"]["file"] == f"{tmp_path}/100%%home/supervisor.sock"
+
+
+def test_the_socket_of_a_long_home_goes_where_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / ("x" * 100)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("y" * 100)))
+    monkeypatch.setattr(serving.tempfile, "gettempdir", lambda: str(tmp_path / "t"))
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(serving, "_SOCKET_PATH_BYTES", len(str(tmp_path)) + 70)
+    control = Path(conf_of(settings_for(home))["unix_http_server"]["file"])
+    assert control.parent.parent == tmp_path / "t"
+    assert control.parent.stat().st_mode & 0o777 == 0o700
+
+    control.parent.chmod(0o755)
+    with pytest.raises(SettingsError, match="is not this user's alone"):
+        serving.write_supervisor_file(settings_for(home))
+
+
+def test_a_home_is_held_by_one_only(tmp_path: Path) -> None:
+    held = serving.hold_home(tmp_path)
+    with pytest.raises(SettingsError, match="another `ragkeeper serve` runs"):
+        serving.hold_home(tmp_path)
+    serving.os.close(held)
+    serving.os.close(serving.hold_home(tmp_path))
+
+
+def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        settings = settings_for(tmp_path / "home", RAGKEEPER_API_PORT=str(taken), RAGKEEPER_ADMIN_PORT=str(taken - 1))
+        with pytest.raises(SettingsError, match=f"can't listen on 127.0.0.1 port {taken}: address already in use"):
+            serving.check_ports(settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("rag.test", "rag.test")],
+)
+def test_the_printed_address_is_one_that_can_be_opened(tmp_path: Path, host: str, shown: str) -> None:
+    settings = settings_for(tmp_path / "home", RAGKEEPER_HOST=host)
+    assert serving.address(settings, 9381) == f"http://{shown}:9381"
