@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -63,53 +63,82 @@ def serve() -> None:
     It listens on RAGKEEPER_HOST (127.0.0.1), the admin server on RAGKEEPER_ADMIN_PORT (9381), the user API on
     RAGKEEPER_API_PORT (9380). `ragkeeper config show` has every setting; `ragkeeper health` asks how it is.
     """
+    _begin()
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
         serving.hold_home(loaded.home)
         serving.check_ports(loaded)
-        plane = opening.open_plane(loaded)
         # The last step that can fail before there is a password to be shown.
         path = serving.write_supervisor_file(loaded)
-        generated = opening.first_administrator(plane)
-        asleep = recovery.no_active_superuser(plane)
-        for store in (plane.database, plane.cache, plane.documents):
-            store.close()
+        administrator = _first_administrator(loaded)
     say(f"Admin server  {serving.address(loaded, loaded.admin_port)}   (API documents at /docs)")
     say(f"User API      {serving.address(loaded, loaded.api_port)}   (API documents at /docs)")
     say(f"Home          {loaded.home}")
+    _become([sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)], administrator)
+
+
+def admin() -> None:
+    """Run the admin server alone in the foreground, for a supervisor of your own.
+
+    Like `serve` it makes the first administrator where there is none.
+    """
+    _begin()
+    with sentences():
+        loaded = settings_with_warnings()
+        opening.make_home(loaded)
+        serving.check_ports(loaded, ("admin",))
+        administrator = _first_administrator(loaded)
+    _become(serving.gunicorn_command(loaded, "admin"), administrator)
+
+
+def api() -> None:
+    """Run the user API alone in the foreground, for a supervisor of your own."""
+    _begin()
+    with sentences():
+        loaded = settings_with_warnings()
+        opening.make_home(loaded)
+        serving.check_ports(loaded, ("api",))
+    _become(serving.gunicorn_command(loaded, "api"), [])
+
+
+def _begin() -> None:
+    # What any of the processes writes is its owner's alone.
+    os.umask(0o077)
+
+
+def _first_administrator(loaded: Settings) -> list[str]:
+    """Make it where there is none; what to say of it."""
+    plane = opening.open_plane(loaded)
+    try:
+        generated = opening.first_administrator(plane)
+        asleep = recovery.no_active_superuser(plane)
+    finally:
+        for store in (plane.database, plane.cache, plane.documents):
+            store.close()
     if generated is not None:
-        say(f"\nFirst administrator  {loaded.admin_email}")
-        say(f"Generated password   {generated.reveal()}")
-        say("It is shown this once and must be changed before anything else:")
-        say(f"  ragkeeper login {serving.address(loaded, loaded.admin_port)} --email {loaded.admin_email}")
-        say(f"  ragkeeper user password {loaded.admin_email}")
+        return [
+            "",
+            f"First administrator  {loaded.admin_email}",
+            f"Generated password   {generated.reveal()}",
+            "It is shown this once and must be changed before anything else:",
+            f"  ragkeeper login {serving.address(loaded, loaded.admin_port)} --email {loaded.admin_email}",
+            f"  ragkeeper user password {loaded.admin_email}",
+        ]
     if asleep:
-        say("\nThere is no active superuser. `ragkeeper recover-admin E-MAIL` makes one, also while this runs.")
+        return ["", "There is no active superuser. `ragkeeper recover-admin E-MAIL` makes one, also while this runs."]
+    return []
+
+
+def _become(command: list[str], last_words: list[str]) -> NoReturn:
+    for line in last_words:
+        say(line)
     sys.stdout.flush()
     serving.append_output()
     # What was needed for the first administrator is nobody's business from here on.
     os.environ.pop("RAGKEEPER_ADMIN_PASSWORD", None)
     os.environ.pop("DEFAULT_SUPERUSER_PASSWORD", None)
-    os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)])  # noqa: S606
-
-
-def admin() -> None:
-    """Run the admin server alone in the foreground, for a supervisor of your own."""
-    _run_one("admin")
-
-
-def api() -> None:
-    """Run the user API alone in the foreground, for a supervisor of your own."""
-    _run_one("api")
-
-
-def _run_one(server: str) -> None:
-    with sentences():
-        loaded = settings_with_warnings()
-        opening.make_home(loaded)
-        command = serving.gunicorn_command(loaded, server)
-    os.execv(command[0], command)  # noqa: S606
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 def worker() -> None:

@@ -13,6 +13,7 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import tether
@@ -42,18 +43,22 @@ def hold_home(home: Path) -> int:
     return descriptor
 
 
-def check_ports(settings: Settings) -> None:
-    """Raises SettingsError when one of the two ports can't be listened on."""
-    if settings.admin_port == settings.api_port:
-        raise SettingsError(f"RAGKEEPER_ADMIN_PORT and RAGKEEPER_API_PORT are both {settings.admin_port}.")
+def check_ports(settings: Settings, servers: Sequence[str] = ("admin", "api")) -> None:
+    """Raises SettingsError when the port of one of these servers can't be listened on."""
     # The supervisor removes this file when it ends well. After any other end its programs may still be ending.
     deadline = time.monotonic() + (_LEAVING_S if _pid_file(settings.home).exists() else 0)
-    for variable, port in (("RAGKEEPER_ADMIN_PORT", settings.admin_port), ("RAGKEEPER_API_PORT", settings.api_port)):
+    for server in servers:
+        variable, port = f"RAGKEEPER_{server.upper()}_PORT", port_of(settings, server)
         while (error := _refusal(settings.host, port)) is not None:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 reason = (error.strerror or str(error)).lower()
                 raise SettingsError(f"{variable}: can't listen on {settings.host} port {port}: {reason}.") from error
             time.sleep(0.1)
+
+
+def port_of(settings: Settings, server: str) -> int:
+    """The port of ``admin`` or ``api``."""
+    return settings.admin_port if server == "admin" else settings.api_port
 
 
 def _refusal(host: str, port: int) -> OSError | None:
@@ -79,7 +84,7 @@ def address(settings: Settings, port: int) -> str:
 
 def gunicorn_command(settings: Settings, server: str) -> list[str]:
     """The command of one server: ``admin`` or ``api``."""
-    port = settings.admin_port if server == "admin" else settings.api_port
+    port = port_of(settings, server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     options: dict[str, object] = {
         "bind": f"{host}:{port}",
@@ -122,7 +127,7 @@ def write_supervisor_file(settings: Settings) -> Path:
         "[supervisord]\nnodaemon=true\nloglevel=warn\n"
         # In the foreground it says everything on its output, too.
         "logfile=/dev/null\nlogfile_maxbytes=0\n"
-        f"pidfile={_quoted(str(_pid_file(home)))}\numask=077\nchildlogdir={_quoted(str(home))}\n"
+        f"pidfile={_quoted(str(_pid_file(home)))}\nchildlogdir={_quoted(str(home))}\n"
         + ("user=root" if os.geteuid() == 0 else ""),
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
         f"[supervisorctl]\nserverurl=unix://{_quoted(str(control))}\nusername=ragkeeper\npassword={password}",

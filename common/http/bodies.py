@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -108,7 +109,15 @@ def read_query(request: Request, route: Route) -> BaseModel | None:
     """The validated query of a request, or None where the route takes none. Raises BadField."""
     if route.query is None:
         return None
+    if not request.query_string:
+        return _defaults(route.query, route.dialect)
     return validated(route.query, _without_nul(request.args.to_dict()), route.dialect)
+
+
+@cache
+def _defaults(model: type[BaseModel], dialect: Dialect) -> BaseModel:
+    """What an empty query string means; models are frozen, so all requests may share it."""
+    return validated(model, {}, dialect)
 
 
 def check_path(path: Mapping[str, str]) -> None:

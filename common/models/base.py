@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import Any
 
 from peewee import BigIntegerField, DateTimeField, Model, TextField
@@ -60,11 +61,15 @@ def http_date(at_ms: int | None) -> str | None:
     """A moment as RFC 1123 date in true GMT, the form of RAGFlow's routes; None stays None."""
     if at_ms is None:
         return None
-    at = time.gmtime(at_ms // 1000)
-    return (
-        f"{_DAYS[at.tm_wday]}, {at.tm_mday:02d} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04d} "
-        f"{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} GMT"
-    )
+    day, second_of_day = divmod(at_ms // 1000, 86_400)
+    minute, second = divmod(second_of_day, 60)
+    return f"{_http_day(day)} {minute // 60:02d}:{minute % 60:02d}:{second:02d} GMT"
+
+
+@lru_cache(maxsize=1024)
+def _http_day(day: int) -> str:
+    at = time.gmtime(day * 86_400)
+    return f"{_DAYS[at.tm_wday]}, {at.tm_mday:02d} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04d}"
 
 
 def rfc3339(at_ms: int | None) -> str | None:

@@ -252,8 +252,10 @@ def test_a_supervisor_that_was_killed_leaves_nothing_in_the_way_of_the_next_one(
         assert (home / "supervisor.sock").exists()
 
         with running(home, ports=ports) as again:
-            assert httpx.get(f"{again.admin_url}/readyz").status_code == 200
-            assert psutil.wait_procs(orphans, timeout=1)[1] == []
+            # Until they had gone, it was they who might have answered.
+            assert psutil.wait_procs(orphans, timeout=STOP_S)[1] == []
+            for port in ports:
+                wait_until_ready(again, port)
 
 
 def test_a_home_whose_path_is_too_long_for_a_socket_works(tmp_path: Path) -> None:
@@ -265,3 +267,29 @@ def test_a_home_whose_path_is_too_long_for_a_socket_works(tmp_path: Path) -> Non
         assert path.startswith(runtime)
         assert Path(path).is_socket()
         assert Path(path).stat().st_mode & 0o077 == 0
+
+
+def test_the_servers_run_alone_too_and_the_database_is_brought_up_to_date_before(tmp_path: Path) -> None:
+    """For a supervisor of one's own; a port in use is a sentence here as well."""
+    home, (admin_port, api_port) = tmp_path / "home", free_ports(2)
+    ports = {"RAGKEEPER_ADMIN_PORT": str(admin_port), "RAGKEEPER_API_PORT": str(api_port)}
+    environment = environment_for(home, **ports)
+
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        given = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True, "timeout": 30}
+        return subprocess.run([COMMAND, name], **given)
+
+    assert "applied 0001" in run("migrate").stdout
+    assert "nothing to do" in run("migrate").stdout
+    for name, port in (("admin", admin_port), ("api", api_port)):
+        output = tmp_path / f"{name}.txt"
+        with output.open("wb") as sink:
+            process = subprocess.Popen([COMMAND, name], env=environment, cwd=tmp_path, stdout=sink, stderr=sink)
+        try:
+            wait_until_ready(Live(process, home, admin_port, api_port, output), port)
+            assert ("Generated password" in output.read_text()) == (name == "admin")
+            assert "address already in use" in run(name).stderr
+            process.terminate()
+            assert process.wait(STOP_S) == 0
+        finally:
+            end(process)
