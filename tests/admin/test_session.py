@@ -12,7 +12,7 @@ def test_an_administrator_logs_in_and_sees_the_users(world: World, root: Person)
     assert [user["email"] for user in answer.json["data"]] == [root.email]
 
 
-def test_the_login_answer_holds_neither_password_nor_token(root: Person, world: World) -> None:
+def test_S4_the_login_answer_holds_neither_password_nor_token(root: Person, world: World) -> None:
     answer = world.admin.ask("POST", "/api/v1/admin/login", {"email": root.email, "password": root.password})
 
     assert answer.json["data"]["email"] == root.email
