@@ -16,6 +16,7 @@ from common.core.errors import StoreUnavailable
 
 STORE = "metadata"
 BUSY_TIMEOUT_S = 5.0
+_WAL_RETRY_S = 0.01
 # A file that is locked against readers too won't be free in a moment.
 _HEALTH_TIMEOUT_S = 0.5
 
@@ -74,12 +75,26 @@ class Database(Protocol):
         """Close this thread's connection."""
 
 
+class _WalDatabase(orm.SqliteDatabase):
+    """Connects also while another process switches a new file to WAL: SQLite applies no busy timeout to that."""
+
+    def _connect(self) -> Any:
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                return super()._connect()  # type: ignore[misc]  # peewee's stubs leave it out
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_WAL_RETRY_S)
+
+
 class SqliteStore:
     """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._peewee = orm.SqliteDatabase(
+        self._peewee: Any = _WalDatabase(
             str(path),
             timeout=BUSY_TIMEOUT_S,
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8000, "foreign_keys": 0},
@@ -87,7 +102,8 @@ class SqliteStore:
 
     @property
     def peewee(self) -> orm.Database:
-        return self._peewee
+        database: orm.Database = self._peewee
+        return database
 
     def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         # Here and in ``all`` without the context manager: every request passes here, and it costs as much as a look-up.

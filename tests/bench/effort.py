@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """``pairs`` runs of reference and server in turn, ``reads`` requests a run, ``pages`` requests a page and run."""
+    """``pairs`` runs of reference and server in turn, each of ``reads`` requests; 4 x ``pages`` of a kind of page."""
 
     pairs: int
     reads: int

@@ -13,13 +13,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.servers import running
 
 from common.models.content import Knowledgebase, UserCanvas
 from common.services import accounts, opening, passwords
 from common.services.plane import Plane
 from common.settings import Settings
 from tests.people import new_password
+from tests.servers import running
 
 CLIENT = Path(__file__).parents[2] / ".venv-contract" / "bin" / "ragflow-cli"
 SITE = Path(__file__).parent / "client"
