@@ -17,11 +17,11 @@ from common.services.plane import Plane
 from common.services.principal import system
 from common.services.recovery import generated_password
 from common.settings import Settings, SettingsError
-from common.stores.cache import SqliteCache
+from common.stores.cache import Cache, SqliteCache
 from common.stores.database import SqliteStore
-from common.stores.doc_engine import SqliteDocEngine
+from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
-from common.stores.storage import FolderStorage
+from common.stores.storage import FolderStorage, Storage
 
 
 def make_home(settings: Settings) -> None:
@@ -40,6 +40,21 @@ def database_of(settings: Settings) -> SqliteStore:
     return SqliteStore(settings.database_path)
 
 
+def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
+    """The cache that the settings select."""
+    return SqliteCache(settings.home / "cache.sqlite3", clock=lambda: now_ms() / 1000)
+
+
+def documents_of(settings: Settings) -> DocEngine:
+    """The document engine that the settings select."""
+    return SqliteDocEngine(settings.home / "documents.sqlite3")
+
+
+def objects_of(settings: Settings) -> Storage:
+    """The object storage that the settings select."""
+    return FolderStorage(settings.home / "objects")
+
+
 def open_plane(settings: Settings, **overrides: Any) -> Plane:
     """A plane on the configured stores, migrated. ``overrides`` replace fields of it (a clock in tests)."""
     make_home(settings)
@@ -50,9 +65,9 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
-        "cache": SqliteCache(settings.home / "cache.sqlite3", clock=lambda: now_ms() / 1000),
-        "documents": SqliteDocEngine(settings.home / "documents.sqlite3"),
-        "objects": FolderStorage(settings.home / "objects"),
+        "cache": cache_of(settings, now_ms),
+        "documents": documents_of(settings),
+        "objects": objects_of(settings),
         "keys": load_keys(settings),
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
         "shared": _is_shared(settings, database),
