@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -16,6 +18,7 @@ from common.http.route import Dialect, Reply, Route
 PROBLEM = "application/problem+json"
 # RAGFlow's business codes, which its user routes send with HTTP 200.
 _BUSINESS_CODES = range(10, 110)
+_PIECE = 500
 _UNAUTHORIZED_TEXT = "<Unauthorized '401: Unauthorized'>"
 
 
@@ -112,4 +115,15 @@ def _html(error: HTTPException) -> Response:
 def _plain(value: object) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(value)
+    if isinstance(value, Iterator):
+        return orjson.Fragment(_in_pieces(value))
     raise TypeError(f"{type(value).__name__} can't stand in an answer")
+
+
+def _in_pieces(items: Iterator[Any]) -> bytes:
+    """A JSON array of what comes, of which only a piece at a time exists as objects."""
+    written = bytearray(b"[")
+    while piece := list(islice(items, _PIECE)):
+        written += orjson.dumps(piece, default=_plain)[1:-1] + b","
+    written[-1:] = b"]" if len(written) > 1 else b"[]"
+    return bytes(written)

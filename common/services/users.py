@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from common.core.audit_tags import EventTag
@@ -30,15 +30,30 @@ _DETAILS = f"""
     FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?
 """
 _SORT_COLUMNS = {"email": "a.email_key", "create_time": "a.created_at", "nickname": "a.nickname_key"}
+# Accounts read at once for the whole list.
+_PIECE = 500
 # Above every character that a prefix can continue with.
 _LAST_CHARACTER = "\U0010ffff"
 
 
-def get_all_users(plane: Plane) -> list[dict[str, Any]]:
+def get_all_users(plane: Plane) -> Iterator[dict[str, Any]]:
     """Every account, ordered by e-mail, as RAGFlow lists them:
-    ``{email, nickname, create_date, is_active, is_superuser, role}``."""
-    rows = plane.database.all(f"SELECT {_LISTED} FROM user u WHERE u.status = '1' ORDER BY u.email")
-    return _listed(plane, rows)
+    ``{email, nickname, create_date, is_active, is_superuser, role}``.
+
+    They are read in pieces while the caller takes them, so the list is never in memory as a whole.
+    """
+    rows = _piece_of_all(plane, "", "")
+    while rows:
+        yield from _listed(plane, [row[:-1] for row in rows])
+        rows = _piece_of_all(plane, rows[-1][0], rows[-1][-1]) if len(rows) == _PIECE else []
+
+
+def _piece_of_all(plane: Plane, after: str, last_id: str) -> list[tuple[Any, ...]]:
+    return plane.database.all(
+        f"SELECT {_LISTED}, u.id FROM user u WHERE u.status = '1' AND u.email >= ? AND (u.email > ? OR u.id > ?) "
+        "ORDER BY u.email, u.id LIMIT ?",
+        (after, after, last_id, _PIECE),
+    )
 
 
 def page_of_users(

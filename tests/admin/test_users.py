@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from common.models.content import Knowledgebase, UserCanvas
-from common.services import accounts
+from common.services import accounts, users
 from tests.people import START_MS, Clock, Person, World, new_password
 
 CLI_22 = {"User-Agent": "RAGFlow-CLI/0.22.1", "Accept": "*/*"}
@@ -30,6 +30,29 @@ def test_the_whole_list_is_ordered_by_email_and_has_ragflows_fields(world: World
         "is_superuser": False,
         "role": "member",
     }
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_the_whole_list_is_whole_in_however_many_pieces_it_is_read(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(users, "_PIECE", 3)
+    everybody = sorted([root.email, *(world.person().email for _ in range(count - 1))])
+
+    assert [user["email"] for user in root.administer("GET", "/users").json["data"]] == everybody
+
+
+def test_accounts_of_one_email_that_ragflow_left_are_all_listed(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "_PIECE", 1)
+    twin = world.person()
+    accounts.change(world.plane, twin.user_id, email=root.email)
+
+    listed = root.administer("GET", "/users").json["data"]
+
+    assert [(user["email"], user["is_superuser"]) for user in listed].count((root.email, False)) == 1
+    assert len(listed) == 2
 
 
 def test_R28_dates_are_true_gmt(world: World, root: Person) -> None:
