@@ -36,3 +36,19 @@ def test_the_bench_measures_every_case_and_writes_both_forms(tmp_path: Path) -> 
     assert {line["case"] for line in lines} >= CASES
     assert not [line["case"] for line in lines if line["target"] and line["met"] is None]
     assert (tmp_path / "bench.md").read_text() in done.stdout
+
+
+@pytest.mark.slow
+def test_a_short_soak_fails_no_request_and_leaves_its_samples_and_curves(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.soak", "--minutes", "0.25", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+    heard = json.loads((tmp_path / "soak.json").read_text())
+    assert heard["failures"] == {}, done.stdout + done.stderr
+    assert len(heard["answers"]) > 15
+    assert len((tmp_path / "soak.csv").read_text().splitlines()) > 10
+    assert (tmp_path / "soak.svg").read_text().count("<polyline") == 4
