@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.http import HTTP_STATUS_CODES
 
 from common.core.errors import NotSignedIn, PlaneError, TooMany
+from common.http.probes import Environ
 from common.http.route import Dialect, Reply, Route
 
 PROBLEM = "application/problem+json"
@@ -22,9 +23,21 @@ _PIECE = 500
 _UNAUTHORIZED_TEXT = "<Unauthorized '401: Unauthorized'>"
 
 
+class JsonResponse(Response):
+    """An answer whose body is there as a whole, so it is sent without werkzeug's second look at its headers."""
+
+    def __init__(self, content: bytes, status: int, headers: dict[str, str] | None) -> None:
+        super().__init__(content, status, headers, content_type="application/json")
+        self.headers.add("Content-Length", str(len(content)))
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else self.response
+
+
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer that no cache keeps."""
-    return Response(orjson.dumps(body, default=_plain), status, headers, content_type="application/json")
+    """A JSON answer; ``body`` may hold iterators, which are sent as lists."""
+    return JsonResponse(orjson.dumps(body, default=_plain), status, headers)
 
 
 def success(route: Route, result: Any) -> Response:

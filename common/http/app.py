@@ -19,6 +19,7 @@ from common.core.errors import (
 )
 from common.core.tokens import extract_credential
 from common.http import access, answers, bodies
+from common.http.dispatch import DirectFlask
 from common.http.probes import Environ
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
@@ -31,7 +32,7 @@ log = logging.getLogger("ragkeeper")
 
 def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
     """The app of one port. Raises ValueError at start for a route that names no requirement."""
-    app = Flask(f"ragkeeper-{realm}", static_folder=None)
+    app = DirectFlask(f"ragkeeper-{realm}", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = plane.settings.max_content_length
     app.url_map.strict_slashes = False
     app.extensions["ragkeeper"] = plane
@@ -50,6 +51,7 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
             provide_automatic_options=False,
         )
     _answer_errors(app, realm, by_endpoint)
+    app.refuse_hooks()
     app.wsgi_app = access.logging_access(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
