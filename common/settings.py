@@ -131,7 +131,7 @@ class Settings(BaseModel):
     default_parsers: str = DEFAULT_PARSERS
 
     max_content_length: Annotated[int, Field(ge=1)] = MIB
-    max_upload_length: Annotated[int, Field(ge=1)] = 16 * MIB
+    drain_s: Annotated[float, Field(ge=0, le=5)] = 2.0
     egress_allow_cidrs: tuple[Network, ...] = ()
     log_levels: FrozenMapping = Field(default_factory=lambda: MappingProxyType({}))
     lang: Literal["English", "Chinese"] = "English"
@@ -165,6 +165,7 @@ _VARIABLES: Mapping[str, tuple[str, ...]] = {
     "db_tz": ("RAGKEEPER_DB_TZ",),
     "worker_heartbeat_timeout": ("WORKER_HEARTBEAT_TIMEOUT",),
     "max_content_length": ("MAX_CONTENT_LENGTH",),
+    "drain_s": ("RAGKEEPER_DRAIN_S",),
     "egress_allow_cidrs": ("RAGKEEPER_EGRESS_ALLOW_CIDRS",),
     "log_levels": ("LOG_LEVELS",),
     "lang": ("LANG",),

@@ -71,6 +71,8 @@ def environment_for(home: Path, **given: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "RAGKEEPER_HOME": str(home),
         "RAGKEEPER_CONF": str(conf),
+        # Nobody has to learn of a server's end before it comes.
+        "RAGKEEPER_DRAIN_S": "0",
         **given,
     }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from admin.server.app import create_app
-from common.http.probes import answering_probes
-from common.http.serving import Application, opened_plane
+from common.http.bridge import ADMIN_PONG, PONG, Bridge
+from common.http.serving import opened_plane, served
 
 
-def application() -> Application:
-    """The admin server on the configured stores, probes answered before Flask."""
-    return answering_probes(create_app(opened_plane()))
+def application() -> Bridge:
+    """The admin server on the configured stores; liveness and pings are answered before Flask."""
+    plane = opened_plane()
+    pings = {"/api/v1/admin/ping": ADMIN_PONG, "/v1/system/ping": PONG, "/api/v1/system/ping": PONG}
+    return served(plane, create_app(plane), pings)

@@ -21,11 +21,11 @@ from common.settings import Settings, SettingsError
 
 # A path of a unix socket has 108 bytes with its end on Linux (unix(7)); supervisor adds a suffix while it starts.
 _SOCKET_PATH_BYTES = 90
-# Requests in flight get this long at a stop; the supervisor kills what is still there two seconds later.
-GRACE_S = 6
-WORKERS, THREADS = 2, 4
+# What a server may take to end: it goes on serving for ``drain_s``, requests in flight get the rest.
+STOP_S = 8
+WORKERS = 2
 # How long a run that was killed may take to let go of its ports.
-_LEAVING_S = GRACE_S + 4
+_LEAVING_S = STOP_S + 2
 _APPS = {"admin": "admin.server.wsgi:application()", "api": "api.wsgi:application()"}
 
 
@@ -88,11 +88,11 @@ def gunicorn_command(settings: Settings, server: str) -> list[str]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     options: dict[str, object] = {
         "bind": f"{host}:{port}",
-        "worker-class": "gthread",
+        "worker-class": "common.http.server_worker.PlaneWorker",
         "workers": WORKERS,
-        "threads": THREADS,
-        "graceful-timeout": GRACE_S,
+        "graceful-timeout": STOP_S,
         "keep-alive": 5,
+        "backlog": 2048,
         "log-level": "warning",
         "limit-request-line": 8190,
         "limit-request-fields": 100,
@@ -156,7 +156,7 @@ def _program(home: Path, name: str, command: list[str]) -> str:
             "autorestart=true",
             "startsecs=1",
             "startretries=1000000",
-            f"stopwaitsecs={GRACE_S + 2}",
+            f"stopwaitsecs={STOP_S + 1}",
             "killasgroup=true",
         ]
     )

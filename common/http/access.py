@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from common.http.probes import Application, Environ
+from common.http.wsgi_types import Application, Environ
 from common.services.principal import Principal
 
 # What the app and its front tell each other in the environ of a request.

@@ -13,8 +13,8 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.http import HTTP_STATUS_CODES
 
 from common.core.errors import NotSignedIn, PlaneError, TooMany
-from common.http.probes import Environ
 from common.http.route import Dialect, Reply, Route
+from common.http.wsgi_types import Environ
 
 PROBLEM = "application/problem+json"
 # RAGFlow's business codes, which its user routes send with HTTP 200.

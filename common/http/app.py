@@ -20,9 +20,9 @@ from common.core.errors import (
 from common.core.tokens import extract_credential
 from common.http import access, answers, bodies
 from common.http.dispatch import DirectFlask
-from common.http.probes import Environ
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
+from common.http.wsgi_types import Environ
 from common.services import memberships, refusals, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger

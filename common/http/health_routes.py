@@ -25,9 +25,9 @@ class Alive(Item):
 
 
 class Readiness(Item):
-    """Whether the stores are well, and the names of those that are not."""
+    """Whether the stores are well, and the names of those that are not; ``draining`` before a server ends."""
 
-    status: Literal["ok", "nok"]
+    status: Literal["ok", "nok", "draining"]
     down: list[str]
 
 

@@ -105,11 +105,11 @@ def running_plane(settings: dict[str, str], log: Path) -> Iterator[Plane]:
 
 
 @contextmanager
-def running_raw_app(options: tuple[str, ...], log: Path) -> Iterator[tuple[Server, int]]:
+def running_raw_app(options: tuple[str, ...], log: Path, app: str = "app") -> Iterator[tuple[Server, int]]:
     """The reference app under gunicorn with these options; gives the server and its port."""
     (port,) = _free_ports(1)
     command = (
-        *(sys.executable, "-m", "gunicorn", "tests.bench.raw_app:app", "--bind", f"127.0.0.1:{port}"),
+        *(sys.executable, "-m", "gunicorn", f"tests.bench.raw_app:{app}", "--bind", f"127.0.0.1:{port}"),
         *("--no-control-socket", "--log-level", "warning", *options),
     )
     with _running(command, {}, log, ((port, "/"),)) as server:

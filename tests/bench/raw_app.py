@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from common.http.bridge import Bridge
+
 TOKEN = "ragflow-" + "r" * 43
 PATH = "/"
 
@@ -33,3 +35,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     body = orjson.dumps({"code": 0, "message": "Success", "data": user})
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def bridged() -> Bridge:
+    """The same app as the product serves its own."""
+    return Bridge(app, fixed={}, max_body=1024, drain_s=0)

@@ -18,7 +18,7 @@ TARGET = 2.2
 MEMORY_TARGET_MB = 300
 REFERENCE = ("--worker-class", "sync", "--workers", "2")
 # The reference app behind the worker type of the product: what of the ratio is gunicorn's and not ours.
-SAME_WORKERS = ("--worker-class", "gthread", "--workers", "2", "--threads", "4")
+SAME_WORKERS = ("--worker-class", "common.http.server_worker.PlaneWorker", "--workers", "2")
 
 
 @dataclass
@@ -54,7 +54,7 @@ def measure(effort: Effort, folder: Path) -> Iterator[Line]:
     log = folder / "reads.log"
     with (
         running_raw_app(REFERENCE, log) as (raw, raw_port),
-        running_raw_app(SAME_WORKERS, log) as (same, same_port),
+        running_raw_app(SAME_WORKERS, log, "bridged()") as (same, same_port),
         running_plane(seed.environment(home), log) as plane,
     ):
         plane.sign_in(seed.ADMIN_EMAIL, seed.ADMIN_PASSWORD)
@@ -63,7 +63,7 @@ def measure(effort: Effort, folder: Path) -> Iterator[Line]:
         known = {"Authorization": f"Bearer {raw_app.TOKEN}"}
         reference = Subject("R0", raw_port, raw_app.PATH, known, raw.listening_on(raw_port))
         subjects = [
-            Subject("R0's app under gthread 2x4", same_port, raw_app.PATH, known, same.listening_on(same_port)),
+            Subject("R0's app under this plane's worker", same_port, raw_app.PATH, known, same.listening_on(same_port)),
             *_own_reads(plane),
         ]
         for subject in (reference, *subjects):

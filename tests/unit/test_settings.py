@@ -77,7 +77,7 @@ def test_a_home_is_all_that_a_test_needs_to_give(tmp_path):
     settings = Settings(home=tmp_path)
     assert settings.database_path == tmp_path / "ragkeeper.db"
     assert settings.max_content_length == 1024 * 1024
-    assert settings.max_upload_length == 16 * 1024 * 1024
+    assert settings.drain_s == 2
 
 
 def test_settings_do_not_change(tmp_path):

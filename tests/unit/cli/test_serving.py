@@ -27,7 +27,7 @@ def test_the_supervisors_file_is_private_and_its_programs_form_one_group(tmp_pat
     assert conf["unix_http_server"]["chmod"] == "0600"
     assert conf["group:ragkeeper"]["programs"] == "admin,api,worker"
     for program in ("admin", "api", "worker"):
-        assert conf[f"program:{program}"]["stopwaitsecs"] == "8"
+        assert conf[f"program:{program}"]["stopwaitsecs"] == "9"
         assert conf[f"program:{program}"]["killasgroup"] == "true"
 
 

@@ -1,0 +1,206 @@
+"""From the event loop to the apps: gunicorn's asgi worker in front, the Flask app behind.
+
+Sockets are read and written by the event loop, so a client that is slow, stuck or idle holds no thread. A request takes
+one only when it is there as a whole; liveness and ping take none at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from common.http.lanes import Lane, LaneFull
+from common.http.wsgi_types import Application, Environ
+
+log = logging.getLogger(__name__)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+# Reads and writes have threads of their own: writers wait for each other and hash passwords, readers do neither.
+THREADS = 4
+WAITING = 256
+# A body has to be there as a whole after so many seconds.
+BODY_S = 20.0
+# What all bodies that are being received may hold of this process's memory, in bytes.
+HELD_BYTES = 64 * 1024 * 1024
+# So much of a body that is too large is read and dropped, so that its sender gets to see the answer.
+DROPPED_BYTES = 16 * 1024 * 1024
+_READS = ("GET", "HEAD")
+_JSON, _TEXT = b"application/json", b"text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """An answer that is always the same, and needs neither thread nor app."""
+
+    body: bytes
+    content_type: bytes = _JSON
+
+    def headers(self) -> Headers:
+        """The headers of a GET and of a HEAD."""
+        return [
+            (b"content-type", self.content_type),
+            (b"content-length", str(len(self.body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+
+
+ALIVE = Fixed(b'{"status":"ok"}')
+PONG = Fixed(b"pong", _TEXT)
+ADMIN_PONG = Fixed(b'{"code":0,"message":"pong","data":"PONG"}')
+_DRAINING = Fixed(b'{"status":"draining","down":[]}')
+_TOO_SLOW = Fixed(b"The body did not arrive in time.\n", _TEXT)
+_TOO_MANY = Fixed(b"Too many requests at once; try again in a moment.\n", _TEXT)
+_BROKEN = Fixed(b"Something went wrong on this side.\n", _TEXT)
+
+
+class _BodyLate(Exception):
+    """The body was not there in time, or its sender has gone."""
+
+
+class _TooMuchHeld(Exception):
+    """All bodies together would take more memory than they may."""
+
+
+class Bridge:
+    """An ASGI app that answers through a WSGI app.
+
+    ``max_body`` is the app's own limit in bytes: a longer body reaches it cut, or not at all, and it is the app that
+    says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
+    stop; ``/readyz`` says 503 meanwhile. Answers are sent as a whole; the apps behind this have no endless ones.
+    """
+
+    def __init__(self, app: Application, *, fixed: Mapping[str, Fixed], max_body: int, drain_s: float) -> None:
+        self.drain_s = drain_s
+        self.draining = False
+        self._app = app
+        self._fixed = {"/livez": ALIVE, **fixed}
+        self._max_body = max_body
+        self._held = 0
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the threads, in the process that serves: threads don't survive a fork."""
+        self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
+        self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        reads = scope["method"] in _READS
+        fixed = self._fixed.get(scope["path"]) if reads else None
+        if fixed is not None:
+            await _answer(send, 200, fixed.headers(), fixed.body)
+        elif self.draining and reads and scope["path"] == "/readyz":
+            await _answer(send, 503, _DRAINING.headers(), _DRAINING.body)
+        else:
+            await _answer(send, *await self._through_the_app(scope, receive, reads))
+
+    async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> tuple[int, Headers, bytes]:
+        environ = _environ(scope)
+        lane = self._reads if reads else self._writes
+        body = bytearray()
+        try:
+            if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+                async with asyncio.timeout(BODY_S):
+                    await self._read_body(environ, receive, body)
+            if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+                environ["CONTENT_LENGTH"] = str(len(body))
+            environ["wsgi.input"] = BytesIO(body)
+            status, headers, content = await lane.run(self._call, environ)
+        except (TimeoutError, _BodyLate):
+            return 408, [*_TOO_SLOW.headers(), (b"connection", b"close")], _TOO_SLOW.body
+        except (LaneFull, _TooMuchHeld):
+            return 503, [*_TOO_MANY.headers(), (b"retry-after", b"1")], _TOO_MANY.body
+        except Exception:  # the last resort behind the app's own, which answers everything that it can
+            log.exception("the app itself failed on %s %s", scope["method"], scope["path"])
+            return 500, _BROKEN.headers(), _BROKEN.body
+        finally:
+            self._held -= len(body)
+        return status, headers, content
+
+    async def _read_body(self, environ: Environ, receive: Receive, body: bytearray) -> None:
+        """Fill ``body``, up to one byte beyond what the app takes; that byte is what makes it too large."""
+        declared = environ.get("CONTENT_LENGTH", "")
+        wanted = 0 if declared.isdecimal() and int(declared) > self._max_body else self._max_body + 1
+        if not wanted and "HTTP_EXPECT" in environ:
+            # It waits for a word before it sends: the answer is that word.
+            return
+        dropped = 0
+        while dropped <= DROPPED_BYTES:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _BodyLate
+            chunk: bytes = message.get("body", b"")
+            taken = chunk[: wanted - len(body)]
+            if self._held + len(taken) > HELD_BYTES:
+                raise _TooMuchHeld
+            self._held += len(taken)
+            body += taken
+            dropped += len(chunk) - len(taken)
+            if not message.get("more_body"):
+                return
+
+    def _call(self, environ: Environ) -> tuple[int, Headers, bytes]:
+        """Ask the app, in a thread: status, headers, body."""
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            started[:] = [(status, headers)]
+
+        chunks = self._app(environ, start_response)
+        try:
+            content = b"".join(chunks)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+        [(status, headers)] = started
+        return int(status[:3]), [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers], content
+
+
+async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _environ(scope: Scope) -> Environ:
+    """What PEP 3333 wants of a request, but for its body."""
+    host, port = scope["server"] or ("", 0)
+    environ: Environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        # Bytes as latin-1 text, as ever in WSGI.
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": scope["client"][0] if scope["client"] else "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
+        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            name = f"HTTP_{name}"
+        known = environ.get(name)
+        if known is None:
+            environ[name] = value
+        else:
+            environ[name] = f"{known}{'; ' if name == 'HTTP_COOKIE' else ','}{value}"
+    return environ

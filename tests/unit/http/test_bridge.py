@@ -1,0 +1,210 @@
+"""The bridge between gunicorn's event loop and the apps, asked as gunicorn asks it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from flask import Flask, Response, request
+
+from common.http import bridge
+from common.http.bridge import PONG, Bridge
+
+LIMIT = 1000
+Message = dict[str, Any]
+
+
+class Client:
+    """A request to the bridge, message by message, and what came back."""
+
+    def __init__(self, method: str, path: str, *chunks: bytes, headers: dict[str, str] | None = None) -> None:
+        self.scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"a=%C3%BC",
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("127.0.0.1", 9380),
+            "client": ("192.0.2.7", 4711),
+            "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        }
+        if chunks and "content-length" not in {name.decode() for name, _ in self.scope["headers"]}:  # type: ignore[attr-defined]
+            length = str(sum(map(len, chunks))).encode()
+            self.scope["headers"].append((b"content-length", length))  # type: ignore[attr-defined]
+        self.chunks = list(chunks)
+        self.asked = 0
+        self.sent: list[Message] = []
+
+    async def receive(self) -> Message:
+        self.asked += 1
+        if not self.chunks:
+            return {"type": "http.disconnect"}
+        chunk = self.chunks.pop(0)
+        return {"type": "http.request", "body": chunk, "more_body": bool(self.chunks)}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+
+def ask(made: Bridge, *clients: Client) -> None:
+    async def run() -> None:
+        made.open(asyncio.get_running_loop())
+        await asyncio.gather(*(made(client.scope, client.receive, client.send) for client in clients))
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def app() -> Flask:
+    """An app that shows what reached it."""
+    made = Flask("behind")
+    made.config["MAX_CONTENT_LENGTH"] = LIMIT
+
+    @made.route("/shown/<path:rest>", methods=["GET", "POST"])
+    def shown(rest: str) -> Response:
+        text = f"{rest} {request.args['a']} {request.remote_addr} {request.headers.get('X-Two')} {len(request.data)}"
+        return Response(text, 203, {"X-Shown": "yes"})
+
+    return made
+
+
+def bridged(app: Callable[..., Iterable[bytes]]) -> Bridge:
+    return Bridge(app, fixed={"/ping": PONG}, max_body=LIMIT, drain_s=0)
+
+
+def test_a_request_reaches_the_app_as_it_was_sent_and_its_answer_the_client(app: Flask) -> None:
+    client = Client("POST", "/shown/caf%C3%A9", b"ab", b"cde")
+    client.scope["headers"] += [(b"x-two", b"1"), (b"x-two", b"2")]  # type: ignore[operator]
+    ask(bridged(app), client)
+
+    assert client.status == 203
+    assert client.headers["x-shown"] == "yes"
+    assert client.body.decode() == "café ü 192.0.2.7 1,2 5"
+
+
+def test_fixed_answers_need_neither_thread_nor_app() -> None:
+    def never(*_: Any) -> Iterable[bytes]:
+        raise AssertionError("the app was asked")
+
+    alive, pong = Client("GET", "/livez"), Client("HEAD", "/ping")
+    asyncio.run(bridged(never)(alive.scope, alive.receive, alive.send))
+    asyncio.run(bridged(never)(pong.scope, pong.receive, pong.send))
+
+    assert (alive.status, alive.body) == (200, b'{"status":"ok"}')
+    assert (pong.status, pong.headers["content-length"]) == (200, "4")
+
+
+@pytest.mark.parametrize("chunks", [[b"x" * (LIMIT + 1)], [b"x" * 600] * 3])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused_by_the_app_in_its_own_words(
+    app: Flask, chunks: list[bytes], chunked: bool
+) -> None:
+    headers = {"Transfer-Encoding": "chunked", "Content-Length": ""} if chunked else {}
+    client = Client("POST", "/shown/a", *chunks, headers=headers)
+    if chunked:
+        client.scope["headers"] = [(b"transfer-encoding", b"chunked")]
+    ask(bridged(app), client)
+
+    assert client.status == 413
+    assert client.chunks == []
+
+
+def test_a_chunked_body_at_the_limit_is_taken(app: Flask) -> None:
+    client = Client("POST", "/shown/a", b"x" * 600, b"x" * 400)
+    client.scope["headers"] = [(b"transfer-encoding", b"chunked")]
+    ask(bridged(app), client)
+
+    assert client.body.decode().endswith(" 1000")
+
+
+def test_who_waits_for_a_word_before_sending_too_much_gets_the_refusal_at_once(app: Flask) -> None:
+    client = Client("POST", "/shown/a", b"x", headers={"Content-Length": "5000", "Expect": "100-continue"})
+    ask(bridged(app), client)
+
+    assert client.status == 413
+    assert client.asked == 0
+
+
+def test_a_body_that_does_not_arrive_is_408_and_the_connection_ends(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "BODY_S", 0.01)
+    late, gone = Client("POST", "/shown/a", b"x"), Client("POST", "/shown/a", headers={"Content-Length": "9"})
+
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    late.receive = never  # type: ignore[method-assign]
+    ask(bridged(app), late, gone)
+
+    for client in (late, gone):
+        assert (client.status, client.headers["connection"]) == (408, "close")
+
+
+def test_bodies_hold_no_more_memory_together_than_they_may(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "HELD_BYTES", 1500)
+    made = bridged(app)
+    clients = [Client("POST", "/shown/a", b"x" * 900, b"x") for _ in range(3)]
+
+    async def in_turn(client: Client) -> Message:
+        await asyncio.sleep(0)
+        return await Client.receive(client)
+
+    for client in clients:
+        client.receive = lambda client=client: in_turn(client)  # type: ignore[method-assign, misc]
+    ask(made, *clients)
+    again = Client("POST", "/shown/a", b"x" * 1000)
+    ask(made, again)
+
+    assert sorted(client.status for client in clients) == [203, 503, 503]
+    assert again.status == 203
+
+
+def test_while_it_drains_it_is_not_ready_and_serves_on(app: Flask) -> None:
+    made = bridged(app)
+    made.draining = True
+    ready, other, alive = Client("GET", "/readyz"), Client("GET", "/shown/a"), Client("GET", "/livez")
+    ask(made, ready, other, alive)
+
+    assert (ready.status, ready.body) == (503, b'{"status":"draining","down":[]}')
+    assert (other.status, alive.status) == (203, 200)
+
+
+def test_an_app_that_fails_altogether_is_a_500_without_a_word_of_why(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: Any) -> Iterable[bytes]:
+        raise RuntimeError("the password is swordfish")
+
+    client = Client("GET", "/anything")
+    ask(bridged(broken), client)
+
+    assert client.status == 500
+    assert b"swordfish" not in client.body
+    assert "the app itself failed on GET /anything" in caplog.text
+
+
+def test_a_websocket_is_refused(app: Flask) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(bridged(app)({"type": "websocket"}, Client("GET", "/").receive, send))
+
+    assert sent == [{"type": "websocket.close", "code": 1000}]
