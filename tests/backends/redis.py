@@ -31,13 +31,13 @@ STOP_LIMIT_S = 5.0
 class RedisServer:
     """A server that can be stopped, killed, frozen and started again on the same port, with what it had stored."""
 
-    def __init__(self, folder: Path, **options: str | int) -> None:
+    def __init__(self, folder: Path, **options: str | int | Path) -> None:
         self.folder = folder
         self.host = "127.0.0.1"
         self.port = free_ports(1)[0]
         self.password = uuid4().hex
-        # ``slow_start`` and the like are spelled with dashes in Redis' own configuration.
-        self._options = {name.replace("_", "-"): str(value) for name, value in options.items()}
+        self._options: dict[str, str] = {}
+        self.configure(**options)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,16 +62,47 @@ class RedisServer:
             retry=Retry(NoBackoff(), 0),
         )
 
+    def configure(self, **options: str | int | Path) -> None:
+        """Settings of redis.conf (``tls_port`` for tls-port) from the next start on."""
+        self._options.update({name.replace("_", "-"): str(value) for name, value in options.items()})
+
     def start(self) -> None:
         """Start it, on the port that it had before if there was one; returns when it answers."""
         deadline = time.monotonic() + START_LIMIT_S
         while True:
-            self._launch()
+            self.launch()
             if self._answers(deadline):
                 return
             # Another process took the port between the choice and the start.
             self.port = free_ports(1)[0]
             assert time.monotonic() < deadline, self.log()
+
+    def launch(self) -> None:
+        """Begin to start it; it may have to load its data before it answers."""
+        binary = next(filter(None, map(shutil.which, BINARIES)), None)
+        assert binary, "no Redis: apt-get install redis-server"
+        settings = {
+            "port": self.port,
+            "bind": self.host,
+            "requirepass": self.password,
+            "dir": self.folder,
+            "logfile": self.folder / "redis.log",
+            "save": '""',
+            "appendonly": "yes",
+            "daemonize": "no",
+            **self._options,
+        }
+        configuration = self.folder / "redis.conf"
+        # A file, so that the password stands in no process list.
+        configuration.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        self._process = subprocess.Popen(
+            [binary, str(configuration)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+        )
 
     def stop(self) -> None:
         """End it in good order, by force if that takes too long; one that has ended is fine too."""
@@ -99,32 +130,6 @@ class RedisServer:
         assert self._process is not None, "the server was not started"
         return self._process
 
-    def _launch(self) -> None:
-        binary = next(filter(None, map(shutil.which, BINARIES)), None)
-        assert binary, "no Redis: apt-get install redis-server"
-        settings = {
-            "port": self.port,
-            "bind": self.host,
-            "requirepass": self.password,
-            "dir": self.folder,
-            "logfile": self.folder / "redis.log",
-            "save": '""',
-            "appendonly": "yes",
-            "daemonize": "no",
-            **self._options,
-        }
-        configuration = self.folder / "redis.conf"
-        # A file, so that the password stands in no process list.
-        configuration.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        self._process = subprocess.Popen(
-            [binary, str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
-        )
-
     def _answers(self, deadline: float) -> bool:
         """Whether it came up; False when it ended instead."""
         while self._running.poll() is None:
@@ -150,7 +155,7 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(folder: Path, **options: str | int) -> Iterator[RedisServer]:
+def running_redis(folder: Path, **options: str | int | Path) -> Iterator[RedisServer]:
     """A server for one test alone, with settings of its own (``maxclients=2``)."""
     folder.mkdir(parents=True, exist_ok=True)
     server = RedisServer(folder, **options)
