@@ -65,21 +65,16 @@ class BoundedConnection(Connection):
     def exchange(self, commands: Sequence[Command], ends_at: float) -> list[Any]:
         """Send the commands together; their answers in order, one that was refused as a ResponseError in its place.
 
-        Connects first where there is no connection. ``ends_at`` is of the monotonic clock. After any other error the
-        connection is closed.
+        Connects first where there is no connection. ``ends_at`` is of the monotonic clock. Any other error ends the
+        connection (redis-py sees to that), so what comes late is never taken for the answer to another question.
         """
         self._ends_at = ends_at
         if self._sock is not None and self._is_stale():
             self.disconnect()  # type: ignore[no-untyped-call]
-        try:
-            if self._sock is None:
-                self.connect()  # type: ignore[no-untyped-call]
-            self.send_packed_command(self.pack_commands(commands), check_health=False)  # type: ignore[no-untyped-call]
-            return [self._answer() for _ in commands]
-        except BaseException:
-            # What is still to come would be taken for the answer to the next question.
-            self.disconnect()  # type: ignore[no-untyped-call]
-            raise
+        if self._sock is None:
+            self.connect()  # type: ignore[no-untyped-call]
+        self.send_packed_command(self.pack_commands(commands), check_health=False)  # type: ignore[no-untyped-call]
+        return [self._answer() for _ in commands]
 
     def _answer(self) -> Any:
         try:
