@@ -2,6 +2,9 @@
 
 import pytest
 
+# The real servers that tests may ask for; each is started when the first test does.
+pytest_plugins = ("tests.backends.redis",)
+
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn "all skipped" into the status of "nothing collected"."""

@@ -74,7 +74,7 @@ def get_mysql_status(plane: Plane) -> dict[str, Any]:
 
 
 def get_redis_info(plane: Plane) -> dict[str, Any]:
-    """``{status, message}`` of the cache store."""
+    """``{status, message}`` of the cache store; of a Redis the message has RAGFlow's selection of its INFO."""
     return shown(plane.prober.run({"cache": store_probe(plane, "cache")})["cache"])
 
 
@@ -146,10 +146,11 @@ def _look_at_metadata(plane: Plane) -> Finding:
 def _look_at_cache(plane: Plane) -> Finding:
     try:
         elapsed_ms = plane.cache.health()
+        said = plane.cache.info()
     finally:
         plane.cache.close()
     kind = "redis" if plane.settings.redis else "sqlite"
-    return Finding(Verdict(True), {"type": kind, "status": "green", "elapsed_ms": f"{elapsed_ms:.1f}"})
+    return Finding(Verdict(True), {"type": kind, "status": "green", "elapsed_ms": f"{elapsed_ms:.1f}", **said})
 
 
 def _look_at_documents(plane: Plane) -> Finding:

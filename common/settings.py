@@ -34,6 +34,7 @@ from common.conf.sections import (
     RedisSection,
     S3Section,
     ServiceEntry,
+    ServiceSection,
     SmtpSection,
     TaskExecutorSection,
     list_services,
@@ -52,6 +53,7 @@ __all__ = [
     "RedisSection",
     "S3Section",
     "ServiceEntry",
+    "ServiceSection",
     "SettingLine",
     "Settings",
     "SettingsError",
@@ -403,7 +405,7 @@ def _read_stores(found: _Found) -> None:
 
 
 def _refuse_server_stores(found: _Found) -> None:
-    for name in ("mysql", "redis", "elasticsearch", "object_store"):
+    for name in ("mysql", "elasticsearch", "object_store"):
         if name in found.values:
             raise SettingsError(
                 f"{found.origins[name]}: a server store comes with a later version; remove the section or "

@@ -271,6 +271,10 @@ class RedisSection(ServiceSection):
     username: str = ""
     password: Password | None = None
     host: Address = ""
+    ssl: bool = False
+    ssl_ca_certs: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
 
     def address(self) -> tuple[str, int | None]:
         return split_address(self.host)

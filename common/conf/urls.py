@@ -46,12 +46,12 @@ def database_from_url(url: str, home: Path) -> tuple[str, Path | MySqlSection]:
 
 def redis_from_url(url: str) -> RedisSection:
     """The cache server that RAGKEEPER_REDIS_URL names. Raises SettingsError without the URL."""
-    form = "redis://user:password@host:port/number"
+    form = "redis://user:password@host:port/number (rediss:// for TLS)"
     parts = _split_url(url, "RAGKEEPER_REDIS_URL", form)
     number = parts.path.strip("/") or "0"
-    if parts.scheme != "redis" or not parts.hostname or not re.fullmatch(r"[0-9]{1,5}", number):
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname or not re.fullmatch(r"[0-9]{1,5}", number):
         raise SettingsError(f"RAGKEEPER_REDIS_URL: expected {form}")
-    given: dict[str, object] = {"db": int(number), **_credentials(parts)}
+    given: dict[str, object] = {"db": int(number), "ssl": parts.scheme == "rediss", **_credentials(parts)}
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     given["host"] = f"{host}:{parts.port or 6379}"
     if parts.username:

@@ -331,12 +331,16 @@ class TooMany(PlaneError):
 
 
 class StoreUnavailable(PlaneError):
-    """A store can't be reached; ``store`` is metadata, cache, documents or objects. The reason is for the log."""
+    """A store can't be reached; ``store`` is metadata, cache, documents or objects. The reason is for the log.
+
+    ``lost`` is False for a store that answers and refuses this one operation, being read-only or full.
+    """
 
     status = 503
     code = 503
 
-    def __init__(self, store: str, reason: str = "") -> None:
+    def __init__(self, store: str, reason: str = "", *, lost: bool = True) -> None:
         super().__init__(f"The {store} store is not available just now; try again shortly.", store=store)
         self.store = store
         self.reason = reason
+        self.lost = lost

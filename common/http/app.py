@@ -66,7 +66,7 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
-            plane.level_watch.follow(plane.cache)
+            plane.level_watch.follow_aside(plane.cache)
         if not route.fields_first:
             _authorize(plane, route, who, path)
         body, query = bodies.read_body(request, route), bodies.read_query(request, route)

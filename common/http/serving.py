@@ -35,6 +35,7 @@ def opened_plane() -> Plane:
     settings = load()
     start_logging(dict(settings.log_levels))
     plane = open_plane(settings)
+    plane.level_watch.follow(plane.cache)
     # gunicorn forks after this: each thread of each worker opens connections of its own.
     for store in (plane.database, plane.cache, plane.documents):
         store.close()

@@ -14,7 +14,7 @@ from common.stores.cache import Cache
 log = logging.getLogger(__name__)
 
 #: The key in the cache store; its value is a JSON object of package to level name.
-KEY = "ragkeeper:log_levels"
+KEY = "log_levels"
 #: After at most so many seconds a process that serves requests has the levels that another one set.
 EVERY_S = 5.0
 
@@ -25,20 +25,45 @@ class LevelWatch:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._due_at = float("-inf")
+        self._due_at: float | None = None
         self._applied: dict[str, str] = {}
 
     def follow(self, cache: Cache) -> None:
         """Apply what is stored, if it wasn't looked at within EVERY_S; a cache store that is down changes nothing."""
+        if self._is_due(at_first=True):
+            self._look_up(cache)
+
+    def follow_aside(self, cache: Cache) -> None:
+        """The same in a thread of its own, so that no request waits for the cache store, whatever state that is in.
+
+        The first look is EVERY_S after the first call; a process that wants the levels at its start calls ``follow``.
+        """
+        if not self._is_due(at_first=False):
+            return
+        try:
+            threading.Thread(target=self._look_up_and_close, args=(cache,), name="level-watch", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("log levels not looked up: %s", error)
+
+    def _is_due(self, *, at_first: bool) -> bool:
         with self._lock:
             now = self._clock()
-            if now < self._due_at:
-                return
-            self._due_at = now + EVERY_S
+            due = at_first if self._due_at is None else now >= self._due_at
+            if due or self._due_at is None:
+                self._due_at = now + EVERY_S
+            return due
+
+    def _look_up(self, cache: Cache) -> None:
         try:
             self.refresh(cache)
         except StoreUnavailable as error:
             log.warning("log levels not looked up: the cache store is unavailable: %s", error.reason)
+
+    def _look_up_and_close(self, cache: Cache) -> None:
+        try:
+            self._look_up(cache)
+        finally:
+            cache.close()
 
     def refresh(self, cache: Cache) -> dict[str, str]:
         """Apply what is stored now, and return it. Raises StoreUnavailable."""

@@ -34,9 +34,11 @@ def get_log_levels(plane: Plane) -> dict[str, str]:
 def set_log_level(plane: Plane, actor: Principal, pkg_name: str, level: str) -> dict[str, str]:
     """Set a package's level: here at once, in the other server processes within seconds; returns what was set.
 
-    ``NOTSET`` lets a package follow the one above it again. Raises BadLogLevel.
+    ``NOTSET`` lets a package follow the one above it again. Raises BadLogLevel and StoreUnavailable (cache).
     """
     package, name = check_log_level(pkg_name, level)
+    # A cache store that is down is met here, where nobody waits behind a transaction.
+    plane.level_watch.refresh(plane.cache)
     with plane.database.transaction():
         plane.database.lock("log_levels")
         levels = level_watch.stored(plane.cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from datetime import datetime
@@ -16,12 +17,15 @@ from common.services.keys import load_keys
 from common.services.plane import Plane
 from common.services.principal import system
 from common.services.recovery import generated_password
-from common.settings import Settings, SettingsError
+from common.settings import RedisSection, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
 from common.stores.database import SqliteStore
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
+from common.stores.redis_cache import RedisCache
 from common.stores.storage import FolderStorage, Storage
+
+log = logging.getLogger(__name__)
 
 
 def make_home(settings: Settings) -> None:
@@ -41,7 +45,9 @@ def database_of(settings: Settings) -> SqliteStore:
 
 
 def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
-    """The cache that the settings select."""
+    """The cache that the settings select. Raises SettingsError for TLS files that can't be used."""
+    if settings.redis is not None:
+        return RedisCache(settings.redis, reread=_redis_section_now)
     return SqliteCache(settings.home / "cache.sqlite3", clock=lambda: now_ms() / 1000)
 
 
@@ -55,6 +61,15 @@ def objects_of(settings: Settings) -> Storage:
     return FolderStorage(settings.home / "objects")
 
 
+def _redis_section_now() -> RedisSection | None:
+    """The section as it is configured at this moment, for a server that refuses what was read at the start."""
+    try:
+        return load().redis
+    except SettingsError as error:
+        log.warning("the configuration can't be read again: %s", error)
+        return None
+
+
 def open_plane(settings: Settings, **overrides: Any) -> Plane:
     """A plane on the configured stores, migrated. ``overrides`` replace fields of it (a clock in tests)."""
     make_home(settings)
@@ -62,15 +77,17 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     now_ms: Callable[[], int] = overrides.get("now_ms", Plane.now_ms)
     _close_to_others(settings.database_path)
     migrate(database, now_ms())
+    cache = cache_of(settings, now_ms)
+    shared = _is_shared(settings, database)
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
-        "cache": cache_of(settings, now_ms),
+        "cache": cache,
         "documents": documents_of(settings),
         "objects": objects_of(settings),
-        "keys": load_keys(settings),
+        "keys": load_keys(settings, cache, sign_alone=not shared),
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
-        "shared": _is_shared(settings, database),
+        "shared": shared,
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})

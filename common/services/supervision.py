@@ -12,7 +12,7 @@ from common.core.verdicts import Verdict
 from common.models.operation import ServiceId
 from common.services.plane import Plane
 from common.services.probing import Finding, Outcome, Probe
-from common.settings import HealthConfig, ServiceEntry
+from common.settings import HealthConfig, ServiceEntry, ServiceSection
 from common.stores.egress import Deadline, EgressGuard, fetch
 
 SERVICE_TYPES = ("ragflow_server", "meta_data", "file_store", "retrieval", "message_queue", "task_executor")
@@ -20,6 +20,8 @@ SERVICE_TYPES = ("ragflow_server", "meta_data", "file_store", "retrieval", "mess
 _TYPE_ALIASES = {"storage": "file_store"}
 # RAGFlow's newer path of the ping, which needs no credential, then the older one.
 _PING_PATHS = ("/api/v1/system/ping", "/v1/system/ping")
+# Which setting has the server of each store; None there means the embedded one.
+_STORE_SETTINGS = {"metadata": "mysql", "cache": "redis", "documents": "elasticsearch", "objects": "object_store"}
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - told apart, not listened on
 _NOT_USED = (
     "Not probed: the configuration file describes this service, but Ragkeeper keeps nothing in it "
@@ -133,11 +135,24 @@ def _known_numbers(plane: Plane) -> dict[str, int]:
 def _catalogue(plane: Plane) -> dict[str, Service]:
     """What is described in the configuration file, in its order, then what there is besides."""
     described = {entry.name: _described(plane, entry) for entry in plane.settings.services}
-    return described | {each.name: each for each in _embedded(plane) if each.name not in described}
+    kept_there = {_store_behind(plane, entry) for entry in plane.settings.services}
+    others = [each for each in _not_described(plane) if each.name not in kept_there]
+    return described | {each.name: each for each in others if each.name not in described}
+
+
+def _store_behind(plane: Plane, entry: ServiceEntry) -> str | None:
+    """The store of the plane's own that this entry of the configuration file describes, if it is one."""
+    origins = plane.settings.origins
+    described = origins.get(f"services.{entry.name}")
+    # A store that a URL in the environment names is another one than the file's, whatever stands there.
+    return next(
+        (store for store, name in _STORE_SETTINGS.items() if described and origins.get(name) == described), None
+    )
 
 
 def _described(plane: Plane, entry: ServiceEntry) -> Service:
-    probe = None
+    store = _store_behind(plane, entry)
+    probe = health_utils.store_probe(plane, store) if store else None
     if entry.service_type == "ragflow_server":
         probe = _ping_probe(plane.prober.guard, entry.host, entry.port, entry)
     elif entry.service_type == "task_executor":
@@ -145,12 +160,17 @@ def _described(plane: Plane, entry: ServiceEntry) -> Service:
     return Service(entry.name, entry.service_type, entry.host, entry.port, entry.extra, probe)
 
 
-def _embedded(plane: Plane) -> list[Service]:
+def _not_described(plane: Plane) -> list[Service]:
+    """The services that there are without a word in the configuration file: this plane's own, and its stores."""
     settings = plane.settings
     ping = _ping_probe(plane.prober.guard, settings.host, settings.api_port, HealthConfig())
 
-    def store(name: str, service_type: str, **extra: str) -> Service:
-        return Service(name, service_type, extra=extra, probe=health_utils.store_probe(plane, name))
+    def store(name: str, service_type: str, **embedded: str) -> Service:
+        section: ServiceSection | None = getattr(settings, _STORE_SETTINGS[name])
+        probe = health_utils.store_probe(plane, name)
+        if section is None:
+            return Service(name, service_type, extra=embedded, probe=probe)
+        return Service(name, service_type, *section.address(), extra=section.extra(), probe=probe)
 
     return [
         Service("ragflow_0", "ragflow_server", settings.host, settings.api_port, probe=ping),

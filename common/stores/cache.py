@@ -72,8 +72,17 @@ class Cache(Protocol):
     def purge_expired(self, limit: int = 1000) -> int:
         """Deletes at most ``limit`` expired values and as many leases; how many went (0: all)."""
 
+    def shared_secret(self, offer: str) -> str | None:
+        """The secret that all programs on this store sign with: ``offer``, if there was none before.
+
+        None where the store belongs to one home, whose own file is shared enough.
+        """
+
     def health(self) -> float:
         """Asks the store for a sign of life, without writing; the milliseconds that took."""
+
+    def info(self) -> dict[str, Any]:
+        """What the store says of itself, without secrets; empty where it says nothing."""
 
     def close(self) -> None:
         """Closes what this thread holds open."""
@@ -214,9 +223,17 @@ class SqliteCache:
         now = self._clock()
         return sum(len(self._run(purge, (now, limit))) for purge in _PURGES)
 
+    def shared_secret(self, offer: str) -> str | None:
+        """See ``Cache.shared_secret``."""
+        return None
+
     def health(self) -> float:
         """See ``Cache.health``."""
         return self._file.check()
+
+    def info(self) -> dict[str, Any]:
+        """See ``Cache.info``."""
+        return {}
 
     def close(self) -> None:
         """See ``Cache.close``."""

@@ -11,6 +11,7 @@ import pytest
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
+from common.http import serving
 from common.services import opening
 from tests.people import Clock, Person, Port, World, settings_for
 
@@ -91,12 +92,12 @@ def test_a_level_or_package_that_there_is_not_is_400(root: Person, body: object,
     assert root.world.events("setting:log_level") == []
 
 
-def test_a_server_that_starts_later_has_the_level_from_its_first_request_on(root: Person, package: str) -> None:
+def test_a_server_process_that_starts_later_has_the_level_from_its_start_on(
+    root: Person, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root.administer("PUT", "/log_levels", {"pkg_name": package, "level": "ERROR"})
     logging.getLogger(package).setLevel(logging.NOTSET)
-    plane = opening.open_plane(root.world.plane.settings, now_ms=root.world.plane.now_ms)
-    Port(create_admin(plane)).ask("GET", "/api/v1/admin/version", credential=root.admin_session)
-    for store in (plane.database, plane.cache, plane.documents):
-        store.close()
+    monkeypatch.setenv("RAGKEEPER_HOME", str(root.world.plane.settings.home))
+    serving.opened_plane()
 
     assert logging.getLogger(package).level == logging.ERROR

@@ -423,18 +423,28 @@ def test_s8_no_secret_key_is_made_up_by_a_process(conf):
     ("text", "environ", "named"),
     [
         ("mysql: {host: db}", {}, "service_conf.yaml: mysql"),
-        ("redis: {host: 'r:6379'}", {}, "service_conf.yaml: redis"),
         ("es: {hosts: 'http://es:9200'}", {}, "service_conf.yaml: es"),
         ("minio: {host: 'm:9000'}", {}, "service_conf.yaml: minio"),
         ("s3: {bucket: b}", {}, "service_conf.yaml: s3"),
         ("s3: {bucket: b}\nminio: {host: 'm:9000'}", {"STORAGE_IMPL": "AWS_S3"}, "service_conf.yaml: s3"),
         ("", {"RAGKEEPER_DB_URL": f"mysql://u:{PLAIN}@db:3306/rag_flow"}, "environment RAGKEEPER_DB_URL"),
-        ("", {"RAGKEEPER_REDIS_URL": f"redis://:{PLAIN}@r:6379/1"}, "environment RAGKEEPER_REDIS_URL"),
     ],
 )
 def test_a_server_store_is_refused_in_one_sentence(conf, text, environ, named):
     said = refusal(conf, text, **environ)
     assert said.startswith(f"{named}: a server store comes with a later version")
+
+
+def test_redis_is_selected_by_its_section_and_the_url_wins(conf):
+    section = f"redis: {{host: 'r:6379', db: 3, username: u, password: {PLAIN}, ssl: true, ssl_ca_certs: /ca.pem}}"
+    settings = conf(section)
+    assert settings.redis.address() == ("r", 6379)
+    assert (settings.redis.db, settings.redis.username, settings.redis.password) == (3, "u", Secret(PLAIN))
+    assert (settings.redis.ssl, settings.redis.ssl_ca_certs) == (True, "/ca.pem")
+    settings = conf(section, RAGKEEPER_REDIS_URL="rediss://other:7000")
+    assert settings.redis.address() == ("other", 7000)
+    assert (settings.redis.db, settings.redis.password, settings.redis.ssl) == (0, None, True)
+    assert settings.origins["redis"] == "environment RAGKEEPER_REDIS_URL"
 
 
 @pytest.mark.parametrize(

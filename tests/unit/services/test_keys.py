@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from common.core.errors import StoreUnavailable
 from common.secret import Secret
 from common.services.keys import Keys, Undecryptable, load_keys
 from common.settings import Settings, SettingsError
@@ -106,3 +108,141 @@ def test_a_stored_secret_is_not_readable_and_a_plain_one_of_ragflow_is(tmp_path:
     plain = keys.decrypt("sk-lf-written-by-ragflow")
     assert plain is not None
     assert plain.reveal() == "sk-lf-written-by-ragflow"
+
+
+class Shared:
+    """A cache store that programs share, up or down as a test has it."""
+
+    def __init__(self) -> None:
+        self.held: str | None = None
+        self.down = False
+        self.asked = 0
+
+    def shared_secret(self, offer: str) -> str | None:
+        self.asked += 1
+        if self.down:
+            raise StoreUnavailable("cache", "no answer in time")
+        self.held = self.held or offer
+        return self.held
+
+
+@pytest.fixture
+def shared() -> Any:
+    return Shared()
+
+
+RAGFLOWS = "f" * 64
+
+
+def keys_with(secret: str) -> Keys:
+    return Keys([Secret(secret)], rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+def test_what_is_configured_wins_over_what_is_shared(tmp_path: Path, shared: Any) -> None:
+    shared.held = RAGFLOWS
+    keys = load_keys(Settings(home=tmp_path, secret_keys=(Secret("c" * 40),)), shared)
+
+    assert keys_with("c" * 40).unsign(keys.sign("v")) == "v"
+    assert shared.asked == 0
+
+
+def test_the_shared_key_signs_and_the_homes_own_still_reads(tmp_path: Path, shared: Any) -> None:
+    before = load_keys(Settings(home=tmp_path))
+    stored = before.encrypt(Secret("sk-lf-1"))
+    shared.held = RAGFLOWS
+    keys = load_keys(Settings(home=tmp_path), shared)
+
+    assert keys_with(RAGFLOWS).unsign(keys.sign("v")) == "v"
+    assert keys.unsign(before.sign("v")) == "v"
+    assert keys.decrypt(stored) == Secret("sk-lf-1")
+
+
+def test_the_first_home_offers_its_own_key_and_the_next_one_takes_it(tmp_path: Path, shared: Any) -> None:
+    homes = [tmp_path / "first", tmp_path / "second"]
+    for home in homes:
+        home.mkdir()
+    first, second = (load_keys(Settings(home=home), shared) for home in homes)
+
+    assert shared.held == (homes[0] / "secret_key").read_text()
+    assert second.unsign(first.sign("v")) == "v"
+    assert first.decrypt(second.encrypt(Secret("sk-lf-1"))) == Secret("sk-lf-1")
+
+
+def test_a_home_that_has_known_the_shared_key_starts_without_the_cache_store(
+    tmp_path: Path, shared: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared.held = RAGFLOWS
+    load_keys(Settings(home=tmp_path), shared)
+    assert stat.S_IMODE((tmp_path / "shared_secret_keys").stat().st_mode) == 0o600
+    shared.down = True
+    keys = load_keys(Settings(home=tmp_path), shared, sign_alone=False)
+
+    assert keys_with(RAGFLOWS).unsign(keys.sign("v")) == "v"
+    assert keys.decrypt(keys.encrypt(Secret("sk-lf-1"))) == Secret("sk-lf-1")
+    assert len(caplog.records) == 1
+    assert RAGFLOWS not in caplog.text
+
+
+def test_a_cache_store_that_was_emptied_gets_the_key_back_that_was_shared(tmp_path: Path, shared: Any) -> None:
+    shared.held = RAGFLOWS
+    load_keys(Settings(home=tmp_path), shared)
+    shared.held = None
+    load_keys(Settings(home=tmp_path), shared)
+
+    assert shared.held == RAGFLOWS
+
+
+def test_another_shared_key_signs_from_the_next_start_on_and_the_old_one_still_reads(
+    tmp_path: Path, shared: Any
+) -> None:
+    shared.held = RAGFLOWS
+    before = load_keys(Settings(home=tmp_path), shared)
+    shared.held = "n" * 64
+    keys = load_keys(Settings(home=tmp_path), shared)
+
+    assert keys_with("n" * 64).unsign(keys.sign("v")) == "v"
+    assert keys.unsign(before.sign("v")) == "v"
+    assert (tmp_path / "shared_secret_keys").read_text() == f"{'n' * 64}\n{RAGFLOWS}\n"
+
+
+def test_until_the_shared_key_is_known_nothing_is_written_that_others_could_not_read(
+    tmp_path: Path, shared: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared.down = True
+    keys = load_keys(Settings(home=tmp_path), shared, sign_alone=False)
+
+    assert len(caplog.records) == 1
+    for call in (
+        lambda: keys.sign("v"),
+        lambda: keys.encrypt(Secret("sk-lf-1")),
+        lambda: keys.unsign(keys_with(RAGFLOWS).sign("v")),
+        lambda: keys.decrypt(keys_with(RAGFLOWS).encrypt(Secret("sk-lf-1"))),
+    ):
+        with pytest.raises(StoreUnavailable) as raised:
+            call()
+        assert raised.value.store == "cache"
+    shared.down, shared.held = False, RAGFLOWS
+    assert keys_with(RAGFLOWS).unsign(keys.sign("v")) == "v"
+    assert keys_with(RAGFLOWS).decrypt(keys.encrypt(Secret("sk-lf-1"))) == Secret("sk-lf-1")
+    asked = shared.asked
+    keys.sign("v")
+    assert shared.asked == asked, "what is known is not asked for again"
+
+
+def test_where_nobody_else_looks_at_signatures_logins_go_on_without_the_shared_key(tmp_path: Path, shared: Any) -> None:
+    shared.down = True
+    keys = load_keys(Settings(home=tmp_path), shared)
+
+    assert keys.unsign(keys.sign("v")) == "v"
+    with pytest.raises(StoreUnavailable):
+        keys.encrypt(Secret("sk-lf-1"))
+
+
+def test_a_shared_key_that_is_too_weak_is_not_used(
+    tmp_path: Path, shared: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared.held = "short"
+    keys = load_keys(Settings(home=tmp_path), shared)
+
+    assert keys_with("short").unsign(keys.sign("v")) is None
+    assert "fewer than 32 characters" in caplog.text

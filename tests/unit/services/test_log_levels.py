@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,6 +15,7 @@ from common.services import level_watch, log_levels
 from common.services.level_watch import EVERY_S, LevelWatch
 from common.services.plane import Plane
 from common.services.principal import system
+from common.stores.cache import Cache
 from tests.breaking import put_garbage
 from tests.people import Clock
 
@@ -70,6 +73,44 @@ def test_a_cache_store_that_is_down_stops_nobody(plane: Plane, caplog: pytest.Lo
     LevelWatch().follow(plane.cache)
 
     assert "cache store is unavailable" in caplog.text
+
+
+def test_a_request_waits_for_no_look(plane: Plane, package: str, clock: Clock) -> None:
+    watch = LevelWatch(lambda: clock() / 1000)
+    log_levels.set_log_level(plane, system("test"), package, "ERROR")
+    logging.getLogger(package).setLevel(logging.NOTSET)
+    cache = Hanging(plane.cache)
+
+    watch.follow_aside(cache)
+    assert not cache.asked.is_set(), "nothing is looked up with the first request"
+    clock.forward(seconds=EVERY_S)
+    watch.follow_aside(cache)
+    assert cache.asked.wait(10)
+    watch.follow_aside(cache)
+    assert level_of(package) == "NOTSET"
+    cache.answers.set()
+    assert cache.closed.wait(10)
+    assert level_of(package) == "ERROR"
+
+
+class Hanging:
+    """A cache that answers when a test lets it."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self.asked, self.answers, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def get(self, key: str) -> str | None:
+        self.asked.set()
+        self.answers.wait(10)
+        return self._cache.get(key)
+
+    def close(self) -> None:
+        self._cache.close()
+        self.closed.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "[]", '{"x": 3}', '{"x": null}', '{"x": "LOUD"}', '{"x": []}'])

@@ -7,27 +7,88 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
+from common.conf.sections import RedisSection
 from common.core.errors import StoreUnavailable
 from common.stores.cache import SqliteCache
+from common.stores.redis_cache import RedisCache
+
+PATIENCE_S = 10.0
 
 
 def sqlite_cache(folder, clock):
     return SqliteCache(folder / "cache.sqlite3", clock=clock, busy_timeout_s=0.05)
 
 
-# A server twin joins the contract by one more entry here.
-IMPLEMENTATIONS = {"sqlite": sqlite_cache}
+class Embedded:
+    """The embedded cache, whose time a test moves."""
+
+    def __init__(self, folder, clock):
+        self.cache = sqlite_cache(folder, clock)
+        self.pass_ = clock.pass_
+        self.close = self.cache.close
+        self.program = "from common.stores.cache import SqliteCache; from pathlib import Path;"
+        self.program += f"cache = SqliteCache(Path({str(folder / 'cache.sqlite3')!r}), clock=lambda: {clock()!r});"
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-def cache(request, tmp_path, clock):
-    cache = IMPLEMENTATIONS[request.param](tmp_path, clock)
-    cache.prepare()
-    yield cache
-    cache.close()
+class Server:
+    """The cache on a real Redis, whose own clock can't be moved: what is left of every key's time is shortened there,
+    and what has none left is waited for until the server itself has let it go."""
+
+    def __init__(self, server):
+        self.client = server.client(db=3)
+        section = f"host={server.address!r}, password={server.password!r}, db=3"
+        self.cache = RedisCache(RedisSection(host=server.address, password=server.password, db=3))
+        self.program = (
+            "from common.stores.redis_cache import RedisCache; from common.conf.sections import RedisSection;"
+        )
+        self.program += f"cache = RedisCache(RedisSection({section}));"
+
+    def pass_(self, seconds):
+        over = []
+        for key in self.client.keys("*"):
+            left_ms = self.client.pttl(key)
+            if left_ms >= 0:
+                after_ms = left_ms - round(seconds * 1000)
+                self.client.pexpire(key, max(1, after_ms))
+                over += [key] if after_ms <= 0 else []
+        gone(self.client, over)
+
+    def close(self):
+        self.cache.close()
+        self.client.close()
+
+
+def gone(client, keys):
+    """Returns when the server has none of the keys any more."""
+    deadline = time.monotonic() + PATIENCE_S
+    while keys and client.exists(*keys):
+        assert time.monotonic() < deadline, f"still there: {keys}"
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def twin(request, tmp_path, clock):
+    if request.param == "sqlite":
+        twin = Embedded(tmp_path, clock)
+    else:
+        twin = Server(request.getfixturevalue("redis_server"))
+    twin.cache.prepare()
+    yield twin
+    twin.close()
+
+
+@pytest.fixture
+def cache(twin):
+    return twin.cache
+
+
+@pytest.fixture
+def pass_(twin):
+    """Lets so many seconds pass."""
+    return twin.pass_
 
 
 @pytest.fixture
@@ -38,43 +99,49 @@ def embedded(tmp_path, clock):
     cache.close()
 
 
-def test_a_value_is_there_until_its_time_is_over(cache, clock):
+def assert_counts(count, value, resets_in):
+    """A server's time goes on while the test looks."""
+    assert count.value == value
+    assert resets_in - 2 < count.resets_in <= resets_in
+
+
+def test_a_value_is_there_until_its_time_is_over(cache, pass_):
     cache.set("otp", "123456", ttl_s=60)
-    clock.pass_(59)
+    pass_(59)
     assert cache.get("otp") == "123456"
-    clock.pass_(1)
+    pass_(1)
     assert cache.get("otp") is None
 
 
-def test_a_value_without_a_time_stays(cache, clock):
+def test_a_value_without_a_time_stays(cache, pass_):
     cache.set("k", "v")
-    clock.pass_(10**9)
+    pass_(10**9)
     assert cache.get("k") == "v"
 
 
-def test_a_value_replaces_the_one_before_and_its_time(cache, clock):
+def test_a_value_replaces_the_one_before_and_its_time(cache, pass_):
     cache.set("k", "old", ttl_s=1)
     cache.set("k", "new")
-    clock.pass_(2)
+    pass_(2)
     assert cache.get("k") == "new"
 
 
-def test_deleting_tells_whether_there_was_something(cache, clock):
+def test_deleting_tells_whether_there_was_something(cache, pass_):
     cache.set("k", "v", ttl_s=5)
     assert cache.delete("k") is True
     assert cache.get("k") is None
     assert cache.delete("k") is False
     cache.set("k", "v", ttl_s=5)
-    clock.pass_(6)
+    pass_(6)
     assert cache.delete("k") is False
 
 
-def test_a_counter_starts_again_after_the_window_that_its_first_increment_opened(cache, clock):
-    assert cache.incr("login", 60) == (1, 60)
-    clock.pass_(40)
-    assert cache.incr("login", 60) == (2, 20)
-    clock.pass_(20)
-    assert cache.incr("login", 60) == (1, 60)
+def test_a_counter_starts_again_after_the_window_that_its_first_increment_opened(cache, pass_):
+    assert_counts(cache.incr("login", 60), 1, 60)
+    pass_(40)
+    assert_counts(cache.incr("login", 60), 2, 20)
+    pass_(20)
+    assert_counts(cache.incr("login", 60), 1, 60)
 
 
 def test_a_deleted_counter_starts_again(cache):
@@ -83,16 +150,16 @@ def test_a_deleted_counter_starts_again(cache):
     assert cache.incr("login", 60).value == 1
 
 
-def test_a_clock_that_was_put_back_locks_nobody_out_longer_than_the_window(cache, clock):
+def test_a_clock_that_was_put_back_locks_nobody_out_longer_than_the_window(cache, pass_):
     cache.incr("login", 60)
-    clock.pass_(-86_400)
-    assert cache.incr("login", 60) == (2, 60)
+    pass_(-86_400)
+    assert_counts(cache.incr("login", 60), 2, 60)
 
 
 @pytest.mark.race
-def test_threads_that_count_together_get_every_number_once(tmp_path, clock):
-    cache = SqliteCache(tmp_path / "cache.sqlite3", clock=clock)
-    cache.prepare()
+def test_threads_that_count_together_get_every_number_once(twin, tmp_path, clock):
+    # Without the short wait for other writers that the other tests give the embedded one.
+    cache = SqliteCache(tmp_path / "cache.sqlite3", clock=clock) if isinstance(twin, Embedded) else twin.cache
     seen = []
     start = threading.Barrier(4)
 
@@ -110,26 +177,46 @@ def test_threads_that_count_together_get_every_number_once(tmp_path, clock):
     assert sorted(seen) == list(range(1, 201))
 
 
-def test_a_lease_has_one_owner_until_it_expires(cache, clock):
+@pytest.mark.race
+def test_of_many_that_want_a_free_lease_one_gets_it(twin, tmp_path, clock):
+    cache = SqliteCache(tmp_path / "cache.sqlite3", clock=clock) if isinstance(twin, Embedded) else twin.cache
+    got = []
+    start = threading.Barrier(6)
+
+    def want(owner):
+        start.wait()
+        if cache.acquire_lease("scheduler", owner, 30):
+            got.append(owner)
+        cache.close()
+
+    threads = [threading.Thread(target=want, args=(f"owner {number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+
+
+def test_a_lease_has_one_owner_until_it_expires(cache, pass_):
     assert cache.acquire_lease("scheduler", "a", 30) is True
     assert cache.acquire_lease("scheduler", "b", 30) is False
-    clock.pass_(30)
+    pass_(30)
     assert cache.acquire_lease("scheduler", "b", 30) is True
     assert cache.acquire_lease("scheduler", "a", 30) is False
 
 
-def test_the_owner_prolongs_a_lease_and_another_can_not(cache, clock):
+def test_the_owner_prolongs_a_lease_and_another_can_not(cache, pass_):
     cache.acquire_lease("scheduler", "a", 30)
-    clock.pass_(20)
+    pass_(20)
     assert cache.renew_lease("scheduler", "b", 30) is False
     assert cache.renew_lease("scheduler", "a", 30) is True
-    clock.pass_(20)
+    pass_(20)
     assert cache.acquire_lease("scheduler", "b", 30) is False
 
 
-def test_an_owner_who_lost_the_lease_is_told_so(cache, clock):
+def test_an_owner_who_lost_the_lease_is_told_so(cache, pass_):
     cache.acquire_lease("scheduler", "a", 30)
-    clock.pass_(31)
+    pass_(31)
     assert cache.renew_lease("scheduler", "a", 30) is False
     assert cache.release_lease("scheduler", "a") is False
 
@@ -173,7 +260,70 @@ def test_a_removed_executor_is_gone_with_its_heartbeats(cache):
     assert cache.heartbeats(since=0) == {"task_executor_b": [{}]}
 
 
-def test_a_purge_deletes_expired_things_only_and_no_more_than_its_limit(cache, clock):
+def test_a_lease_and_a_value_of_one_name_are_two_things(cache):
+    cache.set("scheduler", "v")
+    assert cache.acquire_lease("scheduler", "a", 30) is True
+    cache.delete("scheduler")
+    assert cache.acquire_lease("scheduler", "b", 30) is False
+
+
+def test_a_value_is_given_back_as_it_was(cache):
+    for value in ("", "ünïcödé ✓ \u0000 \n", "1", "x" * 100_000):
+        cache.set("k", value)
+        assert cache.get("k") == value
+
+
+def test_a_purge_leaves_what_is_not_over(cache, pass_):
+    cache.set("old", "v", ttl_s=10)
+    cache.set("young", "v", ttl_s=100)
+    cache.set("eternal", "v")
+    cache.acquire_lease("young", "a", 100)
+    pass_(10)
+    while cache.purge_expired(limit=3):
+        pass
+    assert (cache.get("old"), cache.get("young"), cache.get("eternal")) == (None, "v", "v")
+    assert cache.acquire_lease("young", "b", 1) is False
+
+
+def test_what_one_process_stores_another_sees(twin):
+    twin.cache.set("k", "v")
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{twin.program} print(cache.get('k'))"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert shown.stdout.strip() == "v"
+
+
+def test_health_tells_the_time_it_took(cache):
+    assert 0 <= cache.health() < 5000
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_opens_its_own_connection(twin):
+    cache = twin.cache
+    cache.set("k", "parent")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        seen = cache.get("k")
+        cache.set("k", "child")
+        os.write(writer, seen.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"parent"
+    os.close(reader)
+    os.close(writer)
+    assert cache.get("k") == "child"
+    assert cache.incr("n", 60).value == 1
+
+
+# The embedded one
+
+
+def test_a_purge_deletes_expired_things_only_and_no_more_than_its_limit(embedded, clock):
+    cache = embedded
     for number in range(5):
         cache.set(f"old{number}", "v", ttl_s=10)
     cache.set("young", "v", ttl_s=100)
@@ -186,21 +336,6 @@ def test_a_purge_deletes_expired_things_only_and_no_more_than_its_limit(cache, c
     assert cache.purge_expired(limit=3) == 0
     assert (cache.get("young"), cache.get("eternal")) == ("v", "v")
     assert cache.acquire_lease("young", "b", 1) is False
-
-
-def test_what_one_process_stores_another_sees(cache, tmp_path):
-    cache.set("k", "v")
-    program = (
-        "import sys; from pathlib import Path; from common.stores.cache import SqliteCache;"
-        "print(SqliteCache(Path(sys.argv[1]), clock=lambda: 0).get('k'))"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "cache.sqlite3")],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    assert shown.stdout.strip() == "v"
 
 
 def test_health_tells_the_time_it_took_and_writes_nothing(embedded, tmp_path):
@@ -306,7 +441,7 @@ def test_a_thread_keeps_its_connection(embedded, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_process_opens_its_own_connection(embedded, monkeypatch):
+def test_a_forked_process_opens_the_file_anew(embedded, monkeypatch):
     embedded.set("k", "parent")
     reader, writer = os.pipe()
     child = os.fork()
