@@ -20,6 +20,7 @@ EXPECTED: dict[str, str] = {
     "9381 GET /api/v1/admin/jobs": "job:read",
     "9381 GET /api/v1/admin/jobs/<job_id>": "job:read",
     "9381 POST /api/v1/admin/jobs/<job_id>/retry": "job:write",
+    "9381 POST /api/v1/admin/jobs/<job_id>/cancel": "job:write",
     "9381 POST /api/v1/admin/users/<email>/keys": "token:create",
     "9381 POST /api/v1/admin/users/<email>/new_token": "token:create",
     "9381 GET /api/v1/admin/users/<email>/keys": "token:read",

@@ -43,5 +43,6 @@ class EventTag(StrEnum):
     LANGFUSE_DELETE = "langfuse:delete"
     SETTING_LOG_LEVEL = "setting:log_level"
     JOB_RETRY = "job:retry"
+    JOB_CANCEL = "job:cancel"
     PLANE_REPAIR = "plane:repair"
     ACCESS_REFUSED = "access:refused"

@@ -181,7 +181,7 @@ class RoleNotFound(NotFound):
 
 
 class JobNotFound(NotFound):
-    """No job has this id; done ones are kept for seven days."""
+    """No job has this id; those that are over are kept for some days only."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Job '{job_id}' not found.")
@@ -288,6 +288,13 @@ class JobNotDead(Conflict):
 
     def __init__(self, job_id: int, state: str) -> None:
         super().__init__(f"Job {job_id} is {state}: only a dead job can be retried.")
+
+
+class JobNotWaiting(Conflict):
+    """Only a job that waits can be cancelled."""
+
+    def __init__(self, job_id: int, state: str) -> None:
+        super().__init__(f"Job {job_id} is {state}: only a ready job can be cancelled.")
 
 
 class NoControlDriver(Conflict):

@@ -48,24 +48,25 @@ def run(plane: Plane, stop: threading.Event, registry: Mapping[str, Handler] | N
     pulse = Heartbeat(plane, name, tally)
     pulse.beat()
     broke = threading.Event()
-    reporter = threading.Thread(target=_report, args=(plane, pulse, stop, broke), name="heartbeat", daemon=True)
+    reporter = threading.Thread(target=_report, args=(plane, name, pulse, stop, broke), name="heartbeat", daemon=True)
     reporter.start()
     log.info("worker %s started", name)
     Worker(plane, name, registry or handlers(), tally, stop).work()
     reporter.join(timeout=1.0)
     pulse.leave()
+    periodic.stand_down(plane, name)
     if broke.is_set():
         raise RuntimeError("the heartbeat broke")
     log.info("worker %s stopped", name)
 
 
-def _report(plane: Plane, pulse: Heartbeat, stop: threading.Event, broke: threading.Event) -> None:
+def _report(plane: Plane, name: str, pulse: Heartbeat, stop: threading.Event, broke: threading.Event) -> None:
     try:
-        periodic.enqueue_due(plane)
+        periodic.enqueue_due(plane, name)
         while not stop.wait(heartbeat.EVERY_S):
             pulse.beat()
             plane.level_watch.follow(plane.cache)
-            periodic.enqueue_due(plane)
+            periodic.enqueue_due(plane, name)
     except BaseException:
         broke.set()
         raise

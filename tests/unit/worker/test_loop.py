@@ -168,7 +168,7 @@ def test_a_worker_is_registered_while_it_works_and_not_after_a_clean_stop(plane:
 def test_a_worker_whose_heartbeat_breaks_ends_rather_than_look_dead(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(plane: Plane) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(periodic, "enqueue_due", broken)
