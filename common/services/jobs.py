@@ -45,6 +45,10 @@ class JobInterrupted(Exception):
     """The worker is to stop: what is done so far is stored, and another worker goes on from there."""
 
 
+class TryLater(Exception):
+    """This attempt failed for a reason that is known and may pass; the text is for operators."""
+
+
 class GiveUp(Exception):
     """Trying again can't help; the job becomes a dead letter with this text."""
 
