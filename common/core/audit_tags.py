@@ -14,6 +14,8 @@ class EventTag(StrEnum):
     USER_PURGE = "user:purge"
     USER_UPDATE = "user:update"
     USER_PASSWORD = "user:password"
+    USER_RESET_ASK = "user:reset_ask"
+    USER_RESET_REFUSED = "user:reset_refused"
     USER_ACTIVATE = "user:activate"
     USER_DEACTIVATE = "user:deactivate"
     USER_SUPERUSER_GRANT = "user:superuser_grant"

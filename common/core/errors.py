@@ -1,12 +1,13 @@
 """Every error that a rule or a use-case can raise, with what each means on the wire.
 
 ``status`` is the true HTTP status. ``code`` is the RetCode that RAGFlow's own user routes carry in a 200 answer
-(100-109), or the status itself where that dialect keeps true statuses too (401, 403, 404, 409, 413, 429, 5xx).
+(10, 100-109), or the status itself where that dialect keeps true statuses too (401, 403, 404, 409, 413, 429, 5xx).
 The HTTP layer reads both; nothing else does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,6 +90,27 @@ class WrongCurrentPassword(PlaneError):
 
     def __init__(self) -> None:
         super().__init__("The current password is not right.", field="password")
+
+
+class WrongCode(PlaneError):
+    """The text of an image, or a code that was mailed, is not the right one."""
+
+    status = 403
+    code = 109
+
+
+class NotEffective(PlaneError):
+    """What this step builds on has expired, was used, or never was."""
+
+    status = 409
+    code = 10
+
+
+class MailNotConfigured(NotEffective):
+    """There is no mail server, so nothing can be proven by mail; the same for everybody who asks."""
+
+    def __init__(self) -> None:
+        super().__init__("Mail is not configured on this server, so it can't send a code; ask an administrator.")
 
 
 class Forbidden(PlaneError):
@@ -335,6 +357,15 @@ class TooMany(PlaneError):
 
     def __init__(self, message: str, *, resets_in: float) -> None:
         super().__init__(message, resets_in=resets_in)
+
+
+class CoolingDown(TooMany):
+    """A code was sent a moment ago, or too many were wrong; RAGFlow answers 10 here."""
+
+    code = 10
+
+    def __init__(self, reason: str, *, resets_in: float) -> None:
+        super().__init__(f"{reason} Try again in {math.ceil(resets_in)} seconds.", resets_in=resets_in)
 
 
 class StoreUnavailable(PlaneError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ class Keys:
     def __init__(self, secret_keys: Sequence[Secret], password_key: rsa.RSAPrivateKey) -> None:
         self._signers = [URLSafeTimedSerializer(key.reveal()) for key in secret_keys]
         self._fernet = MultiFernet([Fernet(_derived(key, "stored-secrets")) for key in secret_keys])
+        self._macs = _derived(secret_keys[0], "macs")
         self._password_key = password_key
 
     def sign(self, value: str) -> str:
@@ -60,6 +62,10 @@ class Keys:
             return Secret(self._fernet.decrypt(stored.removeprefix(_ENCRYPTED).encode()).decode())
         except InvalidToken:
             return None
+
+    def mac(self, purpose: str, text: str) -> str:
+        """A keyed hash (HMAC-SHA-256, hexadecimal) of a text that is too short to be kept as a plain hash."""
+        return hmac.new(self._macs, f"{purpose}\n{text}".encode("utf-8", "surrogatepass"), "sha256").hexdigest()
 
     def open_password(self, value: str) -> bytes:
         """What is hashed for a password as it came over the wire: base64 of its UTF-8 bytes.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from common.core.errors import StoreUnavailable
-from common.services import deletion, jobs, mail
+from common.services import deletion, jobs, mail, password_reset
 from common.services.jobs import Claimed, GiveUp, Handler, JobInterrupted, JobLost, Task, TryLater
 from common.services.plane import Plane
 from common.worker import heartbeat, periodic
@@ -34,6 +34,7 @@ def handlers() -> dict[str, Handler]:
     return {
         deletion.PURGE: deletion.purge,
         mail.INVITATION: mail.send_invitation,
+        password_reset.CODE_MAIL: password_reset.send_code_mail,
         periodic.HOUSEKEEPING: periodic.keep_house,
     }
 
