@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.core.errors import StoreUnavailable
-from common.services import deletion, invitations, jobs, sessions
+from common.services import deletion, invitations, jobs, sessions, token_expiry
 from common.services.plane import Plane
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Periodic:
 
 # What a purge has not removed is known by its dead letter alone.
 _NEVER_FORGOTTEN = (deletion.PURGE,)
-SCHEDULE = (Periodic(HOUSEKEEPING, 3600.0),)
+SCHEDULE = (Periodic(HOUSEKEEPING, 3600.0), Periodic(token_expiry.SEARCH, 3600.0))
 
 
 def enqueue_due(plane: Plane, scheduler: str, schedule: tuple[Periodic, ...] = SCHEDULE) -> None:
@@ -61,11 +61,15 @@ def stand_down(plane: Plane, scheduler: str) -> None:
 
 
 def keep_house(task: jobs.Task) -> None:
-    """Remove what is over of sessions, invitations, jobs and the cache store's values; progress has the counts."""
+    """Remove what is over of sessions, invitations, notices, jobs and the cache store's values.
+
+    Progress has the counts.
+    """
     plane = task.plane
     chores: dict[str, Callable[[], int]] = {
         "sessions": lambda: sessions.prune(plane, limit=_BATCH),
         "invitations": lambda: invitations.prune(plane, limit=_BATCH),
+        "expiry_notices": lambda: token_expiry.prune(plane, limit=_BATCH),
         "jobs": lambda: jobs.prune(plane, limit=_BATCH, but_dead=_NEVER_FORGOTTEN),
         "cache": lambda: plane.cache.purge_expired(_BATCH),
     }

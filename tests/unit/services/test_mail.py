@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from email.message import EmailMessage
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,10 @@ from common.models.tenant import Invitation
 from common.services import accounts, jobs, mail
 from common.services.jobs import GiveUp, Task, TryLater
 from common.services.plane import Plane
-from tests.mail_sink import SENDER, MailSink
+from common.stores import smtp
+from common.worker.loop import Worker, handlers
+from common.worker.tally import Tally
+from tests.mail_sink import SENDER, MailSink, password
 from tests.people import Clock
 
 
@@ -173,6 +178,86 @@ def test_a_server_that_asks_to_come_again_is_tried_again(plane: Plane, inviter: 
 
     with MailSink({"RCPT": "450 greylisted"}) as sink, pytest.raises(TryLater, match="450 greylisted"):
         work(plane, sink)
+
+
+Outcome = tuple[str, int, str | None]
+
+
+def outcome_at(plane: Plane, sink: MailSink, **smtp_settings: Any) -> Outcome:
+    """What ``job show`` says after a worker has tried: state, attempts, error."""
+    section = sink.settings(**smtp_settings)
+    configured = replace(plane, settings=plane.settings.model_copy(update={"smtp": section}))
+    assert Worker(configured, "worker", handlers(), Tally(), threading.Event()).work_once()
+    [shown] = jobs.page(plane)["jobs"]
+    return shown["state"], shown["attempts"], shown["error"]
+
+
+def test_a_server_that_refuses_connections_is_tried_again_later(plane: Plane, inviter: accounts.AccountRow) -> None:
+    invite(plane, inviter)
+    with MailSink() as sink:
+        gone = sink
+
+    state, attempts, error = outcome_at(plane, gone)
+
+    assert (state, attempts) == ("ready", 1)
+    assert error is not None
+    assert "Refused" in error
+
+
+def test_a_server_that_hangs_is_tried_again_later(
+    plane: Plane, inviter: accounts.AccountRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invite(plane, inviter)
+    monkeypatch.setattr(smtp, "send", partial(smtp.send, answer_s=0.2))
+
+    with MailSink(hangs_at="DATA") as sink:
+        state, attempts, error = outcome_at(plane, sink)
+
+    assert (state, attempts) == ("ready", 1)
+    assert error is not None
+
+
+def test_an_address_that_the_server_rejects_is_a_dead_letter_with_its_reason(
+    plane: Plane, inviter: accounts.AccountRow
+) -> None:
+    invite(plane, inviter)
+
+    with MailSink({"RCPT": "550 no such mailbox"}) as sink:
+        assert outcome_at(plane, sink) == ("dead", 1, "the mail server said 550 no such mailbox")
+
+
+def test_a_login_that_the_server_rejects_is_a_dead_letter_without_the_password(
+    plane: Plane, inviter: accounts.AccountRow
+) -> None:
+    invite(plane, inviter)
+
+    with MailSink(accounts={}) as sink:
+        state, _, error = outcome_at(plane, sink, mail_username="plane", mail_password=password("hush hush"))
+
+    assert state == "dead"
+    assert error is not None
+    assert "535" in error
+    assert "hush" not in error
+
+
+def test_waits_grow_while_the_server_asks_to_come_again_until_the_mail_is_out(
+    plane: Plane, inviter: accounts.AccountRow, clock: Clock
+) -> None:
+    invite(plane, inviter)
+    with MailSink({"RCPT": "450 greylisted"}) as sink:
+        waits = []
+        for _ in range(4):
+            outcome_at(plane, sink)
+            row = plane.database.one("SELECT visible_at FROM rk_job")
+            assert row
+            waits.append((row[0] - clock.now) / 1000)
+            clock.now = row[0]
+        sink.answers.clear()
+        state, attempts, _ = outcome_at(plane, sink)
+
+    # 5, 10, 20 and 40 seconds, each less up to a half by chance.
+    assert all(longest / 2 <= wait <= longest for wait, longest in zip(waits, (5, 10, 20, 40), strict=True))
+    assert (state, attempts, len(sink.messages)) == ("done", 5, 1)
 
 
 def test_without_a_mail_server_the_job_says_what_to_configure(plane: Plane, inviter: accounts.AccountRow) -> None:
