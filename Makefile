@@ -11,7 +11,7 @@ CODE := admin api common tests tools conftest.py
 # The quick ones first.
 GROUPS := lint types layers unit http contract integration
 
-.PHONY: help serve test $(GROUPS) format bench soak lock clean runtime dev contract-client python
+.PHONY: help serve test $(GROUPS) format bench soak jobs-soak lock clean runtime dev contract-client python
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: dev ## Measure the speed of the servers
 
 soak: dev ## Half an hour (or MINUTES=n) of mixed load; memory and connections must stay flat
 	@$(PY) -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+jobs-soak: dev ## Do 10,000 jobs while their workers are killed at random
+	@$(PY) -m tests.soak
 
 lock: dev ## Resolve the dependencies again and write the locks (UPGRADE=1: to the newest)
 	@compile='.venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet'; \

@@ -128,6 +128,8 @@ class Settings(BaseModel):
     ragflow: RagflowSection | None = None
     task_executor: TaskExecutorSection | None = None
     worker_heartbeat_timeout: Annotated[int, Field(ge=1)] = 120
+    jobs_kept_days: Annotated[int, Field(ge=1, le=3650)] = 7
+    dead_jobs_kept_days: Annotated[int, Field(ge=1, le=3650)] = 90
     smtp: SmtpSection | None = None
     default_llm: DefaultLlmSection = DefaultLlmSection()
     default_parsers: str = DEFAULT_PARSERS
@@ -166,6 +168,8 @@ _VARIABLES: Mapping[str, tuple[str, ...]] = {
     "token_storage": ("RAGKEEPER_TOKEN_STORAGE",),
     "db_tz": ("RAGKEEPER_DB_TZ",),
     "worker_heartbeat_timeout": ("WORKER_HEARTBEAT_TIMEOUT",),
+    "jobs_kept_days": ("RAGKEEPER_JOBS_KEPT_DAYS",),
+    "dead_jobs_kept_days": ("RAGKEEPER_DEAD_JOBS_KEPT_DAYS",),
     "max_content_length": ("MAX_CONTENT_LENGTH",),
     "drain_s": ("RAGKEEPER_DRAIN_S",),
     "egress_allow_cidrs": ("RAGKEEPER_EGRESS_ALLOW_CIDRS",),

@@ -1,15 +1,18 @@
-"""A mail server of the tests' own: takes one message after another and answers as it is told."""
+"""A mail server of the tests' own (aiosmtpd): takes real messages, and refuses or hangs where it is told to."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
+import asyncio
 import socket
 import ssl
 import threading
 from collections.abc import Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from common.conf.sections import SmtpSection
 from common.secret import Secret
@@ -18,9 +21,10 @@ SENDER = ("Ragkeeper", "plane@ragkeeper.test")
 
 
 class MailSink:
-    """Listens on a port of its own; ``answers`` replaces the answer to a verb (``RCPT``), ``greeting`` to a connection.
+    """Listens on a port of its own; ``answers`` replaces what it says to a verb (``RCPT``), or as ``greeting``.
 
-    ``hangs_at`` names a verb, or ``greeting``, that is never answered.
+    ``hangs_at`` names a verb, or ``greeting``, that is never answered. ``accounts`` (name, password) are let in; with
+    None, everybody is.
     """
 
     def __init__(
@@ -30,29 +34,34 @@ class MailSink:
         hangs_at: str | None = None,
         implicit_tls: ssl.SSLContext | None = None,
         starttls: ssl.SSLContext | None = None,
+        accounts: Mapping[str, str] | None = None,
     ) -> None:
         self.messages: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.logins: list[tuple[str, str]] = []
         self.encrypted = False
-        self._answers = dict(answers or {})
-        self._hangs_at = hangs_at
-        self._implicit_tls = implicit_tls
-        self._starttls = starttls
+        self.answers = dict(answers or {})
+        self.hangs_at = hangs_at
+        self._accounts = accounts
+        self._received = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._controller = _Controller(
+            self,
+            self._listener,
+            ssl_context=implicit_tls,
+            tls_context=starttls,
+            require_starttls=starttls is not None,
+            auth_require_tls=starttls is not None,
+            authenticator=self._authenticate,
+            server_hostname="localhost",
+        )
 
     def __enter__(self) -> MailSink:
-        self._thread.start()
+        self._controller.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        # Wakes the accept.
-        with contextlib.suppress(OSError):
-            socket.create_connection(self._listener.getsockname(), 1).close()
-        self._thread.join(5)
+        self._controller.stop()
         self._listener.close()
 
     def settings(self, **changes: object) -> SmtpSection:
@@ -65,61 +74,106 @@ class MailSink:
         }
         return SmtpSection(**{**values, **changes})  # type: ignore[arg-type]
 
-    def _serve(self) -> None:
-        while not self._closed.is_set():
-            connection, _ = self._listener.accept()
-            connection.settimeout(10)
-            with connection, contextlib.suppress(OSError):
-                self._talk(connection)
+    def wait_for(self, count: int, within_s: float = 30) -> list[EmailMessage]:
+        """The messages, as soon as there are so many."""
+        with self._received:
+            assert self._received.wait_for(lambda: len(self.messages) >= count, within_s), self.messages
+            return list(self.messages)
 
-    def _talk(self, connection: socket.socket) -> None:
-        if self._closed.is_set():
-            return
-        if self._implicit_tls:
-            connection = self._implicit_tls.wrap_socket(connection, server_side=True)
-            self.encrypted = True
-        if self._hangs_at == "greeting":
-            self._closed.wait(10)
-            return
-        connection.sendall(self._answers.get("greeting", "220 sink").encode() + b"\r\n")
-        lines = connection.makefile("rb")
-        while line := lines.readline():
-            verb = line.split()[0].decode().upper().partition(":")[0]
-            if verb == self._hangs_at:
-                self._closed.wait(10)
-                return
-            connection.sendall(self._answer(verb, line.decode(), lines, connection).encode() + b"\r\n")
-            if verb == "STARTTLS" and self._starttls:
-                connection = self._starttls.wrap_socket(connection, server_side=True)
-                lines = connection.makefile("rb")
-                self.encrypted = True
-            if verb == "QUIT":
-                break
-        connection.close()
+    async def at(self, verb: str, usual: str) -> str:
+        """What to say to a verb, unless it is never answered."""
+        if verb == self.hangs_at:
+            await asyncio.Event().wait()
+        return self.answers.get(verb, usual)
 
-    def _answer(self, verb: str, line: str, lines: object, connection: socket.socket) -> str:
-        if verb in self._answers:
-            return self._answers[verb]
-        if verb == "EHLO":
-            return "250-sink\r\n250-STARTTLS\r\n250 AUTH PLAIN" if self._starttls else "250-sink\r\n250 AUTH PLAIN"
-        if verb == "AUTH":
-            _, user, password = base64.b64decode(line.split()[2]).decode().split("\0")
-            self.logins.append((user, password))
-            return "235 welcome"
-        if verb == "RCPT":
-            self.recipients.append(line.split("<")[1].split(">")[0])
-        if verb == "DATA":
-            connection.sendall(b"354 go on\r\n")
-            self._read_message(lines)
-        return {"STARTTLS": "220 go ahead", "QUIT": "221 bye"}.get(verb, "250 fine")
+    async def handle_EHLO(
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        said = await self.at("EHLO", "")
+        return [said] if said else responses
 
-    def _read_message(self, lines: object) -> None:
-        content = b""
-        while (line := lines.readline()) != b".\r\n":  # type: ignore[attr-defined]
-            content += line
-        message = message_from_bytes(content, policy=policy.default)
-        assert isinstance(message, EmailMessage)
-        self.messages.append(message)
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        envelope.mail_from = address
+        return await self.at("MAIL", "250 fine")
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        said = await self.at("RCPT", "250 fine")
+        if said.startswith("2"):
+            envelope.rcpt_tos.append(address)
+            self.recipients.append(address)
+        return said
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        said = await self.at("DATA", "250 fine")
+        if said.startswith("2"):
+            self.encrypted = session.ssl is not None or self._controller.ssl_context is not None
+            assert isinstance(envelope.content, bytes)
+            message = message_from_bytes(envelope.content, policy=policy.default)
+            with self._received:
+                self.messages.append(message)
+                self._received.notify_all()
+        return said
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        return await self.at("QUIT", "221 bye")
+
+    def _authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, account: LoginPassword
+    ) -> AuthResult:
+        name, given = account.login.decode(), account.password.decode()
+        self.logins.append((name, given))
+        if self._accounts is None or self._accounts.get(name) == given:
+            return AuthResult(success=True)
+        # With its default handled=True no answer would be sent.
+        return AuthResult(success=False, handled=False)
+
+
+class _Server(SMTP):
+    """Whose greeting can be told too."""
+
+    async def push(self, status: Any) -> None:
+        if isinstance(status, str) and status.startswith("220 localhost"):
+            status = await self.event_handler.at("greeting", status)
+        await super().push(status)
+
+
+class _Controller(Controller):
+    """On a listener that is open already: choosing a free port first would leave it to others for a moment."""
+
+    def __init__(self, sink: MailSink, listener: socket.socket, **more: Any) -> None:
+        super().__init__(sink, hostname="127.0.0.1", port=listener.getsockname()[1], **more)
+        self._listener = listener
+        self._conversations: list[SMTP] = []
+
+    def factory(self) -> SMTP:
+        self._conversations.append(_Server(self.handler, **self.SMTP_kwargs))
+        return self._conversations[-1]
+
+    def stop(self, no_assert: bool = False) -> None:
+        # The base class stops the loop at once, which leaves conversations that hang open for the garbage collector.
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self.loop).result(10)
+        super().stop(no_assert)
+
+    async def _hang_up(self) -> None:
+        others = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for conversation in self._conversations:
+            if conversation.transport is not None:
+                conversation.transport.abort()
+
+    def _create_server(self) -> Any:
+        return self.loop.create_server(self._factory_invoker, sock=self._listener, ssl=self.ssl_context)
+
+    def _trigger_server(self) -> None:
+        # Only connecting: the server may be one that never says a word.
+        socket.create_connection(self._listener.getsockname(), 5).close()
 
 
 def password(text: str) -> Secret:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import doctor, login, offline, profile, roles, users
+from common.cli import doctor, jobs, login, offline, profile, roles, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ for name, group in (
     ("token", users.token),
     ("tenant", users.tenant),
     ("service", roles.service),
+    ("job", jobs.job),
 ):
     app.add_typer(group, name=name, rich_help_panel="A running server")
 

@@ -1,12 +1,13 @@
 """Every error that a rule or a use-case can raise, with what each means on the wire.
 
 ``status`` is the true HTTP status. ``code`` is the RetCode that RAGFlow's own user routes carry in a 200 answer
-(100-109), or the status itself where that dialect keeps true statuses too (401, 403, 404, 409, 413, 429, 5xx).
+(10, 100-109), or the status itself where that dialect keeps true statuses too (401, 403, 404, 409, 413, 429, 5xx).
 The HTTP layer reads both; nothing else does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,6 +90,27 @@ class WrongCurrentPassword(PlaneError):
 
     def __init__(self) -> None:
         super().__init__("The current password is not right.", field="password")
+
+
+class WrongCode(PlaneError):
+    """The text of an image, or a code that was mailed, is not the right one."""
+
+    status = 403
+    code = 109
+
+
+class NotEffective(PlaneError):
+    """What this step builds on has expired, was used, or never was."""
+
+    status = 409
+    code = 10
+
+
+class MailNotConfigured(NotEffective):
+    """There is no mail server, so nothing can be proven by mail; the same for everybody who asks."""
+
+    def __init__(self) -> None:
+        super().__init__("Mail is not configured on this server, so it can't send a code; ask an administrator.")
 
 
 class Forbidden(PlaneError):
@@ -181,7 +203,7 @@ class RoleNotFound(NotFound):
 
 
 class JobNotFound(NotFound):
-    """No job has this id; done ones are kept for seven days."""
+    """No job has this id; those that are over are kept for some days only."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Job '{job_id}' not found.")
@@ -290,6 +312,13 @@ class JobNotDead(Conflict):
         super().__init__(f"Job {job_id} is {state}: only a dead job can be retried.")
 
 
+class JobNotWaiting(Conflict):
+    """Only a job that waits can be cancelled."""
+
+    def __init__(self, job_id: int, state: str) -> None:
+        super().__init__(f"Job {job_id} is {state}: only a ready job can be cancelled.")
+
+
 class NoControlDriver(Conflict):
     """A service can't be stopped or restarted because nothing is configured that could do it."""
 
@@ -328,6 +357,15 @@ class TooMany(PlaneError):
 
     def __init__(self, message: str, *, resets_in: float) -> None:
         super().__init__(message, resets_in=resets_in)
+
+
+class CoolingDown(TooMany):
+    """A code was sent a moment ago, or too many were wrong; RAGFlow answers 10 here."""
+
+    code = 10
+
+    def __init__(self, reason: str, *, resets_in: float) -> None:
+        super().__init__(f"{reason} Try again in {math.ceil(resets_in)} seconds.", resets_in=resets_in)
 
 
 class StoreUnavailable(PlaneError):

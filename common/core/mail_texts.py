@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
+import html
+import re
+from collections.abc import Mapping
 from typing import NamedTuple
+
+_LINK = re.compile(r"https?://\S+")
 
 
 class MailText(NamedTuple):
@@ -12,6 +17,17 @@ class MailText(NamedTuple):
 
     subject: str
     body: str
+
+    @property
+    def as_html(self) -> str:
+        """The same text as a plain page: paragraphs and links, everything else escaped."""
+        paragraphs = [_LINK.sub(_anchor, html.escape(part)) for part in self.body.strip().split("\n\n")]
+        shown = "".join(f"<p>{paragraph.replace(chr(10), '<br>')}</p>\n" for paragraph in paragraphs)
+        return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head><body>\n{shown}</body></html>\n'
+
+
+def _anchor(link: re.Match[str]) -> str:
+    return f'<a href="{link[0]}">{link[0]}</a>'
 
 
 _INVITATION = {
@@ -34,17 +50,67 @@ _INVITATION = {
         "如果您不认识发件人，请忽略此邮件：未经您接受，不会有任何变更。\n",
     ),
 }
+_RESET_CODE = {
+    "English": MailText(
+        "Your code for a new password",
+        "Hello,\n\n"
+        "somebody, probably you, asked for a new password for {address}.\n\n"
+        "The code is: {code}\n\n"
+        "It is valid for {minutes} minutes. Nobody of us will ever ask you for it.\n\n"
+        "If you did not ask, ignore this mail: your password stays as it is.\n",
+    ),
+    "Chinese": MailText(
+        "重置密码的验证码",
+        "您好：\n\n"
+        "有人（可能是您本人）请求为 {address} 重置密码。\n\n"
+        "验证码：{code}\n\n"
+        "验证码 {minutes} 分钟内有效。我们绝不会向您索要验证码。\n\n"
+        "如果这不是您本人的操作，请忽略此邮件：您的密码不会改变。\n",
+    ),
+}
+_TOKEN_EXPIRY = {
+    "English": MailText(
+        "Your API token {token} expires on {expires}",
+        "Hello,\n\n"
+        "the API token {token} of {address} expires on {expires} UTC; after that, programs that use it are refused.\n\n"
+        "Make a new one in your profile under API, give it to the programs, and delete the old one.\n"
+        "{link}",
+    ),
+    "Chinese": MailText(
+        "您的 API 令牌 {token} 将于 {expires} 到期",
+        "您好：\n\n"
+        "{address} 的 API 令牌 {token} 将于 {expires}（UTC）到期；到期后，使用它的程序将被拒绝访问。\n\n"
+        "请在个人设置的“API”页面创建新的令牌，替换程序中的旧令牌，然后将旧令牌删除。\n"
+        "{link}",
+    ),
+}
 
 
 def invitation(
     language: str | None, *, tenant: str, inviter: str, address: str, expires: str, link: str = ""
 ) -> MailText:
-    """The mail that invites ``address`` to a tenant, in the inviter's language (else in English).
+    """The mail that invites ``address`` to a tenant. ``link`` is where to go, if that is known."""
+    names = {"tenant": tenant, "inviter": inviter, "address": address, "expires": expires}
+    return _filled(_INVITATION, language, names, link)
 
-    ``link`` is where to sign in, if that is known. Names come from people: each is brought onto one line.
-    """
-    text = _INVITATION.get(language or "", _INVITATION["English"])
-    values = {"tenant": tenant, "inviter": inviter, "address": address, "expires": expires}
-    values = {name: " ".join(value.split()) for name, value in values.items()}
-    values["link"] = f"{link}\n\n" if link else "\n"
-    return MailText(text.subject.format(**values), text.body.format(**values))
+
+def reset_code(language: str | None, *, address: str, code: str, minutes: int) -> MailText:
+    """The mail with the code that proves who asks for a new password."""
+    return _filled(_RESET_CODE, language, {"address": address, "code": code, "minutes": str(minutes)})
+
+
+def token_expiry(language: str | None, *, token: str, address: str, expires: str, link: str = "") -> MailText:
+    """The mail that an API token will expire. ``token`` is its name or display form."""
+    return _filled(_TOKEN_EXPIRY, language, {"token": token, "address": address, "expires": expires}, link)
+
+
+def _filled(texts: Mapping[str, MailText], language: str | None, values: Mapping[str, str], link: str = "") -> MailText:
+    """The text in a language, else in English. Names come from people: each is brought onto one printable line."""
+    text = texts.get(language or "", texts["English"])
+    lines = {name: _one_line(value) for name, value in values.items()}
+    lines["link"] = f"{link}\n\n" if link else "\n"
+    return MailText(text.subject.format(**lines), text.body.format(**lines))
+
+
+def _one_line(value: str) -> str:
+    return "".join(character for character in " ".join(value.split()) if character.isprintable())

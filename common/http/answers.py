@@ -20,6 +20,8 @@ PROBLEM = "application/problem+json"
 # RAGFlow's business codes, which its user routes send with HTTP 200.
 _BUSINESS_CODES = range(10, 110)
 _PIECE = 500
+# With these its clients look for false where the answer would have been true.
+_FALSE_DATA = (10, 109)
 _UNAUTHORIZED_TEXT = "<Unauthorized '401: Unauthorized'>"
 
 
@@ -64,7 +66,7 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
     if wants_problem(request):
         return _problem(error, headers)
     if dialect == "ragflow" and error.code in _BUSINESS_CODES:
-        body = {"code": error.code, "message": error.message, "data": False if error.code == 109 else None}
+        body = {"code": error.code, "message": error.message, "data": False if error.code in _FALSE_DATA else None}
         return json_response(body, 200, headers)
     if isinstance(error, NotSignedIn):
         if dialect == "admin" and not wants_json(request):

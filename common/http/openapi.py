@@ -203,7 +203,10 @@ def _query_parameters(route: Route, models: _Models) -> Iterator[dict[str, Any]]
 
 def _responses(route: Route, models: _Models) -> dict[str, Any]:
     success = {"schema": _success(route, models)}
-    responses: dict[str, Any] = {"200": {"description": _MEANINGS["200"], "content": {route.media_type: success}}}
+    content = {route.media_type: success}
+    if route.dialect == "ragflow" and route.media_type != "application/json":
+        content = {route.media_type: {"schema": {}}, "application/json": _ref("BusinessError")}
+    responses: dict[str, Any] = {"200": {"description": _MEANINGS["200"], "content": content}}
     for status in sorted(_statuses(route)):
         content = _error_content(route, models, status)
         responses[str(status)] = {"description": _MEANINGS[str(status)], "content": content}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import peewee
 
-from common.migrations import m0001_initial
+from common.migrations import m0001_initial, m0002_jobs
 from common.models.operation import Migration
 from common.stores.database import Database
 
@@ -20,7 +20,10 @@ class Step(NamedTuple):
     apply: Callable[[Database, int], None]
 
 
-STEPS: tuple[Step, ...] = (Step(1, "initial", m0001_initial.apply),)
+STEPS: tuple[Step, ...] = (
+    Step(1, "initial", m0001_initial.apply),
+    Step(2, "jobs", m0002_jobs.apply),
+)
 
 
 def pending(database: Database) -> list[Step]:

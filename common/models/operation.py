@@ -31,6 +31,16 @@ class Job(Table):
         indexes = ((("state", "visible_at"), False), (("state", "id"), False), (("finished_at",), False))
 
 
+class Schedule(Table):
+    """The latest period for which a periodic kind of job was enqueued: periods are counted from 1970."""
+
+    kind = CharField(max_length=64, primary_key=True)
+    period = BigIntegerField()
+
+    class Meta:
+        table_name = "rk_schedule"
+
+
 class AuditEvent(Table):
     """Who did what to whom, from where; written in the transaction of the change. Secrets stand as ``***``."""
 

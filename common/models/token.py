@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peewee import BigIntegerField, CharField, CompositeKey
+from peewee import BigIntegerField, CharField, CompositeKey, IntegerField
 
 from common.models.base import RagflowTable, Table
 
@@ -38,6 +38,18 @@ class TokenRecord(Table):
     class Meta:
         table_name = "rk_token"
         indexes = ((("tenant_id", "created_at"), False), (("tenant_id", "display"), False))
+
+
+class ExpiryNotice(Table):
+    """That the owner of a token was told, ``days`` before, that it will expire."""
+
+    token_id = CharField(max_length=32)
+    days = IntegerField()
+    noticed_at = BigIntegerField()
+
+    class Meta:
+        table_name = "rk_expiry_notice"
+        primary_key = CompositeKey("token_id", "days")
 
 
 class TenantLangfuse(RagflowTable):

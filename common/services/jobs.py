@@ -2,7 +2,7 @@
 
 A claimed job is invisible to other workers for its visibility time, which its worker keeps prolonging. Every write
 about it names owner and attempt, so a worker that was too late changes nothing. Payload and progress are shown to
-operators and hold no secrets.
+operators: a secret in them is encrypted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import orjson
 from common.core.audit_tags import EventTag
 from common.core.backoff import wait_s
 from common.core.cursors import decode_cursor, encode_cursor
-from common.core.errors import JobNotDead, JobNotFound
+from common.core.errors import JobNotDead, JobNotFound, JobNotWaiting
 from common.models.base import rfc3339
-from common.models.operation import Job
+from common.models.operation import Job, Schedule
 from common.services import audit
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -28,10 +28,10 @@ State = Literal["ready", "running", "done", "dead"]
 
 # With the waits of common.core.backoff about an hour and a half of trying.
 MAX_ATTEMPTS = 12
-KEPT_MS = 7 * 24 * 3600 * 1000
 # A waiting queue is counted up to here; beyond, more precision helps nobody.
 COUNTED_AT_MOST = 10_000
 _CANDIDATES = 8
+_DAY_MS = 24 * 3600 * 1000
 _ERROR_LENGTH = 1000
 _MAX_ID = 2**63 - 1
 _COLUMNS = "id, kind, state, attempts, visible_at, owner, error, dedupe_key, created_at, finished_at, payload, progress"
@@ -43,6 +43,10 @@ class JobLost(Exception):
 
 class JobInterrupted(Exception):
     """The worker is to stop: what is done so far is stored, and another worker goes on from there."""
+
+
+class TryLater(Exception):
+    """This attempt failed for a reason that is known and may pass; the text is for operators."""
 
 
 class GiveUp(Exception):
@@ -123,28 +127,72 @@ def enqueue(
         return int(row[0])
 
 
+def enqueue_period(plane: Plane, kind: str, every_s: float) -> int | None:
+    """Enqueue a periodic job for the period that is now; its id, or None when this period has had its own.
+
+    Any number of schedulers may ask at once: the row of the kind lets one of them through. While the job of an earlier
+    period still waits or runs, that one serves for this period too. A row of the future, which only a clock that went
+    wrong can have left, does not count.
+    """
+    period = int(plane.now_ms() // (every_s * 1000))
+    if plane.database.one("SELECT 1 FROM rk_schedule WHERE kind = ? AND period IN (?, ?)", (kind, period, period + 1)):
+        return None
+    with plane.database.transaction():
+        if not _take_period(plane, kind, period):
+            return None
+        return enqueue(plane, kind, {}, dedupe_key=kind)
+
+
+def _take_period(plane: Plane, kind: str, period: int) -> bool:
+    changed = plane.database.run(
+        "UPDATE rk_schedule SET period = ? WHERE kind = ? AND (period < ? OR period > ?)",
+        (period, kind, period, period + 1),
+    )
+    if changed:
+        return True
+    try:
+        # A transaction within: what is taken must not spoil the outer one.
+        with plane.database.transaction():
+            plane.database.insert(Schedule, kind=kind, period=period)
+    except Taken:
+        return False
+    return True
+
+
 def claim(plane: Plane, owner: str, visibility_s: float, kinds: Sequence[str]) -> Claimed | None:
     """Take the job that has waited longest, or None; what a lost worker left behind comes first.
 
     Several workers may ask at once: the conditional UPDATE lets one of them have it. A job whose worker was lost on the
-    last attempt becomes a dead letter.
+    last attempt becomes a dead letter. Who is next is read from an index alone, however many rows there are.
     """
     if not kinds:
         return None
     marks = ", ".join("?" * len(kinds))
     for state in ("running", "ready"):
         candidates = plane.database.all(
-            f"SELECT id, attempts, kind, payload, progress FROM rk_job WHERE state = ? AND visible_at <= ? "
-            f"AND kind IN ({marks}) ORDER BY visible_at, id LIMIT ?",
+            f"SELECT id FROM rk_job WHERE state = ? AND visible_at <= ? AND kind IN ({marks}) "
+            "ORDER BY visible_at, id LIMIT ?",
             (state, plane.now_ms(), *kinds, _CANDIDATES),
         )
-        for job_id, attempts, kind, payload, progress in candidates:
-            if attempts >= MAX_ATTEMPTS:
-                _bury_lost(plane, job_id, attempts)
-            elif _take(plane, owner, visibility_s, job_id, state, attempts):
-                kept = orjson.loads(progress) if progress else None
-                return Claimed(job_id, kind, orjson.loads(payload), kept, attempts + 1, owner)
+        for (job_id,) in candidates:
+            job = _claim_one(plane, owner, visibility_s, job_id, state)
+            if job is not None:
+                return job
     return None
+
+
+def _claim_one(plane: Plane, owner: str, visibility_s: float, job_id: int, state: str) -> Claimed | None:
+    row = plane.database.one("SELECT attempts, kind, payload, progress FROM rk_job WHERE id = ?", (job_id,))
+    if row is None:
+        return None
+    attempts, kind, payload, progress = row
+    if attempts >= MAX_ATTEMPTS:
+        _bury_lost(plane, job_id, attempts)
+        return None
+    if not _take(plane, owner, visibility_s, job_id, state, attempts):
+        return None
+    kept = orjson.loads(progress) if progress else None
+    return Claimed(job_id, kind, orjson.loads(payload), kept, attempts + 1, owner)
 
 
 def _take(plane: Plane, owner: str, visibility_s: float, job_id: int, state: str, attempts: int) -> bool:
@@ -232,14 +280,24 @@ def waiting(plane: Plane) -> int:
     return int(row[0]) if row else 0
 
 
-def prune(plane: Plane, *, limit: int = 1000) -> int:
-    """Delete up to ``limit`` jobs that were done over 7 days ago; returns how many. Dead ones stay.
+def prune(plane: Plane, *, limit: int = 1000, but_dead: Sequence[str] = ()) -> int:
+    """Delete up to ``limit`` jobs that have been done, and as many that have been dead, for long; returns how many.
 
-    The newest job stays whatever its age: without it a store would give its id to the next one.
+    How long is a setting each. Dead ones of the kinds ``but_dead`` stay. The newest job stays whatever its age:
+    without it a store would give its id to the next one.
     """
+    settings = plane.settings
+    return _prune(plane, "done", settings.jobs_kept_days, limit, ()) + _prune(
+        plane, "dead", settings.dead_jobs_kept_days, limit, but_dead
+    )
+
+
+def _prune(plane: Plane, state: State, kept_days: int, limit: int, but: Sequence[str]) -> int:
+    others = f"AND kind NOT IN ({', '.join('?' * len(but))}) " if but else ""
     old = plane.database.all(
-        "SELECT id FROM rk_job WHERE finished_at < ? AND state = 'done' AND id < (SELECT MAX(id) FROM rk_job) LIMIT ?",
-        (plane.now_ms() - KEPT_MS, limit),
+        f"SELECT id FROM rk_job WHERE state = ? AND finished_at < ? {others}"
+        "AND id <> (SELECT MAX(id) FROM rk_job) LIMIT ?",
+        (state, plane.now_ms() - kept_days * _DAY_MS, *but, limit),
     )
     if not old:
         return 0
@@ -294,6 +352,20 @@ def retry(plane: Plane, actor: Principal, job_id: str) -> dict[str, Any]:
         if not changed:
             raise JobNotDead(job["id"], job["state"])
         audit.record(plane, EventTag.JOB_RETRY, actor, target=("job", job_id), before={"error": job["error"]})
+        return get(plane, job_id)
+
+
+def cancel(plane: Plane, actor: Principal, job_id: str) -> dict[str, Any]:
+    """Make a waiting job a dead letter that says who cancelled it; returns it. Raises JobNotFound, JobNotWaiting."""
+    with plane.database.transaction():
+        job = get(plane, job_id)
+        changed = plane.database.run(
+            "UPDATE rk_job SET state = 'dead', finished_at = ?, error = ? WHERE id = ? AND state = 'ready'",
+            (plane.now_ms(), f"Cancelled by {actor.email or 'the system'}.", job["id"]),
+        )
+        if not changed:
+            raise JobNotWaiting(job["id"], job["state"])
+        audit.record(plane, EventTag.JOB_CANCEL, actor, target=("job", job_id), before={"error": job["error"]})
         return get(plane, job_id)
 
 

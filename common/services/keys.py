@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import logging
 import os
 import secrets
@@ -45,6 +46,7 @@ class _Ring:
     def __init__(self, secret_keys: Sequence[Secret]) -> None:
         self.signers = [URLSafeTimedSerializer(key.reveal()) for key in secret_keys]
         self.fernet = MultiFernet([Fernet(_derived(key, "stored-secrets")) for key in secret_keys])
+        self.macs = _derived(secret_keys[0], "macs")
 
     def unsign(self, wire: str) -> str | None:
         for signer in self.signers:
@@ -130,6 +132,14 @@ class Keys:
             raise SharedKeyUnknown(error.reason) from error
         self._awaited = None
         log.info("the shared secret key is known now")
+
+    def mac(self, purpose: str, text: str) -> str:
+        """A keyed hash (HMAC-SHA-256, hexadecimal) of a text that is too short to be kept as a plain hash.
+
+        Raises SharedKeyUnknown.
+        """
+        self._take_awaited()
+        return hmac.new(self._ring.macs, f"{purpose}\n{text}".encode("utf-8", "surrogatepass"), "sha256").hexdigest()
 
     def open_password(self, value: str) -> bytes:
         """What is hashed for a password as it came over the wire: base64 of its UTF-8 bytes.

@@ -1,16 +1,21 @@
-"""Mails that jobs send."""
+"""Mails that jobs send: whom to, from whom, and what becomes of a job whose mail was not taken."""
 
 from __future__ import annotations
 
+import hashlib
 from email.message import EmailMessage
-from email.utils import formataddr, formatdate, make_msgid
+from email.utils import formataddr, formatdate
 from typing import Any
+
+import orjson
 
 from common.conf.sections import SmtpSection
 from common.core import mail_texts
+from common.core.emails import email_key, parse_email
+from common.core.errors import BadEmail
 from common.core.mail_texts import MailText
 from common.models.base import rfc3339
-from common.services.jobs import GiveUp, Task
+from common.services.jobs import Claimed, GiveUp, Task, TryLater
 from common.services.plane import Plane
 from common.stores import smtp
 
@@ -22,12 +27,37 @@ def is_configured(plane: Plane) -> bool:
     return plane.settings.smtp is not None and bool(plane.settings.smtp.mail_server)
 
 
-def send_invitation(task: Task) -> None:
-    """The job ``mail.invitation`` ``{invitation_id}``: mail the invited address, in the inviter's language.
+def deliver(task: Task, address: str, text: MailText) -> None:
+    """Hand a mail to the mail server, once as far as this job's progress knows, and note that.
 
-    Nothing is sent for an invitation that is accepted, refused, withdrawn or expired meanwhile; progress says so.
-    Raises GiveUp without a mail server and for what the server refuses for good, MailUnsent for what may go better
-    later.
+    A job that was interrupted between the two sends again, under the same Message-ID. Raises GiveUp without a mail
+    server and for what the server refuses for good (5xx), TryLater for what may go better later (4xx, no answer).
+    """
+    if (task.job.progress or {}).get("sent"):
+        return
+    server = task.plane.settings.smtp
+    if server is None or not server.mail_server:
+        raise GiveUp("No mail server is configured: set smtp.mail_server and retry.")
+    message = _message(task, server, address, text)
+    try:
+        smtp.send(server, message)
+    except smtp.MailRefused as refused:
+        raise GiveUp(str(refused)) from refused
+    except smtp.MailUnsent as unsent:
+        raise TryLater(str(unsent)) from unsent
+    task.save({"sent": True, "message_id": message["Message-ID"]})
+
+
+def leave_unsent(task: Task, reason: str) -> None:
+    """Note why a mail that was asked for is not sent any more."""
+    task.save({"sent": False, "reason": reason})
+
+
+def send_invitation(task: Task) -> None:
+    """The job ``mail.invitation`` ``{invitation_id}``: mail the invited address, registered or not.
+
+    In the invited account's language, else in the inviter's. Nothing is sent for an invitation that is accepted,
+    refused, withdrawn or expired meanwhile. Raises as ``deliver``.
     """
     plane = task.plane
     row = plane.database.one(
@@ -37,43 +67,64 @@ def send_invitation(task: Task) -> None:
         (task.job.payload["invitation_id"],),
     )
     if row is None or row[1] <= plane.now_ms():
-        task.save({"sent": False, "reason": "The invitation is no longer open."})
+        leave_unsent(task, "The invitation is no longer open.")
         return
-    server = plane.settings.smtp
-    if server is None or not server.mail_server:
-        raise GiveUp("No mail server is configured: set smtp.mail_server and retry.")
-    message = _message(server, row[0], _invitation_text(server, row))
-    try:
-        smtp.send(server, message)
-    except smtp.MailRefused as refused:
-        raise GiveUp(str(refused)) from refused
-    task.save({"sent": True, "message_id": message["Message-ID"]})
-
-
-def _invitation_text(server: SmtpSection, row: tuple[Any, ...]) -> MailText:
-    address, expires_at, tenant, nickname, inviter_email, language = row
-    inviter = f"{nickname} ({inviter_email})" if nickname else inviter_email or "Somebody"
-    return mail_texts.invitation(
-        language,
-        tenant=tenant,
-        inviter=inviter,
-        address=address,
-        expires=(rfc3339(expires_at) or "")[:16].replace("T", " "),
-        link=server.mail_frontend_url,
+    address, expires_at, tenant, nickname, inviter_email, inviter_language = row
+    invited = plane.database.one(
+        "SELECT u.language FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?",
+        (email_key(address),),
     )
+    text = mail_texts.invitation(
+        invited[0] if invited else inviter_language,
+        tenant=tenant,
+        inviter=f"{nickname} ({inviter_email})" if nickname else inviter_email or "Somebody",
+        address=address,
+        expires=minute(expires_at),
+        link=frontend_link(plane, "/user-setting/team" if invited else "/login"),
+    )
+    deliver(task, address, text)
 
 
-def _message(server: SmtpSection, address: str, text: MailText) -> EmailMessage:
-    """A plain-text message from the configured sender, or else the account that logs in."""
+def frontend_link(plane: Plane, path: str) -> str:
+    """A page of the web client at ``smtp.mail_frontend_url``; empty where that is not set or no web address.
+
+    The paths are those of RAGFlow's web client.
+    """
+    base = plane.settings.smtp.mail_frontend_url.strip() if plane.settings.smtp else ""
+    if not base.startswith(("http://", "https://")) or any(character.isspace() for character in base):
+        return ""
+    return base.rstrip("/") + path
+
+
+def minute(at_ms: int) -> str:
+    """A moment as people read it, in UTC, to the minute."""
+    return (rfc3339(at_ms) or "")[:16].replace("T", " ")
+
+
+def _message(task: Task, server: SmtpSection, address: str, text: MailText) -> EmailMessage:
+    """Plain text with a page beside it, from the configured sender, or else the account that logs in."""
+    try:
+        # An address of RAGFlow's table may be anything, also two addresses, or a header of its own.
+        recipient = parse_email(address)
+    except BadEmail as error:
+        raise GiveUp(f"The address can't be mailed to: {error.message}") from error
     name, sender = server.mail_default_sender
     sender = sender or server.mail_username
     message = EmailMessage()
     message["From"] = formataddr((name, sender)) if name else sender
-    message["To"] = address
+    message["To"] = recipient
     message["Subject"] = text.subject
-    message["Date"] = formatdate(usegmt=True)
-    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2] or "localhost")
+    message["Date"] = formatdate(task.plane.now_ms() / 1000, usegmt=True)
+    message["Message-ID"] = _message_id(task.job, sender.rpartition("@")[2] or "localhost")
     # So that holiday notices and the like are not sent back (RFC 3834).
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text.body)
+    message.add_alternative(text.as_html, subtype="html")
     return message
+
+
+def _message_id(job: Claimed, domain: str) -> str:
+    """One for each job, so that whoever receives a mail twice can tell."""
+    task: dict[str, Any] = {"kind": job.kind, "payload": job.payload}
+    digest = hashlib.sha256(orjson.dumps(task, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return f"<job-{job.id}.{digest[:20]}@{domain}>"

@@ -18,7 +18,12 @@ _NOBODY_ARGON2 = "$argon2id$v=19$m=19456,t=2,p=1$dOq06ROthWU7KhuxROMOSw$6uAYZgqg
 
 
 def new_hash(plane: Plane, wire: str, *, field: str = "password") -> str:
-    """The hash to store for a new password as it came over the wire.
+    """The hash to store for a new password as it came over the wire. Raises as ``open_new``."""
+    return hash_opened(plane, open_new(plane, wire, field=field))
+
+
+def open_new(plane: Plane, wire: str, *, field: str) -> bytes:
+    """base64(plain) of a new password as it came over the wire, held to the policy.
 
     Raises BadField naming ``field`` for a password outside the policy or one that can't be decrypted.
     """
@@ -32,7 +37,7 @@ def new_hash(plane: Plane, wire: str, *, field: str = "password") -> str:
         ) from error
     plain = rules.decode_from_hash_form(opened) or ""
     rules.check_password(plain, rules.PasswordPolicy(plane.settings.password_policy), field=field)
-    return hash_opened(plane, opened)
+    return opened
 
 
 def hash_opened(plane: Plane, opened: bytes) -> str:

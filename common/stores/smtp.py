@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 
 from common.conf.sections import SmtpSection
+from common.secret import MASK, Secret
 
 #: Seconds for connecting, and for each answer of the server.
 ANSWER_S = 10.0
@@ -40,7 +41,7 @@ def send(
     """
     context = tls or ssl.create_default_context()
     implicit = context if server.mail_use_ssl and not server.mail_use_tls else None
-    with _failures():
+    with _failures(server.mail_password):
         client = _Client(implicit, total_s)
         try:
             client.begin(server.mail_server, server.mail_port, answer_s)
@@ -101,8 +102,18 @@ class _Client(smtplib.SMTP):
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """Tell what may go better next time from what won't."""
+def _failures(password: Secret | None) -> Iterator[None]:
+    """Tell what may go better next time from what won't, without the password, which a server may have repeated."""
+    try:
+        with _told_apart():
+            yield
+    except (MailRefused, MailUnsent) as error:
+        hidden = password.reveal() if password is not None else ""
+        raise type(error)(str(error).replace(hidden, MASK) if hidden else str(error)) from None
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:

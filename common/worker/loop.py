@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 
 from common.core.errors import StoreUnavailable
-from common.services import deletion, jobs, mail
-from common.services.jobs import Claimed, GiveUp, Handler, JobInterrupted, JobLost, Task
+from common.services import deletion, jobs, mail, password_reset, token_expiry
+from common.services.jobs import Claimed, GiveUp, Handler, JobInterrupted, JobLost, Task, TryLater
 from common.services.plane import Plane
 from common.worker import heartbeat, periodic
 from common.worker.heartbeat import Heartbeat
@@ -34,38 +34,68 @@ def handlers() -> dict[str, Handler]:
     return {
         deletion.PURGE: deletion.purge,
         mail.INVITATION: mail.send_invitation,
+        password_reset.CODE_MAIL: password_reset.send_code_mail,
+        token_expiry.SEARCH: token_expiry.search,
+        token_expiry.MAIL: token_expiry.send_notice,
         periodic.HOUSEKEEPING: periodic.keep_house,
     }
 
 
 def run(plane: Plane, stop: threading.Event, registry: Mapping[str, Handler] | None = None) -> None:
-    """Work until ``stop`` is set; then the job in hand is finished or given back within GRACE_S, and this returns.
+    """Work until ``stop`` is set; then the jobs in hand are finished or given back within GRACE_S, and this returns.
 
-    Raises RuntimeError when the heartbeat broke: a worker that looks dead must not go on.
+    Raises RuntimeError when the heartbeat or a lane broke: a worker that looks dead must not go on, nor one that only
+    looks alive.
     """
     tally = Tally()
     name = heartbeat.executor_name()
     pulse = Heartbeat(plane, name, tally)
     pulse.beat()
     broke = threading.Event()
-    reporter = threading.Thread(target=_report, args=(plane, pulse, stop, broke), name="heartbeat", daemon=True)
+    reporter = threading.Thread(target=_report, args=(plane, name, pulse, stop, broke), name="heartbeat", daemon=True)
     reporter.start()
     log.info("worker %s started", name)
-    Worker(plane, name, registry or handlers(), tally, stop).work()
+    threads = [
+        threading.Thread(target=_work_lane, args=(Worker(plane, name, lane, tally, stop), plane, stop, broke), name=of)
+        for of, lane in lanes(registry or handlers()).items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     reporter.join(timeout=1.0)
     pulse.leave()
+    periodic.stand_down(plane, name)
     if broke.is_set():
-        raise RuntimeError("the heartbeat broke")
+        raise RuntimeError("the heartbeat or a lane broke")
     log.info("worker %s stopped", name)
 
 
-def _report(plane: Plane, pulse: Heartbeat, stop: threading.Event, broke: threading.Event) -> None:
+def lanes(registry: Mapping[str, Handler]) -> dict[str, dict[str, Handler]]:
+    """The kinds of jobs that are worked on side by side: mails wait for a server that is not ours, and only for it."""
+    mails = {kind: handler for kind, handler in registry.items() if kind.startswith("mail.")}
+    others = {kind: handler for kind, handler in registry.items() if kind not in mails}
+    return {of: lane for of, lane in (("mail", mails), ("jobs", others)) if lane}
+
+
+def _work_lane(worker: Worker, plane: Plane, stop: threading.Event, broke: threading.Event) -> None:
     try:
-        periodic.enqueue_due(plane)
+        worker.work()
+    except BaseException:
+        broke.set()
+        raise
+    finally:
+        stop.set()
+        close_stores(plane)
+
+
+def _report(plane: Plane, name: str, pulse: Heartbeat, stop: threading.Event, broke: threading.Event) -> None:
+    try:
+        periodic.enqueue_due(plane, name)
         while not stop.wait(heartbeat.EVERY_S):
             pulse.beat()
             plane.level_watch.follow(plane.cache)
-            periodic.enqueue_due(plane)
+            periodic.enqueue_due(plane, name)
     except BaseException:
         broke.set()
         raise
@@ -204,6 +234,10 @@ class Worker:
         except GiveUp as reason:
             log.warning("job %d (%s) given up: %s", job.id, job.kind, reason)
             jobs.fail(self._plane, job, str(reason), give_up=True)
+            return False
+        except TryLater as reason:
+            log.warning("job %d (%s) failed at attempt %d: %s", job.id, job.kind, job.attempt, reason)
+            jobs.fail(self._plane, job, str(reason), jitter=random.random())
             return False
         # A job's boundary: a broken job must not end the worker.
         except Exception as error:

@@ -54,6 +54,20 @@ def test_a_dead_job_is_retried_once_and_that_is_audited(world: World) -> None:
     assert event[:3] == ("ok", world.root.email, str(job_id))
 
 
+def test_a_waiting_job_is_cancelled_once_and_that_is_audited(world: World) -> None:
+    with world.plane.database.transaction():
+        job_id = jobs.enqueue(world.plane, "housekeeping", {})
+
+    answer = world.root.administer("POST", f"/jobs/{job_id}/cancel")
+    again = world.root.administer("POST", f"/jobs/{job_id}/cancel")
+
+    assert (answer.status_code, answer.json["data"]["state"]) == (200, "dead")
+    assert answer.json["data"]["error"] == f"Cancelled by {world.root.email}."
+    assert (again.status_code, again.json["code"]) == (409, 409)
+    [event] = world.events("job:cancel")
+    assert event[:3] == ("ok", world.root.email, str(job_id))
+
+
 def test_unknown_ids_states_and_cursors_are_refused(world: World) -> None:
     asked = {
         "/jobs/77": 404,

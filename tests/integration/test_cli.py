@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,3 +253,19 @@ def test_a_wrong_command_line_is_a_usage_error(at_shell: Operator, words: tuple[
     done = at_shell.run(*words)
     assert done.returncode == 2
     assert "Usage" in done.stderr
+
+
+def test_a_waiting_job_is_cancelled_found_among_the_dead_and_retried(operator: Operator) -> None:
+    with closing(sqlite3.connect(operator.live.home / "ragkeeper.db")) as database, database:
+        # Of a kind that no worker takes, so it waits.
+        job_id = database.execute(
+            "INSERT INTO rk_job (kind, payload, state, attempts, visible_at, created_at) "
+            "VALUES ('unknown', '{}', 'ready', 0, 0, 0)"
+        ).lastrowid
+    assert "cancelled" in operator.does("job", "cancel", str(job_id))
+    [dead] = operator.asks("job", "list", "--state", "dead")["jobs"]
+    assert (dead["id"], dead["error"]) == (job_id, f"Cancelled by {ROOT}.")
+    assert "ready" in operator.does("job", "retry", str(job_id))
+    assert operator.asks("job", "show", str(job_id))["state"] == "ready"
+    assert "unknown" in operator.does("job", "list", "--state", "ready")
+    assert "only a dead job" in operator.fails("job", "retry", str(job_id))

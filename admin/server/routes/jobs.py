@@ -72,3 +72,14 @@ def show_job(call: Call, job_id: str) -> dict[str, Any]:
 )
 def retry_job(call: Call, job_id: str) -> Reply:
     return Reply(jobs.retry(call.plane, call.who, job_id), message="The job is ready again.")
+
+
+@routes.post(
+    "/jobs/<job_id>/cancel",
+    requires=Holds("job", "write"),
+    data=JobDetails,
+    statuses=(404, 409),
+    summary="Make a waiting job a dead letter",
+)
+def cancel_job(call: Call, job_id: str) -> Reply:
+    return Reply(jobs.cancel(call.plane, call.who, job_id), message="The job is cancelled.")

@@ -35,3 +35,19 @@ def test_names_stay_on_their_line_and_braces_are_just_text() -> None:
 def test_the_link_stands_on_a_line_of_its_own_where_there_is_one() -> None:
     assert "\nhttps://rag.test\n" in mail_texts.invitation("English", **VALUES, link="https://rag.test").body
     assert "http" not in mail_texts.invitation("English", **VALUES).body
+
+
+@pytest.mark.parametrize("language", ["English", "Chinese"])
+def test_every_text_says_what_it_is_about(language: str) -> None:
+    code = mail_texts.reset_code(language, address="you@b.co", code="QWERTZ", minutes=5)
+    expiry = mail_texts.token_expiry(
+        language, token="ci", address="you@b.co", expires="2026-10-01 10:00", link="https://rag.test/api"
+    )
+
+    assert all(said in code.body for said in ("QWERTZ", "you@b.co", "5"))
+    assert "QWERTZ" not in code.subject, "subjects show on locked screens"
+    assert all(said in expiry.body for said in ("ci", "2026-10-01 10:00", "https://rag.test/api"))
+
+
+def test_characters_that_do_not_print_are_left_out() -> None:
+    assert "\0" not in mail_texts.invitation("English", **{**VALUES, "tenant": "A\0B\u202eC"}).subject

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.core.errors import BadField, JobNotDead, JobNotFound
+from common.core.errors import BadField, JobNotDead, JobNotFound, JobNotWaiting
 from common.services import jobs
 from common.services.jobs import Claimed, JobLost
 from common.services.plane import Plane
@@ -157,6 +158,20 @@ def test_giving_up_buries_at_once_and_retrying_digs_up(plane: Plane) -> None:
         jobs.retry(plane, OPERATOR, str(job_id))
 
 
+def test_cancelling_makes_a_dead_letter_of_a_waiting_job_that_a_retry_brings_back(plane: Plane) -> None:
+    job_id = str(enqueue(plane, delay_s=60))
+
+    shown = jobs.cancel(plane, OPERATOR, job_id)
+
+    assert (shown["state"], shown["error"]) == ("dead", "Cancelled by the system.")
+    with pytest.raises(JobNotWaiting):
+        jobs.cancel(plane, OPERATOR, job_id)
+    jobs.retry(plane, OPERATOR, job_id)
+    assert claimed(plane).id == int(job_id)
+    with pytest.raises(JobNotWaiting, match="running"):
+        jobs.cancel(plane, OPERATOR, job_id)
+
+
 def test_a_job_given_back_has_lost_no_attempt(plane: Plane) -> None:
     enqueue(plane)
     jobs.give_back(plane, claimed(plane))
@@ -210,6 +225,74 @@ def test_done_jobs_are_pruned_after_a_week_and_their_ids_never_given_again(plane
     assert enqueue(plane) == newest + 1
 
 
+def test_dead_letters_are_pruned_after_three_months_but_for_kinds_that_must_not_be_forgotten(
+    plane: Plane, clock: Clock
+) -> None:
+    forgotten, kept = enqueue(plane), enqueue(plane, "purge")
+    for kind in ("greet", "purge"):
+        job = jobs.claim(plane, "first", 60, [kind])
+        assert job is not None
+        jobs.fail(plane, job, "given up", give_up=True)
+    newest = enqueue(plane)
+    clock.forward(days=89)
+    assert jobs.prune(plane) == 0
+    clock.forward(days=2)
+
+    assert jobs.prune(plane, but_dead=["purge"]) == 1
+    assert [job["id"] for job in jobs.page(plane)["jobs"]] == [newest, kept]
+    assert forgotten not in (newest, kept)
+
+
+def test_a_period_has_one_job_whoever_asks_and_however_often(plane: Plane, clock: Clock) -> None:
+    first = jobs.enqueue_period(plane, "greet", 3600)
+    assert first is not None
+    assert jobs.enqueue_period(plane, "greet", 3600) is None
+    jobs.finish(plane, claimed(plane))
+    assert jobs.enqueue_period(plane, "greet", 3600) is None
+
+    clock.forward(hours=1)
+
+    second = jobs.enqueue_period(plane, "greet", 3600)
+    assert second not in (None, first)
+
+
+def test_a_slow_periodic_job_is_not_overtaken_by_the_next(plane: Plane, clock: Clock) -> None:
+    first = jobs.enqueue_period(plane, "greet", 3600)
+    clock.forward(hours=1)
+
+    assert jobs.enqueue_period(plane, "greet", 3600) == first
+
+
+def test_a_clock_that_was_wrong_once_stops_no_period(plane: Plane, clock: Clock) -> None:
+    clock.forward(days=3650)
+    jobs.enqueue_period(plane, "greet", 3600)
+    jobs.finish(plane, claimed(plane))
+    clock.forward(days=-3650)
+
+    assert jobs.enqueue_period(plane, "greet", 3600) is not None
+
+
+@pytest.mark.race
+def test_of_many_schedulers_at_once_one_enqueues_a_period(plane: Plane) -> None:
+    made: list[int | None] = []
+    barrier = threading.Barrier(8)
+
+    def schedule() -> None:
+        barrier.wait()
+        made.append(jobs.enqueue_period(plane, "greet", 3600))
+        plane.database.close()
+
+    threads = [threading.Thread(target=schedule) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == 8
+    assert len([job_id for job_id in made if job_id is not None]) == 1
+    assert len(jobs.page(plane)["jobs"]) == 1
+
+
 def test_the_waiting_are_counted_without_the_delayed_and_the_running(plane: Plane) -> None:
     enqueue(plane)
     enqueue(plane)
@@ -242,15 +325,36 @@ def test_an_id_that_is_none_is_not_found(plane: Plane, job_id: str) -> None:
         jobs.get(plane, job_id)
 
 
-def test_claims_read_their_index_however_long_the_queue_is(plane: Plane) -> None:
-    steps = plane.database.all(
-        "EXPLAIN QUERY PLAN SELECT id FROM rk_job WHERE state = ? AND visible_at <= ? AND kind IN (?) "
-        "ORDER BY visible_at, id LIMIT 8",
-        ("ready", 1, "greet"),
+@pytest.fixture
+def long_history(plane: Plane) -> None:
+    """A million jobs that are over."""
+    plane.database.run(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) "
+        "INSERT INTO rk_job (kind, payload, state, attempts, visible_at, created_at, finished_at) "
+        "SELECT 'greet', '{}', CASE WHEN i % 100 THEN 'done' ELSE 'dead' END, 1, i, i, ? FROM n",
+        (plane.now_ms(),),
     )
 
-    assert len(steps) == 1
-    assert "state=? AND visible_at<?" in steps[0][3]
+
+@pytest.mark.slow
+def test_a_claim_and_a_pruning_look_at_no_old_row_of_a_million(plane: Plane, long_history: None) -> None:
+    enqueue(plane)
+
+    heard: list[str] = []
+    connection: sqlite3.Connection = plane.database.peewee.connection()
+    connection.set_trace_callback(heard.append)
+    claimed(plane)
+    jobs.prune(plane)
+    connection.set_trace_callback(None)
+
+    read = [text for text in heard if text.startswith("SELECT id FROM rk_job")]
+    plans = [" ".join(str(step[3]) for step in plane.database.all(f"EXPLAIN QUERY PLAN {text}")) for text in read]
+    *claims, done, dead = plans
+    assert [plan.split("SEARCH rk_job USING ")[1] for plan in claims] == [
+        "COVERING INDEX rk_job_claim (state=? AND visible_at<?)"
+    ] * 2
+    assert all("INDEX rk_job_prune (state=? AND finished_at<?)" in plan for plan in (done, dead))
+    assert not any("SCAN" in plan or "TEMP B-TREE" in plan for plan in plans)
 
 
 def test_of_two_workers_that_see_the_same_job_one_gets_it(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from common.core.errors import StoreUnavailable
 from common.services import jobs
-from common.services.jobs import GiveUp, Handler, Task
+from common.services.jobs import GiveUp, Handler, Task, TryLater
 from common.services.plane import Plane
 from common.worker import periodic
 from common.worker.loop import Worker, handlers, run
@@ -37,6 +37,39 @@ def test_a_job_that_its_handler_returns_from_is_done(plane: Plane) -> None:
 
 def test_an_idle_worker_says_so(plane: Plane) -> None:
     assert not worker(plane, greet=lambda task: None).work_once()
+
+
+def test_a_reason_to_try_later_is_noted_without_a_traceback(plane: Plane, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = enqueue(plane, "greet")
+
+    def greylisted(task: Task) -> None:
+        raise TryLater("450 come again")
+
+    assert worker(plane, greet=greylisted).work_once()
+
+    shown = jobs.get(plane, job_id)
+    assert (shown["state"], shown["attempts"], shown["error"]) == ("ready", 1, "450 come again")
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_mail_server_that_hangs_delays_nothing_but_mail(plane: Plane) -> None:
+    stop, released = threading.Event(), threading.Event()
+    enqueue(plane, "mail.greet")
+    others = [enqueue(plane, "greet") for _ in range(3)]
+    done: list[int] = []
+
+    def hanging(task: Task) -> None:
+        released.wait(30)
+
+    def greet(task: Task) -> None:
+        done.append(task.job.id)
+        if len(done) == len(others):
+            released.set()
+            stop.set()
+
+    run(plane, stop, {"mail.greet": hanging, "greet": greet})
+
+    assert [str(job_id) for job_id in done] == others
 
 
 def test_any_exception_fails_the_job_and_leaves_its_traceback_in_the_log(
@@ -168,7 +201,7 @@ def test_a_worker_is_registered_while_it_works_and_not_after_a_clean_stop(plane:
 def test_a_worker_whose_heartbeat_breaks_ends_rather_than_look_dead(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(plane: Plane) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(periodic, "enqueue_due", broken)
@@ -178,4 +211,6 @@ def test_a_worker_whose_heartbeat_breaks_ends_rather_than_look_dead(
 
 
 def test_every_kind_that_is_enqueued_has_a_handler() -> None:
-    assert set(handlers()) == {"user.purge", "mail.invitation", "housekeeping"}
+    assert set(handlers()) == {
+        "user.purge", "mail.invitation", "mail.reset_code", "mail.token_expiry", "token.expiry", "housekeeping",
+    }  # fmt: skip

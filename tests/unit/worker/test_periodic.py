@@ -14,14 +14,38 @@ from common.worker.loop import Worker, handlers
 from common.worker.tally import Tally
 from tests.people import Clock
 
+HOURLY = (periodic.Periodic(periodic.HOUSEKEEPING, 3600),)
+
 
 def housekeepings(plane: Plane) -> int:
     return len(jobs.page(plane)["jobs"])
 
 
 def test_of_all_workers_one_enqueues_a_period(plane: Plane) -> None:
-    for _ in range(3):
-        periodic.enqueue_due(plane)
+    for name in ("a", "b", "a"):
+        periodic.enqueue_due(plane, name, HOURLY)
+
+    assert housekeepings(plane) == 1
+
+
+def test_a_lost_scheduler_is_replaced(plane: Plane, clock: Clock) -> None:
+    periodic.enqueue_due(plane, "lost", (periodic.Periodic("greet", 60),))
+    clock.forward(seconds=60)
+    two = (periodic.Periodic("greet", 60), *HOURLY)
+    periodic.enqueue_due(plane, "heir", two)
+    assert housekeepings(plane) == 1, "the lease was not respected"
+
+    clock.forward(seconds=60)
+    periodic.enqueue_due(plane, "heir", two)
+
+    assert housekeepings(plane) == 2
+
+
+def test_at_a_clean_stop_the_next_scheduler_takes_over_at_once(plane: Plane) -> None:
+    periodic.enqueue_due(plane, "first", ())
+    periodic.stand_down(plane, "first")
+
+    periodic.enqueue_due(plane, "second", HOURLY)
 
     assert housekeepings(plane) == 1
 
@@ -31,16 +55,16 @@ def test_an_outage_of_the_metadata_store_skips_no_period(plane: Plane, monkeypat
         raise StoreUnavailable("metadata", "gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "enqueue", down)
-        periodic.enqueue_due(plane)
+        patch.setattr(jobs, "enqueue_period", down)
+        periodic.enqueue_due(plane, "a", HOURLY)
     assert housekeepings(plane) == 0
 
-    periodic.enqueue_due(plane)
+    periodic.enqueue_due(plane, "a", HOURLY)
 
     assert housekeepings(plane) == 1
 
 
-def test_without_a_cache_store_nothing_is_due(
+def test_without_a_cache_store_each_period_still_has_one_job(
     plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def down(*_: object) -> bool:
@@ -48,9 +72,10 @@ def test_without_a_cache_store_nothing_is_due(
 
     monkeypatch.setattr(type(plane.cache), "acquire_lease", down)
 
-    periodic.enqueue_due(plane)
+    for name in ("a", "b", "c"):
+        periodic.enqueue_due(plane, name, HOURLY)
 
-    assert housekeepings(plane) == 0
+    assert housekeepings(plane) == 1
     assert "the cache store is unavailable" in caplog.text
 
 
@@ -60,7 +85,7 @@ def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane, clo
         "VALUES ('s', 'u', 'h', 'user', 0, 0, 0)"
     )
     worker = Worker(plane, "worker", handlers(), Tally(), threading.Event())
-    periodic.enqueue_due(plane)
+    periodic.enqueue_due(plane, "worker", HOURLY)
 
     assert worker.work_once()
 

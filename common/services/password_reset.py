@@ -1,0 +1,224 @@
+"""A forgotten password: an image to be read, a code by mail, then a new password and a session.
+
+An address that nobody has is answered like any other, in words and in time: no step before the new password looks at
+accounts, and the mail is prepared for every address and dropped by the worker where there is no account. What is
+pending stands in the cache store, as keyed hashes only.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from common.core import mail_texts, reset_codes
+from common.core.audit_tags import EventTag
+from common.core.emails import email_key
+from common.core.errors import BadField, CoolingDown, MailNotConfigured, NotEffective, WrongCode
+from common.core.passwords import decode_from_hash_form
+from common.models.account import Account
+from common.secret import Secret
+from common.services import accounts, audit, captcha_image, jobs, mail, passwords, sessions
+from common.services.accounts import AccountRow
+from common.services.jobs import GiveUp, Task
+from common.services.plane import Plane
+from common.services.principal import Origin, Principal, stranger
+
+CODE_MAIL = "mail.reset_code"
+
+_EXPIRED_CODE = "There is no valid code for this address: it was used or has expired. Ask for a new one."
+
+
+def captcha(plane: Plane, email: str) -> bytes:
+    """An image for an address, whose text counts once and for a minute; see ``captcha_image.draw``.
+
+    Raises MailNotConfigured.
+    """
+    _require_mail(plane)
+    text = reset_codes.new_captcha()
+    plane.cache.set(_key(plane, "captcha", email), _mac(plane, email, text), reset_codes.CAPTCHA_S)
+    return captcha_image.draw(text)
+
+
+def send_code(plane: Plane, origin: Origin, email: str, captcha_text: str) -> None:
+    """Mail a code to an address whose image was read right. A code that was sent before is replaced.
+
+    Raises MailNotConfigured, NotEffective without a pending image, WrongCode, and CoolingDown within a minute of the
+    last code or while the address is locked.
+    """
+    _require_mail(plane)
+    _use_captcha(plane, email, captcha_text)
+    _refuse_if_locked(plane, email)
+    sent = plane.cache.incr(_key(plane, "sent", email), reset_codes.COOL_DOWN_S)
+    if sent.value > 1:
+        raise CoolingDown("A code was sent a moment ago.", resets_in=sent.resets_in)
+    code = reset_codes.new_code()
+    plane.cache.set(_key(plane, "code", email), _mac(plane, email, code), reset_codes.CODE_S)
+    task = {
+        "email": email.strip(),
+        "code": plane.keys.encrypt(Secret(code)),
+        "expires_at": plane.now_ms() + round(reset_codes.CODE_S * 1000),
+    }
+    with plane.database.transaction():
+        jobs.enqueue(plane, CODE_MAIL, task)
+        audit.record(plane, EventTag.USER_RESET_ASK, stranger(origin), target=("user", email))
+
+
+def send_code_mail(task: Task) -> None:
+    """The job ``mail.reset_code`` ``{email, code (encrypted), expires_at}``: mail the code to its account, if any.
+
+    Raises as ``mail.deliver``.
+    """
+    plane, payload = task.plane, task.job.payload
+    account = accounts.find(plane, payload["email"])
+    if account is None or not account.is_active:
+        mail.leave_unsent(task, "No active account has this address.")
+        return
+    if payload["expires_at"] <= plane.now_ms():
+        mail.leave_unsent(task, "The code has expired.")
+        return
+    code = plane.keys.decrypt(payload["code"])
+    if code is None:
+        raise GiveUp("The code can't be decrypted: the secret key was changed meanwhile.")
+    row = plane.database.one("SELECT language FROM user WHERE id = ?", (account.id,))
+    text = mail_texts.reset_code(
+        row[0] if row else None,
+        address=account.email,
+        code=code.reveal(),
+        minutes=round(reset_codes.CODE_S / 60),
+    )
+    mail.deliver(task, account.email, text)
+
+
+def verify(plane: Plane, origin: Origin, email: str, code: str) -> None:
+    """Take a code for what ``reset`` without a code does afterwards, from the same client, within five minutes.
+
+    Raises MailNotConfigured, NotEffective, WrongCode, CoolingDown.
+    """
+    _require_mail(plane)
+    _use_code(plane, origin, email, code)
+    plane.cache.set(_key(plane, "verified", email), _mac(plane, email, _client(origin)), reset_codes.CODE_S)
+
+
+def reset(
+    plane: Plane, origin: Origin, email: str, new_password: str, confirmation: str, code: str | None = None
+) -> tuple[Principal, str]:
+    """Set the password of whoever proved to read the address's mail, and log in; its principal and wire form.
+
+    The proof is the code, or without one a ``verify`` from the same client. All other sessions end. Each password is
+    base64 of the plain text, the plain text, or RAGFlow's encrypted form. Raises BadField for a password before the
+    proof is used up, then as ``verify``.
+    """
+    _require_mail(plane)
+    opened = passwords.open_new(plane, _plain_or_wire(new_password), field="new_password")
+    if passwords.open_new(plane, _plain_or_wire(confirmation), field="confirm_new_password") != opened:
+        raise BadField("The two passwords differ.", field="confirm_new_password")
+    if code is not None:
+        _use_code(plane, origin, email, code)
+    else:
+        _use_verification(plane, origin, email)
+    account = accounts.find(plane, email)
+    if account is None or not account.is_active:
+        raise NotEffective(_EXPIRED_CODE)
+    return _write(plane, origin, account, passwords.hash_opened(plane, opened))
+
+
+def _write(plane: Plane, origin: Origin, account: AccountRow, new_hash: str) -> tuple[Principal, str]:
+    with plane.database.transaction():
+        # Whoever switched the account off while the hash was computed meant this login too.
+        now = accounts.by_id(plane, account.id)
+        if now is None or not now.is_active:
+            raise NotEffective(_EXPIRED_CODE)
+        accounts.change(plane, account.id, password=new_hash)
+        plane.database.execute(Account.update(must_change=False).where(Account.user_id == account.id))
+        sessions.end_sessions(plane, account.id, "password")
+        by: dict[str, Any] = {"by": "code"}
+        audit.record(plane, EventTag.USER_PASSWORD, stranger(origin), target=account.target, after=by)
+        return sessions.open_session(plane, origin, account, "user")
+
+
+def _require_mail(plane: Plane) -> None:
+    if not mail.is_configured(plane):
+        raise MailNotConfigured
+
+
+def _use_captcha(plane: Plane, email: str, text: str) -> None:
+    """One try for each image: who was wrong needs another one."""
+    key = _key(plane, "captcha", email)
+    kept = plane.cache.get(key)
+    if kept is None or not plane.cache.delete(key):
+        raise NotEffective("There is no image for this address: it was used or has expired. Ask for a new one.")
+    if not hmac.compare_digest(kept, _mac(plane, email, text)):
+        raise WrongCode("The text is not the one in the image; ask for a new one.")
+
+
+def _use_code(plane: Plane, origin: Origin, email: str, code: str) -> None:
+    _refuse_if_locked(plane, email)
+    key = _key(plane, "code", email)
+    kept = plane.cache.get(key)
+    if kept is None:
+        raise NotEffective(_EXPIRED_CODE)
+    # Counted before the look, so that tries at the same moment count too; a new code does not begin a new count.
+    tries = plane.cache.incr(_key(plane, "tries", email), reset_codes.LOCK_S)
+    if tries.value > reset_codes.TRIES:
+        raise CoolingDown("Too many wrong codes.", resets_in=tries.resets_in)
+    if not hmac.compare_digest(kept, _mac(plane, email, code)):
+        _refuse_code(plane, origin, email, last=tries.value == reset_codes.TRIES)
+    if not plane.cache.delete(key):
+        raise NotEffective(_EXPIRED_CODE)
+    plane.cache.delete(_key(plane, "tries", email))
+
+
+def _refuse_code(plane: Plane, origin: Origin, email: str, *, last: bool) -> None:
+    if last:
+        until = plane.now_ms() + round(reset_codes.LOCK_S * 1000)
+        plane.cache.set(_key(plane, "lock", email), str(until), reset_codes.LOCK_S)
+    with plane.database.transaction():
+        audit.record(
+            plane,
+            EventTag.USER_RESET_REFUSED,
+            stranger(origin),
+            target=("user", email),
+            after={"locked": last},
+            result="refused",
+        )
+    raise WrongCode("The code is not right.")
+
+
+def _refuse_if_locked(plane: Plane, email: str) -> None:
+    until = plane.cache.get(_key(plane, "lock", email))
+    if until is not None:
+        left_s = max(0.0, (int(until) - plane.now_ms()) / 1000)
+        raise CoolingDown("Too many wrong codes.", resets_in=left_s)
+
+
+def _use_verification(plane: Plane, origin: Origin, email: str) -> None:
+    """Its address is all that the client sends: whoever else knows it must not be let in meanwhile."""
+    key = _key(plane, "verified", email)
+    kept = plane.cache.get(key)
+    if (
+        kept is None
+        or not hmac.compare_digest(kept, _mac(plane, email, _client(origin)))
+        or not plane.cache.delete(key)
+    ):
+        raise NotEffective("The code for this address was not verified here, or too long ago. Ask for a new one.")
+
+
+def _client(origin: Origin) -> str:
+    return f"{origin.address}\n{origin.agent}"
+
+
+def _plain_or_wire(text: str) -> str:
+    """The plain text of base64, which RAGFlow's web client sends here; anything else as it is.
+
+    A plain password could be base64 of some text too: one in a hundred thousand of those with 16 letters and digits.
+    """
+    plain = decode_from_hash_form(text.encode("utf-8", errors="surrogatepass"))
+    return plain if plain and plain.isprintable() else text
+
+
+def _key(plane: Plane, what: str, email: str) -> str:
+    return f"reset:{what}:{plane.keys.mac('reset-address', email_key(email))}"
+
+
+def _mac(plane: Plane, email: str, text: str) -> str:
+    return plane.keys.mac("reset-code", f"{email_key(email)}\n{reset_codes.as_typed(text)}")
