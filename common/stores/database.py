@@ -97,7 +97,7 @@ class SqliteStore:
         self._peewee: Any = _WalDatabase(
             str(path),
             timeout=BUSY_TIMEOUT_S,
-            pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8000, "foreign_keys": 0},
+            pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -2000, "foreign_keys": 0},
         )
 
     @property
