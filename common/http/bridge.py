@@ -26,7 +26,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 Aside = Callable[[Scope], Awaitable[tuple[int, bytes] | None]]
 
-# Reads and writes have threads of their own: writers wait for each other and hash passwords, readers do neither.
+# Reads and writes have threads of their own: writers wait for each other and hash passwords, readers do neither. What
+# waits for services out there has a third set.
 THREADS = 4
 WAITING = 256
 # A body has to be there as a whole after so many seconds.
@@ -78,8 +79,8 @@ class Bridge:
 
     ``max_body`` is the app's own limit in bytes: a longer body reaches it cut, or not at all, and it is the app that
     says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
-    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. Answers are
-    sent as a whole; the apps behind this have no endless ones.
+    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. Paths that
+    begin like one of ``waiting`` have threads of their own. Answers are sent as a whole; the apps have no endless ones.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Bridge:
         max_body: int,
         drain_s: float,
         aside: Aside | None = None,
+        waiting: tuple[str, ...] = (),
     ) -> None:
         self.drain_s = drain_s
         self.draining = False
@@ -97,12 +99,14 @@ class Bridge:
         self._fixed = {"/livez": ALIVE, **fixed}
         self._max_body = max_body
         self._aside = aside
+        self._waiting = waiting
         self._held = 0
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the threads, in the process that serves: threads don't survive a fork."""
         self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
+        self._waits = Lane(loop, "wait", threads=THREADS, waiting=WAITING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -127,7 +131,7 @@ class Bridge:
 
     async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> tuple[int, Headers, bytes]:
         environ = _environ(scope)
-        lane = self._reads if reads else self._writes
+        lane = self._lane_for(scope["path"], reads)
         body = bytearray()
         try:
             if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
@@ -147,6 +151,11 @@ class Bridge:
         finally:
             self._held -= len(body)
         return status, headers, content
+
+    def _lane_for(self, path: str, reads: bool) -> Lane:
+        if path.startswith(self._waiting):
+            return self._waits
+        return self._reads if reads else self._writes
 
     async def _read_body(self, environ: Environ, receive: Receive, body: bytearray) -> None:
         """Fill ``body``, up to one byte beyond what the app takes; that byte is what makes it too large."""

@@ -43,7 +43,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Route:
-    """A route as it is served, documented and tested."""
+    """A route as it is served, documented and tested.
+
+    ``waits`` says that its use-case waits for services that are not stores of this plane, or for probes: such requests
+    have threads of their own and delay only each other.
+    """
 
     rule: str
     method: str
@@ -60,6 +64,7 @@ class Route:
     even_if_password_due: bool = False
     fields_first: bool = False
     media_type: str = "application/json"
+    waits: bool = False
 
     @property
     def endpoint(self) -> str:

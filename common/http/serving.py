@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from flask import Flask
 
 from common.http.bridge import Bridge, Fixed
 from common.http.health_front import HealthFront
-from common.http.wsgi_types import Application
+from common.http.route import Route
 from common.services import level_watch
 from common.services.opening import open_plane
 from common.services.plane import Plane
@@ -22,7 +24,7 @@ def start_logging(levels: dict[str, str] | None = None) -> None:
     level_watch.apply(levels or {})
 
 
-def served(plane: Plane, app: Application, pings: Mapping[str, Fixed]) -> Bridge:
+def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed]) -> Bridge:
     """What gunicorn serves: the app behind the bridge, with the answers to ``pings`` given before it."""
     settings = plane.settings
     # What is there now stays: left out of collections, it also stays shared among the workers that are forked next.
@@ -34,7 +36,13 @@ def served(plane: Plane, app: Application, pings: Mapping[str, Fixed]) -> Bridge
         max_body=settings.max_content_length,
         drain_s=settings.drain_s,
         aside=HealthFront(plane).answer,
+        waiting=waiting_paths(app.extensions["ragkeeper.routes"]),
     )
+
+
+def waiting_paths(routes: Iterable[Route]) -> tuple[str, ...]:
+    """How the paths of the routes begin whose use-cases wait for other services."""
+    return tuple(sorted({route.rule.partition("/<")[0] for route in routes if route.waits}))
 
 
 def opened_plane() -> Plane:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from flask import Flask, Response, request
 
 from common.http import bridge
 from common.http.bridge import PONG, Bridge
+from common.http.wsgi_types import Environ
 
 LIMIT = 1000
 Message = dict[str, Any]
@@ -197,6 +199,37 @@ def test_an_app_that_fails_altogether_is_a_500_without_a_word_of_why(caplog: pyt
     assert client.status == 500
     assert b"swordfish" not in client.body
     assert "the app itself failed on GET /anything" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_requests_that_wait_for_other_services_delay_only_each_other(method: str) -> None:
+    go_on, stuck = threading.Event(), threading.Semaphore(0)
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"].startswith("/slow"):
+            stuck.release()
+            assert go_on.wait(10)
+        start_response("200 OK", [])
+        return [b"done"]
+
+    made = Bridge(app, fixed={}, max_body=LIMIT, drain_s=0, waiting=("/slow",))
+    waiting = [Client(method, f"/slow/{number}") for number in range(2 * bridge.THREADS)]
+    others = [Client("GET", "/a"), Client("POST", "/b")]
+
+    async def run() -> None:
+        made.open(asyncio.get_running_loop())
+        held = [asyncio.create_task(made(each.scope, each.receive, each.send)) for each in waiting]
+        for _ in range(bridge.THREADS):
+            await asyncio.to_thread(stuck.acquire, timeout=10)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(made(each.scope, each.receive, each.send) for each in others))
+        assert not any(each.sent for each in waiting)
+        go_on.set()
+        await asyncio.gather(*held)
+
+    asyncio.run(run())
+
+    assert {client.status for client in (*waiting, *others)} == {200}
 
 
 def test_a_websocket_is_refused(app: Flask) -> None:
