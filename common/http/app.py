@@ -18,7 +18,7 @@ from common.core.errors import (
     StoreUnavailable,
 )
 from common.core.tokens import extract_credential
-from common.http import access, answers, bodies
+from common.http import access, answers, bodies, forwarded
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
@@ -52,7 +52,10 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
         )
     _answer_errors(app, realm, by_endpoint)
     app.refuse_hooks()
-    app.wsgi_app = access.logging_access(app.wsgi_app)  # type: ignore[method-assign]
+    # Outermost, so that access lines, sessions and audit events have the client's address and not a proxy's.
+    app.wsgi_app = forwarded.behind_proxies(  # type: ignore[method-assign]
+        access.logging_access(app.wsgi_app), plane.settings.trusted_proxies
+    )
     return app
 
 
