@@ -7,8 +7,10 @@ import logging
 import sys
 from collections.abc import Mapping
 
+from flask import Flask
+
 from common.http.bridge import Bridge, Fixed
-from common.http.wsgi_types import Application
+from common.http.route import hashing_requests
 from common.services import level_watch
 from common.services.opening import open_plane
 from common.services.plane import Plane
@@ -21,13 +23,19 @@ def start_logging(levels: dict[str, str] | None = None) -> None:
     level_watch.apply(levels or {})
 
 
-def served(plane: Plane, app: Application, pings: Mapping[str, Fixed]) -> Bridge:
+def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed]) -> Bridge:
     """What gunicorn serves: the app behind the bridge, with the answers to ``pings`` given before it."""
     settings = plane.settings
     # What is there now stays: left out of collections, it also stays shared among the workers that are forked next.
     gc.collect()
     gc.freeze()
-    return Bridge(app, fixed=pings, max_body=settings.max_content_length, drain_s=settings.drain_s)
+    return Bridge(
+        app,
+        fixed=pings,
+        max_body=settings.max_content_length,
+        drain_s=settings.drain_s,
+        hashing=hashing_requests(app.extensions["ragkeeper.routes"]),
+    )
 
 
 def opened_plane() -> Plane:
