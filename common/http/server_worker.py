@@ -28,7 +28,7 @@ HEADER_BYTES = 64 * 1024
 # Whoever was refused gets so many seconds to see it: a connection that is closed with data unread is reset.
 LINGER_S = 1.0
 # When the worker ends, one who has just connected gets so many seconds to send the request.
-FRESH_S = 1.0
+FRESH_S = 2.0
 # How long it takes, with ample time to spare, until a connection that was being made is made.
 _SETTLE_S = 0.05
 # Files, stores and the like need descriptors too.
