@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import select
+import signal
 import socket
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -18,7 +21,7 @@ import pytest
 
 from common.http.bridge import HASHING_WAITING, THREADS
 from tests.people import new_password
-from tests.servers import Live, running, until
+from tests.servers import COMMAND, Live, end, environment_for, free_ports, running, until, wait_until_ready
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +30,7 @@ WORKERS = 2
 STUCK = 4 * 2 * THREADS * WORKERS
 IDLE = 1000
 CLOSED_WITHIN_S = 30
+GONE_S = 10.0
 HALF_HEADER = b"GET /v1/user/info HTTP/1.1\r\nHost: plane\r\nAuthor"
 HALF_BODY = (
     b"POST /v1/user/login HTTP/1.1\r\nHost: plane\r\nContent-Type: application/json\r\n"
@@ -80,16 +84,75 @@ def test_stuck_and_idle_clients_leave_the_others_alone_and_are_closed(tmp_path: 
         assert "Traceback" not in live.printed()
 
 
-def test_a_server_that_was_told_to_stop_says_so_and_serves_on_for_a_while(tmp_path: Path) -> None:
-    with running(tmp_path / "home", RAGKEEPER_DRAIN_S="3") as live, httpx.Client(base_url=live.api_url) as client:
+@contextmanager
+def alone(home: Path, **given: str) -> Iterator[Live]:
+    """``ragkeeper admin`` for a supervisor of one's own, on a free port."""
+    [port] = free_ports(1)
+    output = home.parent / "alone.txt"
+    environment = environment_for(home, RAGKEEPER_ADMIN_PORT=str(port), **given)
+    with output.open("wb") as sink:
+        process = subprocess.Popen([COMMAND, "admin"], env=environment, cwd=home.parent, stdout=sink, stderr=sink)
+    live = Live(process, home, port, port, output)
+    try:
+        wait_until_ready(live, port)
+        yield live
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("started", [running, alone])
+def test_a_server_that_was_told_to_stop_says_so_serves_on_for_a_while_and_is_gone_in_time(
+    tmp_path: Path, started: Callable[..., Any]
+) -> None:
+    with started(tmp_path / "home", RAGKEEPER_DRAIN_S="2") as live, httpx.Client(base_url=live.admin_url) as client:
         assert client.get("/readyz").status_code == 200
+        everything, told_at = live.family(), time.monotonic()
         live.process.terminate()
         until(lambda: client.get("/readyz").status_code == 503, live)
 
         assert client.get("/readyz").json() == {"status": "draining", "down": []}
-        assert client.get("/v1/system/config").json()["code"] == 0
+        answer = client.get("/api/v1/admin/public-key")
+        assert answer.status_code == 200
+        # Whoever has a connection is told to make another one next time.
+        assert answer.headers["Connection"] == "close"
         assert client.get("/livez").status_code == 200
-        assert live.process.wait(10) == 0
+        assert live.process.wait(GONE_S) == 0
+        assert time.monotonic() - told_at > 2
+        _, left = psutil.wait_procs(everything, timeout=max(0, GONE_S - (time.monotonic() - told_at)))
+        assert left == []
+
+
+def test_who_connected_before_a_server_ceased_to_listen_is_still_served(tmp_path: Path) -> None:
+    with alone(tmp_path / "home") as live, clients(live.admin_port, 8) as made:
+        live.process.terminate()
+        until(lambda: not listens(live), live)
+        for client in made:
+            client.sendall(request(first=b"GET /api/v1/admin/public-key HTTP/1.1"))
+
+        assert [answer_on(client)[0] for client in made] == [200] * len(made)
+        assert live.process.wait(GONE_S) == 0
+
+
+def test_workers_that_are_replaced_leave_the_port_to_the_next_ones(tmp_path: Path) -> None:
+    """gunicorn replaces its workers on SIGHUP, while its master goes on listening."""
+    with alone(tmp_path / "home") as live:
+        old = live.family()[1:]
+        live.process.send_signal(signal.SIGHUP)
+        assert psutil.wait_procs(old, timeout=GONE_S)[1] == []
+
+        assert httpx.get(f"{live.admin_url}/livez", timeout=5).status_code == 200
+
+
+def listens(live: Live) -> bool:
+    """Whether any of its processes does."""
+    try:
+        return any(
+            connection.status == psutil.CONN_LISTEN
+            for process in live.family()
+            for connection in process.net_connections("tcp")
+        )
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_flood_of_logins_holds_up_neither_reads_nor_other_writes(tmp_path: Path) -> None:
