@@ -13,10 +13,10 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.http import HTTP_STATUS_CODES
 
 from common.core.errors import NotSignedIn, PlaneError, TooMany
+from common.http.early import PROBLEM
 from common.http.route import Dialect, Reply, Route
 from common.http.wsgi_types import Environ
 
-PROBLEM = "application/problem+json"
 # RAGFlow's business codes, which its user routes send with HTTP 200.
 _BUSINESS_CODES = range(10, 110)
 _PIECE = 500

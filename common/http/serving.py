@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from flask import Flask
 
 from common.http.bridge import Bridge, Fixed
 from common.http.health_front import HealthFront
-from common.http.route import Route
+from common.http.route import Route, requests_to
 from common.services import level_watch
 from common.services.opening import open_plane
 from common.services.plane import Plane
@@ -27,6 +27,7 @@ def start_logging(levels: dict[str, str] | None = None) -> None:
 def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed]) -> Bridge:
     """What gunicorn serves: the app behind the bridge, with the answers to ``pings`` given before it."""
     settings = plane.settings
+    routes: list[Route] = app.extensions["ragkeeper.routes"]
     # What is there now stays: left out of collections, it also stays shared among the workers that are forked next.
     gc.collect()
     gc.freeze()
@@ -36,13 +37,9 @@ def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed]) -> Bridge:
         max_body=settings.max_content_length,
         drain_s=settings.drain_s,
         aside=HealthFront(plane).answer,
-        waiting=waiting_paths(app.extensions["ragkeeper.routes"]),
+        hashing=requests_to(route for route in routes if route.hashes),
+        waiting=requests_to(route for route in routes if route.waits),
     )
-
-
-def waiting_paths(routes: Iterable[Route]) -> tuple[str, ...]:
-    """How the paths of the routes begin whose use-cases wait for other services."""
-    return tuple(sorted({route.rule.partition("/<")[0] for route in routes if route.waits}))
 
 
 def opened_plane() -> Plane:

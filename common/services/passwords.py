@@ -1,4 +1,4 @@
-"""Hashing and checking passwords; a few at a time, apart from everything else."""
+"""Hashing and checking passwords. Each takes some 30 ms of a core, so routes that may do it say so (``hashes``)."""
 
 from __future__ import annotations
 
