@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import peewee
 
-from common.migrations import m0001_initial, m0002_jobs
+from common.migrations import m0001_initial, m0002_jobs, m0003_page_indexes
 from common.models.operation import Migration
 from common.stores.database import Database
 
@@ -23,6 +23,7 @@ class Step(NamedTuple):
 STEPS: tuple[Step, ...] = (
     Step(1, "initial", m0001_initial.apply),
     Step(2, "jobs", m0002_jobs.apply),
+    Step(3, "page_indexes", m0003_page_indexes.apply),
 )
 
 

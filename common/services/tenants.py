@@ -38,13 +38,19 @@ _OWN = f"""
     WHERE COALESCE(t.status, '1') = '1' AND (m.role <> 'invite' OR m.create_time IS NULL OR m.create_time > ?)
     ORDER BY t.id <> ?, m.create_time, t.id
 """
+# Of a larger tenant a list doesn't count the members: one such tenant would cost more than the page.
+COUNTED_IN_LISTS = 1000
 # Parameter: the moment since which invitations count.
-_LISTED = f"""
-    SELECT t.id, t.name, t.status, u.email, t.create_time, t.update_time, (
-        SELECT COUNT(DISTINCT c.user_id) FROM user_tenant c WHERE c.tenant_id = t.id AND c.status = '1' AND
-        (c.role <> 'invite' OR c.create_time IS NULL OR c.create_time > ?))
-    FROM tenant t LEFT JOIN user u ON u.id = {_SHOWN_OWNER}
+_COUNT = """(
+    SELECT COUNT(DISTINCT c.user_id) FROM user_tenant c WHERE c.tenant_id = t.id AND c.status = '1' AND
+    (c.role <> 'invite' OR c.create_time IS NULL OR c.create_time > ?))
 """
+_COUNT_IN_LIST = f"""
+    CASE WHEN (SELECT 1 FROM user_tenant c WHERE c.tenant_id = t.id LIMIT 1 OFFSET {COUNTED_IN_LISTS}) IS NULL
+    THEN {_COUNT} END
+"""
+_COLUMNS = "t.id, t.name, t.status, u.email, t.create_time, t.update_time"
+_FROM = f"FROM tenant t LEFT JOIN user u ON u.id = {_SHOWN_OWNER}"
 
 
 def own(plane: Plane, who: Principal) -> list[dict[str, Any]]:
@@ -133,11 +139,11 @@ def page_of_tenants(plane: Plane, *, limit: int = 50, cursor: str | None = None)
     """A page of all tenants, by id: ``{tenants, next_cursor}``. Raises BadField for a cursor of another list.
 
     Items: ``{tenant_id, name, status, owner_email, create_date, update_date, member_count}``; the count has owners and
-    pending invitations of accounts.
+    pending invitations of accounts, and is None beyond ``COUNTED_IN_LISTS``.
     """
     after = decode_cursor(cursor, (str,)) if cursor is not None else ("",)
     rows = plane.database.all(
-        f"{_LISTED} WHERE t.id > ? ORDER BY t.id LIMIT ?",
+        f"SELECT {_COLUMNS}, {_COUNT_IN_LIST} {_FROM} WHERE t.id > ? ORDER BY t.id LIMIT ?",
         (memberships.invited_since(plane), *after, limit + 1),
     )
     tenants = [_listed(row) for row in rows[:limit]]
@@ -146,8 +152,13 @@ def page_of_tenants(plane: Plane, *, limit: int = 50, cursor: str | None = None)
 
 
 def details(plane: Plane, tenant_id: str) -> dict[str, Any]:
-    """An item of ``page_of_tenants`` with ``parser_ids``, models, and ``owners`` as e-mails. Raises TenantNotFound."""
-    row = plane.database.one(f"{_LISTED} WHERE t.id = ?", (memberships.invited_since(plane), tenant_id))
+    """An item of ``page_of_tenants`` with ``parser_ids``, models, and ``owners`` as e-mails; every member is counted.
+
+    Raises TenantNotFound.
+    """
+    row = plane.database.one(
+        f"SELECT {_COLUMNS}, {_COUNT} {_FROM} WHERE t.id = ?", (memberships.invited_since(plane), tenant_id)
+    )
     if row is None:
         raise TenantNotFound
     owners = plane.database.all(
