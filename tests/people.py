@@ -76,7 +76,11 @@ class Port:
             sent["Authorization"] = credential
         if body is not None:
             more["json"] = body
-        return self.app.test_client(use_cookies=False).open(path, method=method, headers=sent, **more)
+        answer = self.app.test_client(use_cookies=False).open(path, method=method, headers=sent, **more)
+        names = [name.lower() for name, _ in answer.headers]
+        # Strict clients (llhttp, h11) refuse an answer with two Content-Length, even of one value.
+        assert len(names) == len(set(names)), answer.headers
+        return answer
 
 
 @dataclass

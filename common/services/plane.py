@@ -11,6 +11,7 @@ from common.core.permissions import RoleGraph
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.probing import Prober
+from common.services.token_uses import TokenUses
 from common.settings import Settings
 from common.stores.cache import Cache
 from common.stores.database import Database
@@ -69,6 +70,7 @@ class Plane:
     roles: RoleSets = field(default_factory=RoleSets)
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
+    token_uses: TokenUses = field(default_factory=TokenUses)
 
     @property
     def plain_tokens(self) -> bool:
