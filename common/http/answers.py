@@ -76,11 +76,16 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
     return json_response({"code": error.status, "message": error.message, "data": None}, error.status, headers)
 
 
+def options(error: HTTPException) -> Response:
+    """The answer to OPTIONS on a known path (RFC 9110, 9.3.7): which methods it has, and no body."""
+    return Response(status=204, headers={"Allow": ", ".join(sorted({*_methods(error), "OPTIONS"}))})
+
+
 def routing_failure(error: HTTPException, dialect: Dialect, request: Request) -> Response:
     """An answer of the router or the body reader: unknown path, unknown method, body too large, malformed request."""
     status = error.code or 500
     name = HTTP_STATUS_CODES.get(status, "Error")
-    allowed = getattr(error, "valid_methods", None)
+    allowed = _methods(error)
     headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
     message = f"Not Found: {request.path}" if status == 404 else f"{name}: {error.description}"
     if wants_problem(request):
@@ -92,6 +97,11 @@ def routing_failure(error: HTTPException, dialect: Dialect, request: Request) ->
     if dialect != "admin" and status == 404:
         body["error"] = "Not Found"
     return json_response(body, status, headers)
+
+
+def _methods(error: HTTPException) -> list[str]:
+    """The methods that a path has, where that is what the router found wrong."""
+    return list(getattr(error, "valid_methods", None) or ())
 
 
 def wants_problem(request: Request) -> bool:
