@@ -72,10 +72,12 @@ def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
 
 def _adopt(plane: Plane, email: str, key: str) -> tuple[Any, ...] | None:
     """Claim the e-mail of a row that RAGFlow made after the migration; the oldest of several is the account."""
-    row = plane.database.one(
-        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) ORDER BY u.create_time, u.id LIMIT 1",
+    rows = plane.database.all(
+        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) ORDER BY u.create_time, u.id",
         (email, key),
     )
+    # MySQL finds addresses that differ in an accent alone, too; they are others' accounts.
+    row = next((each for each in rows if email_key(each[1]) == key), None)
     if row is None:
         return None
     try:
