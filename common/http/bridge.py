@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -92,7 +93,8 @@ class Bridge:
     says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
     stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. ``hashing``
     and ``waiting`` match ``METHOD /path`` of what may hash a password and of what waits for other services: each has
-    threads of its own. Answers are sent as a whole; the apps behind this have no endless ones.
+    threads of its own. ``once_open`` runs beside in the process that serves. Answers are sent as a whole; the apps
+    behind this have no endless ones.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Bridge:
         aside: Aside | None = None,
         hashing: re.Pattern[str] = _NEVER,
         waiting: re.Pattern[str] = _NEVER,
+        once_open: Callable[[], None] | None = None,
     ) -> None:
         self.drain_s = drain_s
         self._hashing = hashing
@@ -114,6 +117,7 @@ class Bridge:
         self._max_body = max_body
         self._aside = aside
         self._waiting = waiting
+        self._once_open = once_open
         self._held = 0
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -122,6 +126,8 @@ class Bridge:
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
         self._waits = Lane(loop, "wait", threads=WAITING_THREADS, waiting=WAITING)
         self._hashes = Lane(loop, "hash", threads=HASHING_THREADS, waiting=HASHING_WAITING)
+        if self._once_open is not None:
+            threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
