@@ -30,7 +30,6 @@ class JsonResponse(Response):
 
     def __init__(self, content: bytes, status: int, headers: dict[str, str] | None) -> None:
         super().__init__(content, status, headers, content_type="application/json")
-        self.headers.add("Content-Length", str(len(content)))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response(self.status, self.headers.to_wsgi_list())

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -30,10 +31,12 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Aside = Callable[[Scope], Awaitable[tuple[int, bytes] | None]]
 
-# Reads and writes have threads of their own: writers wait for each other, readers don't. What waits for services out
-# there has a third set.
+# Reads and writes have threads of their own: writers wait for each other, readers don't.
 THREADS = 4
 WAITING = 256
+# What waits for services out there has a third set. Of outward calls half as many may be under way, so that those who
+# wait for probes find a thread beside them.
+WAITING_THREADS = 8
 # So have requests that hash a password. Two processes serve a port, so they keep each core busy about once; a hash
 # takes 20 MB and some 30 ms of a core, so whoever is last in the queue waits for a second or two.
 HASHING_THREADS = max(1, (os.cpu_count() or 1) // 2)
@@ -88,9 +91,10 @@ class Bridge:
 
     ``max_body`` is the app's own limit in bytes: a longer body reaches it cut, or not at all, and it is the app that
     says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
-    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. ``hashing`` and
-    ``waiting`` match ``METHOD /path`` of what may hash a password and of what waits for other services: each has threads
-    of its own. Answers are sent as a whole; the apps behind this have no endless ones.
+    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. ``hashing``
+    and ``waiting`` match ``METHOD /path`` of what may hash a password and of what waits for other services: each has
+    threads of its own. ``once_open`` runs beside in the process that serves. Answers are sent as a whole; the apps
+    behind this have no endless ones.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Bridge:
         aside: Aside | None = None,
         hashing: re.Pattern[str] = _NEVER,
         waiting: re.Pattern[str] = _NEVER,
+        once_open: Callable[[], None] | None = None,
     ) -> None:
         self.drain_s = drain_s
         self._hashing = hashing
@@ -112,14 +117,17 @@ class Bridge:
         self._max_body = max_body
         self._aside = aside
         self._waiting = waiting
+        self._once_open = once_open
         self._held = 0
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the threads, in the process that serves: threads don't survive a fork."""
         self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
-        self._waits = Lane(loop, "wait", threads=THREADS, waiting=WAITING)
+        self._waits = Lane(loop, "wait", threads=WAITING_THREADS, waiting=WAITING)
         self._hashes = Lane(loop, "hash", threads=HASHING_THREADS, waiting=HASHING_WAITING)
+        if self._once_open is not None:
+            threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

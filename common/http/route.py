@@ -48,8 +48,8 @@ class Reply:
 class Route:
     """A route as it is served, documented and tested.
 
-    ``hashes`` says that it may hash a password, which is slow; ``waits``, that its use-case waits for services that are no
-    stores of this plane, or for probes. Such requests have threads of their own and delay only each other.
+    ``hashes`` says that it may hash a password, which is slow; ``waits``, that its use-case waits for probes or for
+    services that are no stores of this plane. Such requests have threads of their own and delay only each other.
     """
 
     rule: str

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from peewee import Model
 from werkzeug.test import TestResponse
 
 from common.core.cursors import encode_cursor
+from common.models.tenant import Invitation, MembershipClaim, UserTenant
+from common.models.token import ApiToken, TokenRecord
 from common.services.plane import Plane
 from common.services.tenants import MODELS
 from tests.bench import seed
 from tests.people import Person
+from tests.statements import connects, kept_connection, looked_at, statements
 
 Read = Callable[[Person], TestResponse]
 
@@ -23,40 +27,6 @@ READS: dict[str, Read] = {
     "own tokens": lambda person: person.ask("GET", "/api/v1/system/tokens"),
     "own profile": lambda person: person.ask("GET", "/v1/user/info"),
 }
-
-
-def kept_connection(plane: Plane) -> sqlite3.Connection:
-    """The connection of this thread, in which the test client runs the apps."""
-    connection: sqlite3.Connection = plane.database.peewee.connection()
-    return connection
-
-
-@contextmanager
-def statements(plane: Plane) -> Iterator[list[str]]:
-    """Every statement that the kept connection executes meanwhile."""
-    heard: list[str] = []
-    kept_connection(plane).set_trace_callback(heard.append)
-    try:
-        yield heard
-    finally:
-        kept_connection(plane).set_trace_callback(None)
-
-
-def steps(plane: Plane, read: Callable[[], TestResponse]) -> int:
-    """How many instructions SQLite's machine takes for a read: proportional to the rows that it looks at."""
-    taken = 0
-
-    def step() -> int:
-        nonlocal taken
-        taken += 1
-        return 0
-
-    kept_connection(plane).set_progress_handler(step, 1)
-    try:
-        succeed(read())
-    finally:
-        kept_connection(plane).set_progress_handler(None, 0)
-    return taken
 
 
 def succeed(answer: TestResponse) -> None:
@@ -104,14 +74,10 @@ def test_a_plain_read_adds_at_most_one_statement(plane: Plane, root: Person, rea
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_read_opens_no_connection(plane: Plane, root: Person, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     succeed(read(root))
-    kept, opened, connect = kept_connection(plane), [], sqlite3.connect
+    kept = kept_connection(plane)
 
-    def noted(*args, **kwargs):
-        opened.append(args)
-        return connect(*args, **kwargs)
-
-    monkeypatch.setattr(sqlite3, "connect", noted)
-    succeed(read(root))
+    with connects(plane, monkeypatch) as opened:
+        succeed(read(root))
 
     assert not opened
     assert kept_connection(plane) is kept
@@ -120,12 +86,12 @@ def test_a_read_opens_no_connection(plane: Plane, root: Person, read: Read, monk
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_read_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane, root: Person, read: Read) -> None:
     succeed(read(root))
-    alone = steps(plane, lambda: read(root))
+    alone = looked_at(plane, lambda: succeed(read(root)))
 
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(500))
+        seed.fill(plane.database, range(500))
 
-    assert steps(plane, lambda: read(root)) <= alone * 1.2
+    assert looked_at(plane, lambda: succeed(read(root))) <= alone * 1.2
 
 
 @pytest.mark.parametrize("sort", ["email", "-create_time", "nickname"])
@@ -134,44 +100,32 @@ def test_a_page_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane,
         return root.administer("GET", f"/users?limit=10&sort={sort}")
 
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(20))
+        seed.fill(plane.database, range(20))
     succeed(read())
-    of_few = steps(plane, read)
+    of_few = looked_at(plane, read)
 
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(20, 520))
+        seed.fill(plane.database, range(20, 520))
 
-    assert steps(plane, read) <= of_few * 1.2
+    assert looked_at(plane, read) <= of_few * 1.2
 
 
 def fill_tenant(plane: Plane, tenant_id: str, numbers: range) -> None:
     """Give a tenant members of these numbers, and as many invited addresses, tokens, and tokens that RAGFlow made."""
-    members = [f"e{number:031x}" for number in numbers]
-    connection = kept_connection(plane)
+    of_tenant, until = {"tenant_id": tenant_id}, plane.now_ms() + 1
+    rows: dict[type[Model], list[dict[str, Any]]] = defaultdict(list)
+    for number in numbers:
+        name, member = f"e{number:031x}", {**of_tenant, "user_id": seed.id_of(number)}
+        address = {"email": f"{name}@x.test", "email_key": f"{name}@x.test", "created_at": 1, "expires_at": until}
+        record = {"user_id": tenant_id, "display": name, "beta_display": "", "created_at": number}
+        rows[UserTenant].append({**member, "id": name, "role": "normal", "invited_by": tenant_id, "status": "1"})
+        rows[MembershipClaim].append({**member, "membership_id": name})
+        rows[Invitation].append({**of_tenant, **address, "id": name, "role": "normal", "invited_by": tenant_id})
+        rows[ApiToken] += [{**of_tenant, "token": f"{form}{name}"} for form in ("sha256:", "ragflow-")]
+        rows[TokenRecord].append({**of_tenant, **record, "id": name, "stored": f"sha256:{name}"})
     with plane.database.transaction():
-        connection.executemany(
-            "INSERT INTO user_tenant (id, user_id, tenant_id, role, invited_by, status) "
-            "VALUES (?, ?, ?, 'normal', ?, '1')",
-            [(row, seed.id_of(n), tenant_id, tenant_id) for n, row in zip(numbers, members, strict=True)],
-        )
-        connection.executemany(
-            "INSERT INTO rk_membership (tenant_id, user_id, membership_id) VALUES (?, ?, ?)",
-            [(tenant_id, seed.id_of(n), row) for n, row in zip(numbers, members, strict=True)],
-        )
-        connection.executemany(
-            "INSERT INTO rk_invitation (id, tenant_id, email, email_key, role, invited_by, created_at, expires_at) "
-            "VALUES (?, ?, ?, ?, 'normal', ?, ?, ?)",
-            [(m, tenant_id, f"{m}@x.test", f"{m}@x.test", tenant_id, 1, plane.now_ms() + 1) for m in members],
-        )
-        connection.executemany(
-            "INSERT INTO api_token (tenant_id, token, create_time) VALUES (?, ?, ?)",
-            [(tenant_id, f"{kind}{m}", n) for kind in ("sha256:", "ragflow-") for n, m in enumerate(members)],
-        )
-        connection.executemany(
-            "INSERT INTO rk_token (id, stored, tenant_id, user_id, display, beta_display, created_at) "
-            "VALUES (?, ?, ?, ?, ?, '', ?)",
-            [(m, f"sha256:{m}", tenant_id, tenant_id, m[:30], n) for n, m in zip(numbers, members, strict=True)],
-        )
+        for model, each in rows.items():
+            plane.database.execute(model.insert_many(each))
 
 
 def last_token(person: Person) -> str:
@@ -201,14 +155,14 @@ LISTS: dict[str, Read] = {
 @pytest.mark.parametrize("read", LISTS.values(), ids=LISTS)
 def test_a_tenant_that_grows_costs_no_page_more(plane: Plane, root: Person, read: Read) -> None:
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(1020))
+        seed.fill(plane.database, range(1020))
     fill_tenant(plane, root.user_id, range(20))
     succeed(read(root))
-    of_few = steps(plane, lambda: read(root))
+    of_few = looked_at(plane, lambda: read(root))
 
     fill_tenant(plane, root.user_id, range(20, 1020))
 
-    assert steps(plane, lambda: read(root)) <= of_few * 1.2
+    assert looked_at(plane, lambda: read(root)) <= of_few * 1.2
 
 
 def test_a_large_tenant_costs_the_page_of_tenants_no_more_than_one_that_is_counted(plane: Plane, root: Person) -> None:
@@ -221,14 +175,14 @@ def test_a_large_tenant_costs_the_page_of_tenants_no_more_than_one_that_is_count
         return tenant["member_count"]
 
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(4000))
+        seed.fill(plane.database, range(4000))
     fill_tenant(plane, seed.id_of(0), range(1, 900))
     assert counted() == 900
-    of_counted = steps(plane, read)
+    of_counted = looked_at(plane, read)
 
     fill_tenant(plane, seed.id_of(0), range(900, 4000))
 
-    assert steps(plane, read) <= of_counted
+    assert looked_at(plane, read) <= of_counted
     assert counted() is None
     shown = root.administer("GET", f"/tenants/{seed.id_of(0)}").json
     assert shown is not None

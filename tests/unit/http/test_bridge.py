@@ -249,13 +249,13 @@ def test_requests_that_wait_for_other_services_delay_only_each_other(method: str
         return [b"done"]
 
     made = Bridge(app, fixed={}, max_body=LIMIT, drain_s=0, waiting=re.compile(r"(GET|POST) /slow/.*"))
-    waiting = [Client(method, f"/slow/{number}") for number in range(2 * bridge.THREADS)]
+    waiting = [Client(method, f"/slow/{number}") for number in range(2 * bridge.WAITING_THREADS)]
     others = [Client("GET", "/a"), Client("POST", "/b")]
 
     async def run() -> None:
         made.open(asyncio.get_running_loop())
         held = [asyncio.create_task(made(each.scope, each.receive, each.send)) for each in waiting]
-        for _ in range(bridge.THREADS):
+        for _ in range(bridge.WAITING_THREADS):
             await asyncio.to_thread(stuck.acquire, timeout=10)
         async with asyncio.timeout(10):
             await asyncio.gather(*(made(each.scope, each.receive, each.send) for each in others))
