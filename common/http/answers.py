@@ -37,8 +37,14 @@ class JsonResponse(Response):
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer; ``body`` may hold iterators, which are sent as lists."""
-    return JsonResponse(orjson.dumps(body, default=_plain), status, headers)
+    """A JSON answer; ``body`` may hold iterators, which are sent as lists, and whose typed errors are raised."""
+    try:
+        return JsonResponse(orjson.dumps(body, default=_plain), status, headers)
+    except orjson.JSONEncodeError as error:
+        # What an iterator raises has gone through orjson, which calls it something that it can't write.
+        if isinstance(error.__cause__, PlaneError):
+            raise error.__cause__ from None
+        raise
 
 
 def success(route: Route, result: Any) -> Response:
