@@ -104,7 +104,7 @@ class _WalDatabase(orm.SqliteDatabase):
 
     def __init__(self, path: Path, **options: Any) -> None:
         self._uri = path.absolute().as_uri()
-        self._path = str(path.absolute())
+        self._path = path.absolute()
         self._opened = threading.local()
         super().__init__(f"{self._uri}?mode=rwc", uri=True, **options)
 
@@ -122,7 +122,7 @@ class _WalDatabase(orm.SqliteDatabase):
         return moved
 
     def _file_now(self) -> tuple[int, int]:
-        found = os.stat(self._path)
+        found = self._path.stat()
         return found.st_dev, found.st_ino
 
     def _connect(self) -> Any:
