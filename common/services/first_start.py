@@ -49,12 +49,13 @@ def catch_up(
 
 def first_words(settings: Settings, password: Secret) -> list[str]:
     """What is said, once, of a first administrator whose password was generated."""
+    admin_url, api_url = address(settings, settings.admin_port), address(settings, settings.api_port)
     return [
         "",
         f"First administrator  {settings.admin_email}",
         f"Generated password   {password.reveal()}",
         "It is shown this once and must be changed before anything else:",
-        f"  ragkeeper login {address(settings, settings.admin_port)} --email {settings.admin_email}",
+        f"  ragkeeper login {admin_url} --api-url {api_url} --email {settings.admin_email}",
         f"  ragkeeper user password {settings.admin_email}",
     ]
 
