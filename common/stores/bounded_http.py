@@ -38,16 +38,32 @@ def tls_context(limit: TimeLimit, section: str, *, verify: bool, ca_certs: str) 
     return context
 
 
-class BoundedHttpPool(HTTPConnectionPool):
+class _Renewing(HTTPConnectionPool):
+    """Opens a kept connection anew where the server, as it may at any time, has just closed it.
+
+    Such a request is sent twice, which is right for those that change nothing the second time: all that stores send.
+    """
+
+    def _make_request(self, conn: Any, *args: Any, **given: Any) -> Any:
+        kept = not conn.is_closed
+        try:
+            return super()._make_request(conn, *args, **given)
+        except (ConnectionError, ssl.SSLEOFError):
+            if not kept:
+                raise
+            conn.close()
+            return super()._make_request(conn, *args, **given)
+
+
+class BoundedHttpPool(_Renewing, HTTPConnectionPool):
     """The connections to one server without TLS, for any number of threads."""
 
     def __init__(self, host: str, port: int | None = None, *, limit: TimeLimit, **given: Any) -> None:
         super().__init__(host, port, **given)
-        self._limit = limit
         self.ConnectionCls = partial(_Connection, limit=limit)  # type: ignore[assignment]
 
 
-class BoundedHttpsPool(HTTPSConnectionPool):
+class BoundedHttpsPool(_Renewing, HTTPSConnectionPool):
     """The connections to one server over TLS; ``ssl_context`` must come from ``tls_context``."""
 
     def __init__(self, host: str, port: int | None = None, *, limit: TimeLimit, **given: Any) -> None:
@@ -61,10 +77,10 @@ class BoundedHttpsPool(HTTPSConnectionPool):
 
 
 class BoundedPoolManager(urllib3.PoolManager):
-    """What clients take as their HTTP client; nothing is tried twice, and no proxy of the environment is used."""
+    """What clients take as their HTTP client; no failure is tried again, and no proxy of the environment is used."""
 
     def __init__(self, limit: TimeLimit, tls: ssl.SSLContext | None) -> None:
-        given = {"ssl_context": tls} if tls else {}
+        given: dict[str, Any] = {"ssl_context": tls} if tls else {}
         super().__init__(maxsize=KEPT, retries=False, **given)
         self.pool_classes_by_scheme = {
             "http": partial(BoundedHttpPool, limit=limit),  # type: ignore[dict-item]

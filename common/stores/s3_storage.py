@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -299,7 +299,7 @@ class S3Storage:
         self._remove(client, bucket, chosen)
         return len(chosen)
 
-    def _remove(self, client: Minio, bucket: str, chosen: list[DeleteObject]) -> None:
+    def _remove(self, client: Minio, bucket: str, chosen: Sequence[DeleteObject]) -> None:
         """Delete a batch. Raises StoreUnavailable where the server kept some of it."""
         self._limit.extend(len(chosen) * SLOWEST_DELETION_S)
         kept = list(client.remove_objects(bucket, chosen))
@@ -348,9 +348,10 @@ class S3Storage:
             )
         except ValueError as error:
             raise SettingsError(f"{server.kind}: the server's address or region can't be used ({error}).") from error
-        if server.virtual_style is not None:
-            switch = client.enable_virtual_style_endpoint if server.virtual_style else _path_style(client)
-            switch()
+        if server.virtual_style is True:
+            client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+        elif server.virtual_style is False:
+            client.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
         return _Kept(client, os.getpid(), keys)
 
     def _keys_changed(self) -> bool:
@@ -360,10 +361,6 @@ class S3Storage:
         if section is not None:
             self._keys = _keys_of(section)
         return self._keys != refused
-
-
-def _path_style(client: Minio) -> Callable[[], None]:
-    return client.disable_virtual_style_endpoint
 
 
 def _names(client: Minio, place: _Place, prefix: str = "", after: str = "") -> Iterator[str]:
@@ -426,15 +423,14 @@ _REFUSALS = {
     "XMinioWriteQuorum": "it takes no writes: too few of its drives are there",
     "InternalError": "it failed inside",
 }
-# Whoever gets one of these gets it for everything.
-_LOST = _WRONG_KEYS | {"RequestTimeTooSkewed", "AuthorizationHeaderMalformed", "XMinioServerNotInitialized"}
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
     """What went wrong, in words for operators; never an address, a name or a key."""
     if isinstance(error, S3Error):
-        code = error.code or ""
-        return StoreUnavailable(STORE, _REFUSALS.get(code, f"it refused the call ({_word(code)})"), lost=code in _LOST)
+        # It answers, and promptly, so the breaker stays closed: another object may fare better.
+        reason = _REFUSALS.get(error.code or "", f"it refused the call ({_word(error.code)})")
+        return StoreUnavailable(STORE, reason, lost=False)
     if isinstance(error, ServerError):
         return StoreUnavailable(STORE, f"it answered with status {error.status_code}", lost=False)
     if isinstance(error, (InvalidResponseError, ParseError)):
