@@ -42,7 +42,7 @@ _BAD_NAMES = frozenset({"InvalidObjectName", "XMinioInvalidObjectName", "KeyTooL
 _OWN_ALREADY = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 _WRONG_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
 # With these the keys may have been changed; without a body, as after HEAD, a wrong key is just a denied access.
-_REREAD = _WRONG_KEYS | {"AccessDenied"}
+_REREAD = _WRONG_KEYS | {"AccessDenied", "MissingAuthenticationToken"}
 
 
 class Keys(NamedTuple):
@@ -256,7 +256,7 @@ class S3Storage:
         if server.bucket:
             return _Place(server.bucket, f"{server.prefix}{bucket}/")
         try:
-            check_s3_name(bucket)
+            check_s3_name(bucket, strict=True)
         except ValueError as error:
             raise BadField("The object store takes no bucket of this name.", field="bucket") from error
         return _Place(bucket, server.prefix)
@@ -279,8 +279,6 @@ class S3Storage:
     def _make_bucket(self, client: Minio, bucket: str) -> None:
         try:
             client.make_bucket(bucket)
-        except ValueError as error:
-            raise BadField("The object store takes no bucket of this name.", field="bucket") from error
         except S3Error as error:
             # Somebody made it meanwhile.
             if error.code not in _OWN_ALREADY:
@@ -403,7 +401,8 @@ def _endpoint(address: str, secure: bool) -> tuple[str, bool]:
     if "://" not in address:
         return address, secure
     parts = urlsplit(address)
-    return parts.netloc.rpartition("@")[2], parts.scheme == "https"
+    # A path is left in, for the client to refuse.
+    return parts.netloc.rpartition("@")[2] + parts.path.rstrip("/"), parts.scheme == "https"
 
 
 _OVERLOADED = "it is overloaded"
@@ -412,6 +411,7 @@ _FULL = "it is full"
 _REFUSALS = {
     **dict.fromkeys(_WRONG_KEYS, "it refuses the access key or the secret key"),
     "AccessDenied": "it denies the access: the keys are wrong, or its policy forbids it",
+    "MissingAuthenticationToken": "it wants an access key",
     "RequestTimeTooSkewed": "its clock and this machine's differ too much",
     "AuthorizationHeaderMalformed": "it refuses the signature: the region is another one",
     **dict.fromkeys(
