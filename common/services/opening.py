@@ -17,12 +17,22 @@ from common.services.keys import load_keys
 from common.services.plane import Plane
 from common.services.principal import system
 from common.services.recovery import generated_password
-from common.settings import RedisSection, Settings, SettingsError, load
+from common.settings import (
+    ElasticsearchSection,
+    MinioSection,
+    RedisSection,
+    S3Section,
+    Settings,
+    SettingsError,
+    load,
+)
 from common.stores.cache import Cache, SqliteCache
 from common.stores.database import SqliteStore
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
+from common.stores.elasticsearch_engine import ElasticsearchEngine
 from common.stores.redis_cache import RedisCache
+from common.stores.s3_storage import S3Storage
 from common.stores.storage import FolderStorage, Storage
 
 log = logging.getLogger(__name__)
@@ -52,19 +62,38 @@ def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
 
 
 def documents_of(settings: Settings) -> DocEngine:
-    """The document engine that the settings select."""
+    """The document engine that the settings select. Raises SettingsError for a section that can't be used."""
+    if settings.elasticsearch is not None:
+        return ElasticsearchEngine(settings.elasticsearch, reread=_elasticsearch_section_now)
     return SqliteDocEngine(settings.home / "documents.sqlite3")
 
 
 def objects_of(settings: Settings) -> Storage:
-    """The object storage that the settings select."""
+    """The object storage that the settings select. Raises SettingsError for a section that can't be used."""
+    if settings.object_store is not None:
+        return S3Storage(settings.object_store, reread=_object_store_section_now)
     return FolderStorage(settings.home / "objects")
 
 
 def _redis_section_now() -> RedisSection | None:
-    """The section as it is configured at this moment, for a server that refuses what was read at the start."""
+    settings = _settings_now()
+    return settings.redis if settings else None
+
+
+def _elasticsearch_section_now() -> ElasticsearchSection | None:
+    settings = _settings_now()
+    return settings.elasticsearch if settings else None
+
+
+def _object_store_section_now() -> MinioSection | S3Section | None:
+    settings = _settings_now()
+    return settings.object_store if settings else None
+
+
+def _settings_now() -> Settings | None:
+    """What is configured at this moment, for a server that refuses what was read at the start."""
     try:
-        return load().redis
+        return load()
     except SettingsError as error:
         log.warning("the configuration can't be read again: %s", error)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ from common.stores.doc_engine import (
     write_cursor,
 )
 from common.stores.network import TimeLimit, failure_of
+
+# It tells every request, and a failure several times; the breaker says once what is to be known.
+logging.getLogger("elastic_transport").setLevel(logging.ERROR)
 
 T = TypeVar("T")
 
@@ -289,14 +293,13 @@ def _check_items(answer: Mapping[str, Any]) -> None:
 
 def _hosts_of(section: ElasticsearchSection) -> tuple[NodeConfig, ...]:
     """The hosts, without user and password. Raises SettingsError for none, or a scheme that there isn't."""
-    hosts = []
+    hosts: dict[NodeConfig, None] = {}
     for each in filter(None, (part.strip() for part in section.hosts.reveal().split(","))):
         parts = urlsplit(each if "://" in each else f"http://{each}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError("es.hosts: expected http://host:port or https://host:port, several with commas.")
-        hosts.append(
-            NodeConfig(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORT, path_prefix=parts.path.rstrip("/"))
-        )
+        path = parts.path.rstrip("/")
+        hosts[NodeConfig(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORT, path_prefix=path)] = None
     if not hosts:
         raise SettingsError("es.hosts: expected http://host:port or https://host:port, several with commas.")
     return tuple(hosts)

@@ -76,6 +76,9 @@ class ElasticsearchServer:
     def start(self) -> None:
         """Start it; returns when it answers."""
         self.osmem.start()
+        # Its first index takes it most of a second.
+        self.ask("PUT", "/warm-up", {})
+        self.ask("DELETE", "/warm-up")
         self._front = _Front(self)
 
     def stop(self) -> None:
