@@ -19,7 +19,7 @@ from common.conf.file import SettingsError
 from common.stores.network import TimeLimit, connected
 
 #: Connections that are kept open to one server; more are opened when more calls are under way.
-KEPT = 32
+KEPT = 64
 
 
 def tls_context(limit: TimeLimit, section: str, *, verify: bool, ca_certs: str) -> ssl.SSLContext:

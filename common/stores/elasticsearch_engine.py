@@ -222,7 +222,7 @@ class ElasticsearchEngine:
                     if error.meta.status != 401 or not self._credentials_changed():
                         raise
                     return call(self._client())
-            except (ApiError, TransportError, KeyError, TypeError, ValueError) as error:
+            except (ApiError, TransportError, AttributeError, LookupError, TypeError, ValueError) as error:
                 raise _unavailable(error) from error
 
     def _client(self) -> Elasticsearch:

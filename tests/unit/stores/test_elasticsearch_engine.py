@@ -304,6 +304,7 @@ def test_an_answer_of_another_kind(body):
     with raw_server(say(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)) as port:
         engine = ElasticsearchEngine(ElasticsearchSection.model_validate({"hosts": f"http://127.0.0.1:{port}"}))
         assert reason(engine.count, INDEX) == "its answer is not that of an Elasticsearch"
+        assert reason(engine.delete_knowledge_base, "a", "kb1").startswith("its answer is not that of an Elasticsearch")
 
 
 def test_a_server_of_another_protocol():
