@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import ssl
 import threading
 import time
@@ -388,6 +389,22 @@ def test_large_content_may_take_longer():
 
     with raw_server(talk) as port:
         assert storage_at(port).get("kb1", "a") == b"x" * size
+
+
+def test_large_content_may_take_longer_to_be_taken_too():
+    size = 16 * 1024 * 1024
+
+    def talk(connection, over):
+        left = size
+        while left > 0:
+            # By pieces, with pauses: longer than a call may take in all.
+            left -= len(connection.recv(4 * 1024 * 1024, socket.MSG_WAITALL))
+            over.wait(TIMEOUT_S / 3)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        over.wait()
+
+    with raw_server(talk) as port:
+        storage_at(port).put("kb1", "a", b"x" * size)
 
 
 def test_content_that_breaks_off_is_no_content():
