@@ -21,7 +21,8 @@ from common.stores.breaker import Breaker
 from common.stores.database import STORE
 from common.stores.mysql_connection import LOCK_WAIT_S, BoundedConnection, Credentials, translated
 from common.stores.mysql_errors import DEADLOCK, FOREIGN, REFUSED_CREDENTIALS, code_of, meaning_of, was_cut
-from common.stores.sockets import network_reason, tls_context
+from common.stores.network import failure_of
+from common.stores.sockets import tls_context
 
 _Ask = Callable[[BoundedConnection], Cursor]
 
@@ -310,7 +311,7 @@ class MysqlStore:
         except MySQLError as error:
             raise meaning_of(error, connecting=True) or error from error
         except OSError as error:
-            raise StoreUnavailable(STORE, network_reason(error) or "the connection was cut") from error
+            raise StoreUnavailable(STORE, failure_of(error) or "the connection was cut") from error
         except (struct.error, IndexError, ValueError) as error:
             # PyMySQL trips over the greeting of another program's server.
             raise StoreUnavailable(STORE, FOREIGN) from error
