@@ -11,6 +11,7 @@ from common.conf.types import (
     Address,
     HealthConfig,
     ListenHost,
+    Networks,
     Password,
     Port,
     SecretUrls,
@@ -67,11 +68,12 @@ class RagflowSection(ServiceSection):
 
 
 class AdminSection(Section):
-    """Where Ragkeeper listens."""
+    """Where Ragkeeper listens, and which proxies in front of it are believed."""
 
     host: ListenHost | None = None
     http_port: Port | None = None
     api_http_port: Port | None = None
+    trusted_proxies: Networks | None = None
 
 
 class SqlSection(ServiceSection):
@@ -99,6 +101,10 @@ class MySqlSection(SqlSection):
     meta_type = "mysql"
     port: Port = 3306
     max_allowed_packet: Annotated[Whole, Field(ge=1)] | None = None
+    ssl: bool = False
+    ssl_ca_certs: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
 
 
 class PostgresSection(SqlSection):

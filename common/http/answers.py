@@ -13,10 +13,10 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.http import HTTP_STATUS_CODES
 
 from common.core.errors import NotSignedIn, PlaneError, TooMany
+from common.http.early import PROBLEM
 from common.http.route import Dialect, Reply, Route
 from common.http.wsgi_types import Environ
 
-PROBLEM = "application/problem+json"
 # RAGFlow's business codes, which its user routes send with HTTP 200.
 _BUSINESS_CODES = range(10, 110)
 _PIECE = 500
@@ -30,7 +30,6 @@ class JsonResponse(Response):
 
     def __init__(self, content: bytes, status: int, headers: dict[str, str] | None) -> None:
         super().__init__(content, status, headers, content_type="application/json")
-        self.headers.add("Content-Length", str(len(content)))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response(self.status, self.headers.to_wsgi_list())
@@ -76,11 +75,16 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
     return json_response({"code": error.status, "message": error.message, "data": None}, error.status, headers)
 
 
+def options(error: HTTPException) -> Response:
+    """The answer to OPTIONS on a known path (RFC 9110, 9.3.7): which methods it has, and no body."""
+    return Response(status=204, headers={"Allow": ", ".join(sorted({*_methods(error), "OPTIONS"}))})
+
+
 def routing_failure(error: HTTPException, dialect: Dialect, request: Request) -> Response:
     """An answer of the router or the body reader: unknown path, unknown method, body too large, malformed request."""
     status = error.code or 500
     name = HTTP_STATUS_CODES.get(status, "Error")
-    allowed = getattr(error, "valid_methods", None)
+    allowed = _methods(error)
     headers = {"Allow": ", ".join(sorted(allowed))} if allowed else {}
     message = f"Not Found: {request.path}" if status == 404 else f"{name}: {error.description}"
     if wants_problem(request):
@@ -92,6 +96,11 @@ def routing_failure(error: HTTPException, dialect: Dialect, request: Request) ->
     if dialect != "admin" and status == 404:
         body["error"] = "Not Found"
     return json_response(body, status, headers)
+
+
+def _methods(error: HTTPException) -> list[str]:
+    """The methods that a path has, where that is what the router found wrong."""
+    return list(getattr(error, "valid_methods", None) or ())
 
 
 def wants_problem(request: Request) -> bool:

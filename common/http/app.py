@@ -18,7 +18,7 @@ from common.core.errors import (
     StoreUnavailable,
 )
 from common.core.tokens import extract_credential
-from common.http import access, answers, bodies
+from common.http import access, answers, bodies, cross_origin, forwarded
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
@@ -52,7 +52,12 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
         )
     _answer_errors(app, realm, by_endpoint)
     app.refuse_hooks()
-    app.wsgi_app = access.logging_access(app.wsgi_app)  # type: ignore[method-assign]
+    # RAGFlow's user API may be used by pages of any origin; credentials are in a header that no browser adds by itself.
+    front = cross_origin.readable_anywhere(app.wsgi_app) if realm == "user" else app.wsgi_app
+    # Outermost, so that access lines, sessions and audit events have the client's address and not a proxy's.
+    app.wsgi_app = forwarded.behind_proxies(  # type: ignore[method-assign]
+        access.logging_access(front), plane.settings.trusted_proxies
+    )
     return app
 
 
@@ -67,14 +72,24 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
             plane.level_watch.follow_aside(plane.cache)
-        if not route.fields_first:
-            _authorize(plane, route, who, path)
-        body, query = bodies.read_body(request, route), bodies.read_query(request, route)
-        if route.fields_first:
-            _authorize(plane, route, who, path)
-        return answers.success(route, route.function(Call(plane, who, body, query), **path))
+        try:
+            return _admitted(plane, route, who, path)
+        except Forbidden as error:
+            if not public:
+                refusals.record(plane, who, route.endpoint, error)
+            raise
 
     return view
+
+
+def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:
+    """Raises Forbidden both where the route's requirement refuses and where the use-case's own rule does."""
+    if not route.fields_first:
+        route.requires.check(plane, who, path)
+    body, query = bodies.read_body(request, route), bodies.read_query(request, route)
+    if route.fields_first:
+        route.requires.check(plane, who, path)
+    return answers.success(route, route.function(Call(plane, who, body, query), **path))
 
 
 def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Principal:
@@ -87,14 +102,6 @@ def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Pri
         raise PasswordChangeDue
     named = environ.get("HTTP_X_TENANT") if realm == "user" else None
     return who if named is None else memberships.act_in(plane, who, named)
-
-
-def _authorize(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> None:
-    try:
-        route.requires.check(plane, who, path)
-    except Forbidden as error:
-        refusals.record(plane, who, route.endpoint, error)
-        raise
 
 
 def _origin(environ: Environ) -> Origin:
@@ -121,6 +128,8 @@ def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> N
 
     @app.errorhandler(HTTPException)
     def routed(error: HTTPException) -> Response:
+        if error.code == 405 and request.method == "OPTIONS":
+            return answers.options(error)
         if error.code == 400 and dialect() == "ragflow":
             return answers.failure(BadField(str(error.description)), "ragflow", request)
         return answers.routing_failure(error, dialect(), request)

@@ -25,7 +25,8 @@ class Body(BaseModel):
 
 
 class Query(BaseModel):
-    """A query string: values arrive as text and are converted; unknown parameters are ignored."""
+    """A query string: values arrive as text and are converted. On routes in RAGFlow's dialect unknown parameters are
+    ignored, as RAGFlow does; elsewhere they are refused, so that a misspelt ``dry_run`` deletes nothing."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -111,7 +112,16 @@ def read_query(request: Request, route: Route) -> BaseModel | None:
         return None
     if not request.query_string:
         return _defaults(route.query, route.dialect)
-    return validated(route.query, _without_nul(request.args.to_dict()), route.dialect)
+    values = _without_nul(request.args.to_dict())
+    if route.dialect in ("admin", "own"):
+        _refuse_unknown(values, route.query)
+    return validated(route.query, values, route.dialect)
+
+
+def _refuse_unknown(values: Mapping[str, str], model: type[BaseModel]) -> None:
+    for name in values.keys() - model.model_fields.keys():
+        shown = name if name.isprintable() and len(name) <= 64 else "a parameter"
+        raise BadField(f"{shown}: unknown here; this route knows {', '.join(model.model_fields)}.", field=shown)
 
 
 @cache

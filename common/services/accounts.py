@@ -63,6 +63,23 @@ def get(plane: Plane, email: str) -> AccountRow:
     return account
 
 
+def hold(plane: Plane, user_id: str) -> AccountRow | None:
+    """The account with this id as it is and stays until the running transaction ends, or None."""
+    plane.database.hold("user", user_id)
+    return by_id(plane, user_id)
+
+
+def get_and_hold(plane: Plane, email: str) -> AccountRow:
+    """The account with this e-mail as it is and stays until the running transaction ends. Raises UserNotFound.
+
+    Locks with a name (``Database.lock``) are taken before, so that two who hold what the other needs don't meet.
+    """
+    account = hold(plane, get(plane, email).id)
+    if account is None:
+        raise UserNotFound(email)
+    return account
+
+
 def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
     if row is None or row[5] == "0":
         return None
@@ -72,10 +89,12 @@ def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
 
 def _adopt(plane: Plane, email: str, key: str) -> tuple[Any, ...] | None:
     """Claim the e-mail of a row that RAGFlow made after the migration; the oldest of several is the account."""
-    row = plane.database.one(
-        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) ORDER BY u.create_time, u.id LIMIT 1",
+    rows = plane.database.all(
+        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) ORDER BY u.create_time, u.id",
         (email, key),
     )
+    # MySQL finds addresses that differ in an accent alone, too; they are others' accounts.
+    row = next((each for each in rows if email_key(each[1]) == key), None)
     if row is None:
         return None
     try:

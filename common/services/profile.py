@@ -16,7 +16,7 @@ from common.core.errors import (
 from common.core.names import parse_nickname
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, invitations, passwords, sessions
+from common.services import accounts, audit, invitations, memberships, passwords, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
 
@@ -55,13 +55,15 @@ def own_profile(plane: Plane, who: Principal) -> dict[str, Any]:
 def register(plane: Plane, origin: Origin, *, email: str, nickname: str, password: str) -> tuple[Principal, str]:
     """Create an account for a stranger and log it in; returns its principal and the session's wire form.
 
-    Raises RegistrationDisabled, BadField, UserExists (RAGFlow's clients need to be told).
+    Raises RegistrationDisabled, PasswordLoginDisabled, BadField, UserExists (RAGFlow's clients need to be told).
     """
+    passwords.refuse_where_disabled(plane)
     if not plane.settings.register_enabled:
         raise RegistrationDisabled
     nickname = parse_nickname(nickname)
     password_hash = passwords.new_hash(plane, password)
     with plane.database.transaction():
+        memberships.lock(plane)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
         invitations.claim(plane, account.id, account.email)
         audit.record(plane, EventTag.USER_REGISTER, stranger(origin), target=account.target)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Connection
@@ -15,7 +14,8 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as Late
 from redis.retry import Retry
 
-from common.stores.network import causes, connected, failure_of
+from common.stores.network import causes, failure_of
+from common.stores.sockets import reached
 
 Command = tuple[str | bytes | int | float, ...]
 
@@ -92,50 +92,7 @@ class BoundedConnection(Connection):
         return left_s
 
     def _connect(self) -> Any:
-        return connected(self.host, self.port, self._left_s, self._finished)
-
-    def _finished(self, plain: socket.socket) -> _TimedSocket:
-        return _TimedSocket(self._secured(plain), self._left_s)
-
-    def _secured(self, plain: socket.socket) -> socket.socket:
-        if self._tls is None:
-            return plain
-        secured = self._tls.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
-        try:
-            # A handshake takes its socket's time limit for the whole of it.
-            secured.settimeout(self._left_s())
-            secured.do_handshake()
-        except BaseException:
-            secured.close()
-            raise
-        return secured
-
-
-class _TimedSocket:
-    """What redis-py uses of a socket, each operation limited to what is left of the exchange."""
-
-    def __init__(self, real: socket.socket, left_s: Callable[[], float]) -> None:
-        self._real = real
-        self._left_s = left_s
-        self._blocks = True
-
-    def settimeout(self, value: float | None) -> None:
-        """Only whether to wait at all is taken from redis-py."""
-        self._blocks = value != 0
-
-    def recv(self, size: int) -> bytes:
-        self._real.settimeout(self._left_s() if self._blocks else 0)
-        return self._real.recv(size)
-
-    def sendall(self, data: bytes) -> None:
-        self._real.settimeout(self._left_s())
-        self._real.sendall(data)
-
-    def shutdown(self, how: int) -> None:
-        self._real.shutdown(how)
-
-    def close(self) -> None:
-        self._real.close()
+        return reached(self.host, self.port, self._left_s, self._tls)
 
 
 # By the first word of the server's refusal: what it means. It may quote keys or names, so its own words are not shown.

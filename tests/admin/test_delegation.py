@@ -69,6 +69,16 @@ def test_no_built_in_role_lets_its_holder_gain_anything(world: World, name: str)
     assert permissions_of(world, actor) == held
 
 
+def test_what_a_use_case_refuses_stands_in_the_audit_trail_too(world: World) -> None:
+    manager, other = holder(world, "user-manager"), world.person()
+
+    assert assign(manager, other, "superuser").status_code == 403
+
+    result, actor, target, _, after = world.events("access:refused")[-1]
+    assert (result, actor, target) == ("refused", manager.email, "PUT /api/v1/admin/users/<email>/role")
+    assert "hold" in after
+
+
 def test_the_assignable_roles_of_a_user_manager_hold_no_more_than_theirs(world: World) -> None:
     manager = holder(world, "user-manager")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.http.route import Route
-from tests.people import Port, World
+from tests.people import Person, Port, World
 
 JSON = {"Content-Type": "application/json"}
 BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
@@ -147,6 +147,22 @@ def test_an_unknown_method_is_405_and_says_which_there_are(world: World, port: P
     assert answer.status_code == 405
     assert "POST" in answer.headers["Allow"]
     assert answer.json["code"] == 405
+
+
+def test_an_unknown_parameter_is_refused_and_named(world: World, root: Person) -> None:
+    gone = world.person()
+    assert root.administer("PUT", f"/users/{gone.email}/activate", {"activate_status": "off"}).status_code == 200
+
+    answer = root.administer("DELETE", f"/users/{gone.email}?dryrun=true")
+
+    assert answer.status_code == 400
+    assert "dryrun" in answer.json["message"]
+    assert "dry_run" in answer.json["message"]
+    assert root.administer("GET", f"/users/{gone.email}").status_code == 200
+
+
+def test_a_route_of_RAGFlow_ignores_parameters_that_it_does_not_know(root: Person) -> None:
+    assert root.ask("GET", "/v1/system/token_list?_=1790000000").json["code"] == 0
 
 
 def test_an_unknown_path_is_judged_before_the_credential(world: World) -> None:

@@ -13,11 +13,14 @@ CASES = {
     "GET /v1/system/version",
     "GET /api/v1/admin/users/{email}",
     "GET /api/v1/system/tokens",
+    "GET /v1/system/healthz, all well",
     "page of 100 by email",
     "page of 100 by q of nicknames",
     "whole list of 600 users, time",
     "whole list of 600 users, weight",
     "memory of all processes after the reads",
+    "a read while 32 clients log in without end",
+    "a write while 32 clients log in without end",
     "second start, until both servers are ready",
 }
 

@@ -94,6 +94,17 @@ def test_the_home_follows_xdg_and_ignores_a_relative_folder_there():
     assert load({"XDG_DATA_HOME": "data"}).home.is_absolute()
 
 
+def test_trusted_proxies_are_networks_and_none_at_first(conf):
+    networks = (ip_network("10.1.0.0/16"), ip_network("::1/128"))
+    assert conf().trusted_proxies == ()
+    assert conf("admin: {trusted_proxies: [10.1.0.0/16, '::1']}").trusted_proxies == networks
+    assert conf("admin: {trusted_proxies: '10.1.0.0/16, ::1'}").trusted_proxies == networks
+    settings = conf("admin: {trusted_proxies: 10.2.0.0/16}", RAGKEEPER_TRUSTED_PROXIES="10.1.0.0/16,::1")
+    assert settings.trusted_proxies == networks
+    assert "admin.trusted_proxies: expected networks" in refusal(conf, "admin: {trusted_proxies: everybody}")
+    assert refusal(conf, RAGKEEPER_TRUSTED_PROXIES="*").startswith("RAGKEEPER_TRUSTED_PROXIES: expected networks")
+
+
 # Where values come from
 
 
@@ -417,18 +428,6 @@ def test_s8_no_secret_key_is_made_up_by_a_process(conf):
 
 
 # Stores
-
-
-@pytest.mark.parametrize(
-    ("text", "environ", "named"),
-    [
-        ("mysql: {host: db}", {}, "service_conf.yaml: mysql"),
-        ("", {"RAGKEEPER_DB_URL": f"mysql://u:{PLAIN}@db:3306/rag_flow"}, "environment RAGKEEPER_DB_URL"),
-    ],
-)
-def test_a_server_store_is_refused_in_one_sentence(conf, text, environ, named):
-    said = refusal(conf, text, **environ)
-    assert said.startswith(f"{named}: a server store comes with a later version")
 
 
 def test_elasticsearch_is_selected_by_its_section(conf):
