@@ -78,6 +78,11 @@ class ChildServer:
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the server was not started"
         return self._process

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -63,6 +64,11 @@ class ElasticsearchServer:
         self.asked: list[str] = []
         self._instead: Callable[[str], Answer] = _nothing_instead
         self._front: _Front | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is there to be asked."""
+        return self._front is not None
 
     @property
     def url(self) -> str:
@@ -139,6 +145,48 @@ class ElasticsearchServer:
             return answer.status, answer.read()
         finally:
             connection.close()
+
+
+class ElasticsearchHomes:
+    """One server for all homes: indices have the names of tenants, which no two homes share. See ``Backend``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = ElasticsearchServer(folder)
+        self._server.start()
+        self._used = False
+
+    def described(self) -> str:
+        """See ``Backend``."""
+        return f"osmem-server {version('osmem-server')} in the place of Elasticsearch"
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """See ``Backend``."""
+        return {}
+
+    def sections(self) -> dict[str, Any]:
+        """See ``Backend``."""
+        self._used = True
+        return {"es": self._server.section()}
+
+    def take_down(self) -> None:
+        """See ``Backend``."""
+        self._server.stop()
+
+    def forward(self, seconds: float) -> None:
+        """See ``Backend``; nothing expires here."""
+
+    def forget(self) -> None:
+        """See ``Backend``."""
+        if not self._used:
+            return
+        self._used = False
+        if not self._server.is_running:
+            self._server.start()
+        self._server.empty()
+
+    def stop(self) -> None:
+        """See ``Backend``."""
+        self._server.stop()
 
 
 def _nothing_instead(_: str) -> Answer:

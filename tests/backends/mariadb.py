@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pymysql
@@ -298,6 +299,10 @@ class MariadbHomes:
         if home not in self._used:
             self._used[home] = self._free.pop() if self._free else self._migrated()
         return {"RAGKEEPER_DB_URL": self._server.url(self._used[home])}
+
+    def sections(self) -> dict[str, Any]:
+        """See ``Backend``."""
+        return {}
 
     def take_down(self) -> None:
         """See ``Backend``."""

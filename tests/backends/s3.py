@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -65,6 +66,48 @@ class S3Server(ChildServer):
             names = [DeleteObject(name) for name in self.names(bucket.name)]
             assert not list(client.remove_objects(bucket.name, names))
             client.remove_bucket(bucket.name)
+
+
+class S3Homes:
+    """One server for all homes: buckets have the names of datasets, which no two homes share. See ``Backend``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = S3Server(folder)
+        self._server.start()
+        self._used = False
+
+    def described(self) -> str:
+        """See ``Backend``."""
+        return f"nanio {version('nanio')}"
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """See ``Backend``."""
+        return {}
+
+    def sections(self) -> dict[str, Any]:
+        """See ``Backend``."""
+        self._used = True
+        return {"minio": self._server.section()}
+
+    def take_down(self) -> None:
+        """See ``Backend``."""
+        self._server.kill()
+
+    def forward(self, seconds: float) -> None:
+        """See ``Backend``; nothing expires here."""
+
+    def forget(self) -> None:
+        """See ``Backend``."""
+        if not self._used:
+            return
+        self._used = False
+        if not self._server.is_running:
+            self._server.start()
+        self._server.empty()
+
+    def stop(self) -> None:
+        """See ``Backend``."""
+        self._server.stop()
 
 
 @contextmanager
