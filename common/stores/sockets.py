@@ -13,12 +13,12 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from common.conf.file import SettingsError
 
 LeftS = Callable[[], float]
-_Address = tuple[socket.AddressFamily, tuple[str | int, ...]]
+_Address = tuple[socket.AddressFamily, Any]
 
 # Idle seconds, seconds between probes, and probes after which the system gives a silent peer up.
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
