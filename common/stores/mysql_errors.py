@@ -62,6 +62,7 @@ _REFUSALS = {
     DEADLOCK: "another transaction was in the way, and this one was undone (deadlock)",
     _LOCK_WAIT: "another transaction held what was needed for too long",
     ER.LOCK_TABLE_FULL: "it has no room for more locks",
+    CR.CR_SSL_CONNECTION_ERROR: "it does not offer TLS",
 }
 
 
