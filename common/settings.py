@@ -392,17 +392,7 @@ def _read_stores(found: _Found) -> None:
         if key in found.sections:
             found.section("object_store", key)
             break
-    _refuse_server_stores(found)
     _warn_of_unused_stores(found)
-
-
-def _refuse_server_stores(found: _Found) -> None:
-    for name in ("elasticsearch", "object_store"):
-        if name in found.values:
-            raise SettingsError(
-                f"{found.origins[name]}: a server store comes with a later version; remove the section or "
-                "the variable, or put the section's name without a value into local.service_conf.yaml"
-            )
 
 
 def _warn_of_unused_stores(found: _Found) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,7 +45,7 @@ def settings_for(home: Path, **environment: str) -> Settings:
     """
     conf = home.parent / f"conf-{uuid4().hex}"
     conf.mkdir(parents=True)
-    (conf / "service_conf.yaml").write_text("{}\n")
+    (conf / "service_conf.yaml").write_text(json.dumps(stores.sections()))
     given = {
         "RAGKEEPER_HOME": str(home),
         "RAGKEEPER_CONF": str(conf),

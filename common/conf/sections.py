@@ -122,6 +122,7 @@ class MinioSection(ServiceSection):
     prefix_path: str = ""
     secure: bool = False
     verify: bool = True
+    ssl_ca_certs: str = ""
 
     def address(self) -> tuple[str, int | None]:
         return split_address(self.host)
@@ -140,6 +141,8 @@ class S3Section(ServiceSection):
     prefix_path: str = ""
     signature_version: str = ""
     addressing_style: str = ""
+    verify: bool = True
+    ssl_ca_certs: str = ""
     store_type: ClassVar[str] = "s3"
 
     def address(self) -> tuple[str, int | None]:
@@ -199,6 +202,8 @@ class ElasticsearchSection(ServiceSection):
     hosts: SecretUrls = Secret("")
     username: str = ""
     password: Password | None = None
+    verify: bool = True
+    ssl_ca_certs: str = ""
     retrieval_type: ClassVar[str] = "elasticsearch"
 
     def address(self) -> tuple[str, int | None]:

@@ -155,6 +155,11 @@ def end_sessions(plane: Plane, user_id: str, reason: str, *, keep: str | None = 
     return ended
 
 
+def end_all(plane: Plane, reason: str) -> int:
+    """End every session of everybody, in the running transaction; returns how many."""
+    return _end(plane, "ended_at IS NULL", (), reason)
+
+
 def hashed(text: str) -> str:
     """SHA-256 of a session value or wire form, hexadecimal: enough for 256 random bits (ASVS 5, 6.5.2)."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -11,7 +11,7 @@ import pytest
 from api.app import create_app as create_api
 from common.services.probing import Prober
 from common.stores.storage import FolderStorage, StorageHealth
-from tests.breaking import PLACES, WIRE_NAMES, place_of, put_a_folder, take_away
+from tests.breaking import PLACES, WIRE_NAMES, place_of, put_a_folder, reason_of_absence, take_away
 from tests.people import Port, World
 
 HEALTHZ = ("/v1/system/healthz", "/api/v1/system/healthz")
@@ -108,7 +108,8 @@ def test_healthz_tells_those_who_may_read_services_what_is_wrong(world: World, p
     session, ordinary = world.root.admin_session, world.person().session
     take_away(world.plane, "objects")
 
-    assert port.ask("GET", HEALTHZ[0], credential=session).json["_meta"]["storage"]["error"] == "its folder is missing"
+    told = port.ask("GET", HEALTHZ[0], credential=session).json["_meta"]["storage"]["error"]
+    assert told == reason_of_absence("objects", "its folder is missing")
     assert "error" not in port.ask("GET", HEALTHZ[0], credential=ordinary).json["_meta"]["storage"]
 
 
@@ -142,6 +143,7 @@ def test_ready_of_a_store_that_there_is_not_is_400(port: Port, store: str) -> No
     assert "store" in answer.json["message"]
 
 
+@pytest.mark.embedded
 def test_health_comes_back_with_the_store(world: World) -> None:
     folder = world.plane.settings.home / "objects"
     aside = folder.rename(folder.with_name("aside"))
@@ -162,6 +164,7 @@ class CountingStorage(FolderStorage):
         return super().health()
 
 
+@pytest.mark.embedded
 def test_many_probes_at_once_ask_each_store_once(world: World) -> None:
     CountingStorage.asked = 0
     plane = replace(world.plane, objects=CountingStorage(world.plane.settings.home / "objects"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-SHIPPED = Path(__file__).parents[2] / "docker" / "nginx" / "ragkeeper.conf"
+SHIPPED = Path(__file__).parents[2] / "docker" / "nginx"
 # What a machine's own nginx.conf says around the shipped file.
 _AROUND = """
 daemon off;
@@ -33,11 +33,11 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, ports: Mapping[int, int]) -> Iterator[subprocess.Popen[bytes]]:
-    """nginx in this folder, each port of the shipped file replaced by another; its log is ``nginx.log`` there."""
+    """nginx in this new folder, each port of the shipped files replaced by another; its log is ``nginx.log`` there."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "nginx is missing; install it: apt-get install nginx-light"
-    folder.mkdir()
-    shipped = SHIPPED.read_text()
+    shutil.copytree(SHIPPED, folder)
+    shipped = (folder / "ragkeeper.conf").read_text()
     assert set(map(int, re.findall(r"127\.0\.0\.1:(\d+)", shipped))) == set(ports)
     moved = re.sub(r"(127\.0\.0\.1:)(\d+)", lambda found: f"{found[1]}{ports[int(found[2])]}", shipped)
     (folder / "ragkeeper.conf").write_text(moved)
