@@ -10,7 +10,8 @@ from werkzeug.test import TestResponse
 
 from common.core.audit_tags import EventTag
 from common.core.errors import LoginRefused
-from common.services import audit, passwords, sessions
+from common.services import accounts, audit, sessions
+from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
 from tests.people import Person, World, new_password
@@ -91,21 +92,21 @@ def test_a_name_is_given_to_one_role_only(world: World, root: Person) -> None:
 def test_a_login_that_meets_a_new_password_opens_no_session_with_the_old_one(
     world: World, root: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    someone, changing, checked, over = world.person(), threading.Event(), threading.Event(), threading.Event()
-    matches, record = passwords.matches, audit.record
+    someone, changing, looked, over = world.person(), threading.Event(), threading.Event(), threading.Event()
+    by_id, record = accounts.by_id, audit.record
 
-    def tell(*values: Any) -> bool:
-        outcome = matches(*values)
+    def tell(plane: Plane, user_id: str) -> AccountRow | None:
+        account = by_id(plane, user_id)
         if threading.current_thread() is logging_in:
-            checked.set()
-        return outcome
+            looked.set()
+        return account
 
     def dawdle(plane: Plane, tag: EventTag, *values: Any, **more: Any) -> None:
         record(plane, tag, *values, **more)
         if tag is EventTag.USER_PASSWORD:
-            # The change is made, and not committed before the login has found the old password right.
+            # The change is made and not committed: the login finds the old password right, and must wait to look again.
             changing.set()
-            assert checked.wait(10)
+            assert not looked.wait(1)
 
     def log_in() -> None:
         with pytest.raises(LoginRefused):
@@ -114,7 +115,7 @@ def test_a_login_that_meets_a_new_password_opens_no_session_with_the_old_one(
         over.set()
 
     logging_in = threading.Thread(target=log_in)
-    monkeypatch.setattr(passwords, "matches", tell)
+    monkeypatch.setattr(accounts, "by_id", tell)
     monkeypatch.setattr(audit, "record", dawdle)
     changer = threading.Thread(
         target=lambda: root.administer("PUT", f"/users/{someone.email}/password", {"new_password": new_password()})
