@@ -17,8 +17,8 @@ from common.stores.sockets import TimedSocket, reached
 
 #: Seconds that a statement waits for rows that another transaction has changed.
 LOCK_WAIT_S = 5
-#: Seconds after which the server ends a transaction whose process is stopped, with what that has locked. MySQL's limit is
-#: for all idle connections; another one is opened unseen.
+#: Seconds after which the server ends a transaction whose process is stopped, with what that has locked. MySQL has a
+#: limit for all idle connections alike; another one is opened unseen.
 IDLE_IN_TRANSACTION_S = 15
 IDLE_S = 60
 #: The longest GROUP_CONCAT in bytes; MySQL's default of 1,024 would cut the roles of an account without a word.
