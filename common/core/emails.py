@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -10,6 +11,8 @@ from common.core.errors import BadEmail
 # RFC 5321, 4.5.3.1.1 for the part before the @; RAGFlow's column for the whole; RFC 1035 for a label.
 MAX_LOCAL_LENGTH = 64
 MAX_LENGTH = 255
+
+_HASH_LENGTH = 64
 
 # A dot-atom's word (RFC 5322), with the letters and digits of every script (RFC 6531), as RAGFlow takes.
 _ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+")
@@ -44,5 +47,12 @@ def parse_email(value: object, *, field: str = "email") -> str:
 
 
 def email_key(email: str) -> str:
-    """The form in which addresses are compared: no surrounding white space, case folded, composed."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).casefold())
+    """The form in which addresses are compared: no surrounding white space, case folded, composed.
+
+    Folding can lengthen an address; of one that would have more than MAX_LENGTH the rest stands as its SHA-256.
+    """
+    key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).casefold())
+    if len(key) <= MAX_LENGTH:
+        return key
+    kept = MAX_LENGTH - _HASH_LENGTH
+    return key[:kept] + hashlib.sha256(key[kept:].encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""The first migration: Ragkeeper's own tables, RAGFlow's where they are absent, and claims on what exists."""
+"""The first migration: Ragkeeper's own tables, and RAGFlow's where they are absent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from uuid import uuid4
 
 import peewee
 
-from common.core.emails import email_key
 from common.core.permissions import BUILT_IN_ROLES
 from common.models.account import Account, Session, User
 from common.models.base import RagflowTable, Table
@@ -15,7 +14,7 @@ from common.models.operation import AuditEvent, Job, LockRow, ServiceId, State
 from common.models.role import Role, RoleGrant, RoleHolder, RoleParent
 from common.models.tenant import Invitation, MembershipClaim, Tenant, UserTenant
 from common.models.token import ApiToken, LangfuseProject, TenantLangfuse, TokenRecord
-from common.stores.database import Database, Taken
+from common.stores.database import Database
 
 RAGFLOW: tuple[type[RagflowTable], ...] = (
     User,
@@ -48,7 +47,7 @@ LOCKS = ("superusers", "roles", "tenants")
 
 
 def apply(database: Database, now_ms: int) -> None:
-    """Make the tables and fill what Ragkeeper keeps about rows that RAGFlow made before."""
+    """Make the tables, and note whether a RAGFlow was here first."""
     present = database.tables()
     shared = User._meta.table_name in present
     for model in (*OWN, *(model for model in RAGFLOW if model._meta.table_name not in present)):
@@ -58,9 +57,6 @@ def apply(database: Database, now_ms: int) -> None:
     database.insert(State, name="role_version", value=1)
     database.insert(State, name="shared_database", value=int(shared))
     _add_builtin_roles(database, now_ms)
-    if shared:
-        _claim_emails(database, now_ms)
-        _claim_memberships(database)
 
 
 def _add_builtin_roles(database: Database, now_ms: int) -> None:
@@ -75,30 +71,3 @@ def _add_builtin_roles(database: Database, now_ms: int) -> None:
             created_at=now_ms,
             updated_at=now_ms,
         )
-
-
-def _claim_emails(database: Database, now_ms: int) -> None:
-    """The oldest of several rows with one e-mail gets the claim; the others stay as they are, for ``doctor``."""
-    rows = database.all("SELECT id, email, nickname, create_time FROM user ORDER BY create_time, id")
-    for user_id, email, nickname, create_time in rows:
-        try:
-            with database.transaction():
-                database.insert(
-                    Account,
-                    user_id=user_id,
-                    email_key=email_key(email),
-                    nickname_key=(nickname or "").casefold(),
-                    created_at=create_time or now_ms,
-                )
-        except Taken:
-            continue
-
-
-def _claim_memberships(database: Database) -> None:
-    rows = database.all("SELECT id, tenant_id, user_id FROM user_tenant WHERE status = '1' ORDER BY create_time, id")
-    for membership_id, tenant_id, user_id in rows:
-        try:
-            with database.transaction():
-                database.insert(MembershipClaim, tenant_id=tenant_id, user_id=user_id, membership_id=membership_id)
-        except Taken:
-            continue

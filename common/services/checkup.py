@@ -11,7 +11,7 @@ from common.core.audit_tags import EventTag
 from common.core.emails import email_key
 from common.models.account import Account
 from common.models.tenant import MembershipClaim
-from common.services import accounts, audit, memberships
+from common.services import accounts, audit, claims, memberships
 from common.services.home_checks import Finding, Trouble, judged
 from common.services.plane import Plane
 from common.services.principal import system
@@ -63,7 +63,7 @@ def _claim_email(plane: Plane, user_id: str, email: str, nickname: str, create_t
             Account,
             user_id=user_id,
             email_key=email_key(email),
-            nickname_key=accounts.nickname_key(nickname),
+            nickname_key=claims.nickname_key(nickname),
             created_at=create_time or plane.now_ms(),
         )
         _note(plane, ("user", email))

@@ -21,7 +21,8 @@ Role = Literal["owner", "normal", "invite"]
 _UNCLAIMED = """
     FROM rk_invitation i LEFT JOIN rk_account a ON a.email_key = i.email_key
     LEFT JOIN user_tenant x ON x.user_id = a.user_id AND x.tenant_id = i.tenant_id AND x.status = '1'
-    WHERE i.tenant_id = ? AND i.expires_at > ? AND x.id IS NULL
+    LEFT JOIN rk_membership c ON c.user_id = a.user_id AND c.tenant_id = i.tenant_id
+    WHERE i.tenant_id = ? AND i.expires_at > ? AND x.id IS NULL AND c.user_id IS NULL
 """
 # Memberships of existing accounts, and invitations of addresses that nobody has registered with, which go by their own
 # id. Parameters: tenant, invited since, tenant, now.

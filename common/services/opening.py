@@ -12,7 +12,7 @@ from typing import Any
 from common.core.audit_tags import EventTag
 from common.migrations.runner import migrate
 from common.secret import Secret
-from common.services import accounts, audit, passwords
+from common.services import accounts, audit, claims, passwords
 from common.services.keys import load_keys
 from common.services.plane import Plane
 from common.services.principal import system
@@ -93,6 +93,7 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     plane = Plane(**{**parts, **overrides})
     for store in (plane.cache, plane.documents, plane.objects):
         store.prepare()
+    claims.fill(plane)
     return plane
 
 
