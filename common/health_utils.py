@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.core import verdicts
@@ -51,7 +51,11 @@ def run_health_checks(plane: Plane, *, reasons: bool = False) -> tuple[dict[str,
     The stores are probed side by side. ``_meta`` has ``{elapsed: ms as text}`` of each that is not well, with
     ``reasons`` the error too, which only operators may see.
     """
-    outcomes = plane.prober.run({name: store_probe(plane, name) for name in STORES})
+    return healthz_body(plane.prober.run(store_probes(plane)), reasons=reasons)
+
+
+def healthz_body(outcomes: Mapping[str, Outcome], *, reasons: bool = False) -> tuple[dict[str, Any], bool]:
+    """What ``run_health_checks`` gives, from the outcomes of all stores."""
     body: dict[str, Any] = {}
     failed: dict[str, dict[str, str]] = {}
     for name, store in HEALTHZ_NAMES.items():
@@ -64,8 +68,17 @@ def run_health_checks(plane: Plane, *, reasons: bool = False) -> tuple[dict[str,
 
 def stores_down(plane: Plane, stores: Sequence[str] = STORES) -> list[str]:
     """The names of the stores that are not well, within READINESS_WAIT_S whatever hangs."""
-    outcomes = plane.prober.run({name: store_probe(plane, name) for name in stores}, wait_s=READINESS_WAIT_S)
+    return not_well(plane.prober.run(store_probes(plane, stores), wait_s=READINESS_WAIT_S))
+
+
+def not_well(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """The names of those that are not well."""
     return [name for name, outcome in outcomes.items() if not outcome.ok]
+
+
+def readiness(down: Sequence[str]) -> dict[str, Any]:
+    """The body of readyz: ``{status: ok or nok, down: [names]}``."""
+    return {"status": _word(not down), "down": list(down)}
 
 
 def get_mysql_status(plane: Plane) -> dict[str, Any]:
@@ -89,6 +102,11 @@ def check_task_executor_alive(plane: Plane) -> dict[str, Any]:
     Alive when one executor's last heartbeat is at most 90 s old.
     """
     return shown(plane.prober.run({EXECUTORS: executors_probe(plane)})[EXECUTORS])
+
+
+def store_probes(plane: Plane, stores: Sequence[str] = STORES) -> dict[str, Probe]:
+    """The probes of several of the plane's own stores."""
+    return {name: store_probe(plane, name) for name in stores}
 
 
 def store_probe(plane: Plane, store: str) -> Probe:

@@ -1,7 +1,7 @@
 """From the event loop to the apps: gunicorn's asgi worker in front, the Flask app behind.
 
 Sockets are read and written by the event loop, so a client that is slow, stuck or idle holds no thread. A request takes
-one only when it is there as a whole; liveness and ping take none at all.
+one only when it is there as a whole; liveness, ping and health take none at all.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Aside = Callable[[Scope], Awaitable[tuple[int, bytes] | None]]
 
 # Reads and writes have threads of their own: writers wait for each other and hash passwords, readers do neither.
 THREADS = 4
@@ -77,15 +78,25 @@ class Bridge:
 
     ``max_body`` is the app's own limit in bytes: a longer body reaches it cut, or not at all, and it is the app that
     says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
-    stop; ``/readyz`` says 503 meanwhile. Answers are sent as a whole; the apps behind this have no endless ones.
+    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. Answers are
+    sent as a whole; the apps behind this have no endless ones.
     """
 
-    def __init__(self, app: Application, *, fixed: Mapping[str, Fixed], max_body: int, drain_s: float) -> None:
+    def __init__(
+        self,
+        app: Application,
+        *,
+        fixed: Mapping[str, Fixed],
+        max_body: int,
+        drain_s: float,
+        aside: Aside | None = None,
+    ) -> None:
         self.drain_s = drain_s
         self.draining = False
         self._app = app
         self._fixed = {"/livez": ALIVE, **fixed}
         self._max_body = max_body
+        self._aside = aside
         self._held = 0
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -98,13 +109,21 @@ class Bridge:
             await send({"type": "websocket.close", "code": 1000})
             return
         reads = scope["method"] in _READS
-        fixed = self._fixed.get(scope["path"]) if reads else None
-        if fixed is not None:
-            await _answer(send, 200, fixed.headers(), fixed.body)
-        elif self.draining and reads and scope["path"] == "/readyz":
-            await _answer(send, 503, _DRAINING.headers(), _DRAINING.body)
+        answered = await self._without_a_thread(scope) if reads else None
+        if answered is not None:
+            status, fixed = answered
+            await _answer(send, status, fixed.headers(), fixed.body)
         else:
             await _answer(send, *await self._through_the_app(scope, receive, reads))
+
+    async def _without_a_thread(self, scope: Scope) -> tuple[int, Fixed] | None:
+        fixed = self._fixed.get(scope["path"])
+        if fixed is not None:
+            return 200, fixed
+        if self.draining and scope["path"] == "/readyz":
+            return 503, _DRAINING
+        found = await self._aside(scope) if self._aside else None
+        return None if found is None else (found[0], Fixed(found[1]))
 
     async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> tuple[int, Headers, bytes]:
         environ = _environ(scope)

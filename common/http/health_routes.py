@@ -87,7 +87,7 @@ def livez(call: Call) -> dict[str, str]:
 def readyz(call: Call) -> Reply:
     stores = (call.query.store,) if call.query.store else health_utils.STORES
     down = health_utils.stores_down(call.plane, stores)
-    return Reply({"status": "nok" if down else "ok", "down": down}, status=503 if down else 200)
+    return Reply(health_utils.readiness(down), status=503 if down else 200)
 
 
 @routes.get(

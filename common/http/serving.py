@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 
 from common.http.bridge import Bridge, Fixed
+from common.http.health_front import HealthFront
 from common.http.wsgi_types import Application
 from common.services import level_watch
 from common.services.opening import open_plane
@@ -27,7 +28,13 @@ def served(plane: Plane, app: Application, pings: Mapping[str, Fixed]) -> Bridge
     # What is there now stays: left out of collections, it also stays shared among the workers that are forked next.
     gc.collect()
     gc.freeze()
-    return Bridge(app, fixed=pings, max_body=settings.max_content_length, drain_s=settings.drain_s)
+    return Bridge(
+        app,
+        fixed=pings,
+        max_body=settings.max_content_length,
+        drain_s=settings.drain_s,
+        aside=HealthFront(plane).answer,
+    )
 
 
 def opened_plane() -> Plane:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
 from uuid import uuid4
-
-import peewee
 
 from common.core.permissions import BUILT_IN_ROLES
 from common.models.account import Account, Session, User
@@ -49,20 +49,29 @@ LOCKS = ("superusers", "roles", "tenants")
 def apply(database: Database, now_ms: int) -> None:
     """Make the tables, and note whether a RAGFlow was here first."""
     present = database.tables()
-    shared = User._meta.table_name in present
-    for model in (*OWN, *(model for model in RAGFLOW if model._meta.table_name not in present)):
-        peewee.SchemaManager(model, database=database.peewee).create_all(safe=True)
+    for model in OWN:
+        database.create(model)
     for name in LOCKS:
-        database.insert(LockRow, name=name)
-    database.insert(State, name="role_version", value=1)
-    database.insert(State, name="shared_database", value=int(shared))
+        _insert_once(database, LockRow, name=name)
+    _insert_once(database, State, name="role_version", value=1)
+    # Before our own ``user`` is made: where this is repeated after it broke off, the first finding stands.
+    _insert_once(database, State, name="shared_database", value=int(User._meta.table_name in present))
+    for model in RAGFLOW:
+        if model._meta.table_name not in present:
+            database.create(model)
     _add_builtin_roles(database, now_ms)
+
+
+def _insert_once(database: Database, model: type[Table], **row: Any) -> None:
+    with suppress(Taken):
+        database.insert(model, **row)
 
 
 def _add_builtin_roles(database: Database, now_ms: int) -> None:
     # What a built-in role grants stands in the code, so that a new version can widen it; only its id is a row.
     for role in BUILT_IN_ROLES.values():
-        database.insert(
+        _insert_once(
+            database,
             Role,
             id=uuid4().hex,
             name=role.name,

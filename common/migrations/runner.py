@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import peewee
-
 from common.migrations import m0001_initial, m0002_jobs
 from common.models.operation import Migration
 from common.stores.database import Database
@@ -35,14 +33,15 @@ def pending(database: Database) -> list[Step]:
 
 
 def migrate(database: Database, now_ms: int) -> list[Step]:
-    """Apply what is pending, each step in a transaction of its own; returns the steps that were applied.
+    """Apply what is pending; returns the steps that were applied.
 
-    Two processes that start at once do not meet: a step looks again once it holds the write lock.
+    Two processes that start at once do not meet: a step looks again once it is alone. One that broke off is repeated
+    from its beginning, on some stores with what it had done still there.
     """
     applied = []
     for step in pending(database):
-        with database.transaction():
-            peewee.SchemaManager(Migration, database=database.peewee).create_all(safe=True)
+        with database.migrating():
+            database.create(Migration)
             if database.one("SELECT 1 FROM rk_migration WHERE number = ?", (step.number,)):
                 continue
             step.apply(database, now_ms)

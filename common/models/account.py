@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peewee import BigIntegerField, BooleanField, CharField, DateTimeField, TextField
 
-from common.models.base import RagflowTable, Table
+from common.models.base import ExactField, RagflowTable, Table
 
 
 class User(RagflowTable):
@@ -38,8 +38,8 @@ class Account(Table):
     """
 
     user_id = CharField(max_length=32, primary_key=True)
-    email_key = CharField(max_length=255, unique=True)
-    nickname_key = CharField(max_length=255)
+    email_key = ExactField(max_length=255, unique=True)
+    nickname_key = ExactField(max_length=255)
     must_change = BooleanField(default=False)
     created_at = BigIntegerField()
     last_login_at = BigIntegerField(null=True)
@@ -54,8 +54,8 @@ class Session(Table):
 
     id = CharField(max_length=32, primary_key=True)
     user_id = CharField(max_length=32)
-    token_hash = CharField(max_length=64, unique=True)
-    value_hash = CharField(max_length=64, null=True, index=True)
+    token_hash = ExactField(max_length=64, unique=True)
+    value_hash = ExactField(max_length=64, null=True, index=True)
     realm = CharField(max_length=8)
     address = CharField(max_length=64, null=True)
     agent = CharField(max_length=255, null=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Any
 
-from peewee import BigIntegerField, DateTimeField, Model, TextField
+from peewee import SQL, BigIntegerField, CharField, Context, DateTimeField, Model, TextField
 
 # English whatever the locale, and without the cost of a general formatter: long lists have a date in every row.
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -18,6 +18,15 @@ class LongTextField(TextField):
     """LONGTEXT on MySQL, where TEXT ends at 64 KB; SQLite takes any affinity."""
 
     field_type = "LONGTEXT"
+
+
+class ExactField(CharField):
+    """A text that is compared to the character, also on MySQL, where others are compared without case and accents."""
+
+    field_type = "EXACT"
+
+    def ddl_datatype(self, ctx: Context) -> SQL:
+        return SQL(ctx.state.field_types.get(self.field_type, "VARCHAR({})").format(self.max_length))
 
 
 class Table(Model):

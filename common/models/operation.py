@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peewee import AutoField, BigAutoField, BigIntegerField, CharField, IntegerField, TextField
 
-from common.models.base import LongTextField, Table
+from common.models.base import ExactField, LongTextField, Table
 
 
 class Job(Table):
@@ -15,7 +15,7 @@ class Job(Table):
 
     id = BigAutoField()
     kind = CharField(max_length=64)
-    dedupe_key = CharField(max_length=191, null=True, unique=True)
+    dedupe_key = ExactField(max_length=191, null=True, unique=True)
     payload = LongTextField()
     progress = LongTextField(null=True)
     state = CharField(max_length=8)
@@ -34,7 +34,7 @@ class Job(Table):
 class Schedule(Table):
     """The latest period for which a periodic kind of job was enqueued: periods are counted from 1970."""
 
-    kind = CharField(max_length=64, primary_key=True)
+    kind = ExactField(max_length=64, primary_key=True)
     period = BigIntegerField()
 
     class Meta:
@@ -70,7 +70,7 @@ class ServiceId(Table):
 
     id = AutoField()
     number = IntegerField(unique=True)
-    name = CharField(max_length=128, unique=True)
+    name = ExactField(max_length=128, unique=True)
 
     class Meta:
         table_name = "rk_service"
@@ -79,7 +79,7 @@ class ServiceId(Table):
 class State(Table):
     """Small facts that all processes share, such as the version of the role graph."""
 
-    name = CharField(max_length=64, primary_key=True)
+    name = ExactField(max_length=64, primary_key=True)
     value = BigIntegerField()
 
     class Meta:
@@ -89,7 +89,7 @@ class State(Table):
 class LockRow(Table):
     """A row that is locked by those whose changes must not overlap (``Database.lock``)."""
 
-    name = CharField(max_length=64, primary_key=True)
+    name = ExactField(max_length=64, primary_key=True)
 
     class Meta:
         table_name = "rk_lock"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from peewee import BigIntegerField, BooleanField, CharField, CompositeKey, TextField
 
-from common.models.base import Table
+from common.models.base import ExactField, Table
 
 
 class Role(Table):
     """A role; ``name`` is lower case and unique."""
 
     id = CharField(max_length=32, primary_key=True)
-    name = CharField(max_length=64, unique=True)
+    name = ExactField(max_length=64, unique=True)
     description = TextField(default="")
     builtin = BooleanField(default=False)
     created_at = BigIntegerField()
@@ -36,8 +36,8 @@ class RoleGrant(Table):
     """One permission of a role's own."""
 
     role_id = CharField(max_length=32)
-    resource = CharField(max_length=64)
-    action = CharField(max_length=64)
+    resource = ExactField(max_length=64)
+    action = ExactField(max_length=64)
 
     class Meta:
         table_name = "rk_role_grant"

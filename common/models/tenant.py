@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peewee import BigIntegerField, CharField, CompositeKey, IntegerField
 
-from common.models.base import RagflowTable, Table
+from common.models.base import ExactField, RagflowTable, Table
 
 
 class Tenant(RagflowTable):
@@ -59,7 +59,7 @@ class Invitation(Table):
     id = CharField(max_length=32, primary_key=True)
     tenant_id = CharField(max_length=32)
     email = CharField(max_length=255)
-    email_key = CharField(max_length=255, index=True)
+    email_key = ExactField(max_length=255, index=True)
     role = CharField(max_length=32)
     invited_by = CharField(max_length=32)
     created_at = BigIntegerField()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peewee import BigIntegerField, CharField, CompositeKey, IntegerField
 
-from common.models.base import RagflowTable, Table
+from common.models.base import ExactField, RagflowTable, Table
 
 
 class ApiToken(RagflowTable):
@@ -25,10 +25,10 @@ class TokenRecord(Table):
     """What Ragkeeper knows of a token beyond RAGFlow's row; found by the stored form."""
 
     id = CharField(max_length=32, primary_key=True)
-    stored = CharField(max_length=255, unique=True)
+    stored = ExactField(max_length=255, unique=True)
     tenant_id = CharField(max_length=32)
     user_id = CharField(max_length=32, index=True)
-    display = CharField(max_length=64)
+    display = ExactField(max_length=64)
     beta_display = CharField(max_length=64)
     name = CharField(max_length=128, null=True)
     created_at = BigIntegerField()

@@ -53,7 +53,7 @@ def find(plane: Plane, email: str) -> AccountRow | None:
     row = _claimed(plane, email)
     if plane.shared and (row is None or row[5] == "0" or email_key(row[1]) != email_key(email)):
         # RAGFlow may have made, changed or deleted accounts since the claims were looked at.
-        claims.meet(plane, email)
+        claims.meet(plane.database, email)
         row = _claimed(plane, email)
     return _account(row)
 
@@ -105,7 +105,7 @@ def make(
     user_id = uuid1().hex
     if plane.shared:
         # A claim that nobody has a right to any more stands in nobody's way, and a deleted account's address does.
-        claims.meet(plane, email)
+        claims.meet(plane.database, email)
         if plane.database.one("SELECT 1 FROM user WHERE email = ?", (email,)):
             raise UserExists(email)
     try:

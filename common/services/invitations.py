@@ -91,8 +91,8 @@ def agree(plane: Plane, who: Principal, tenant_id: str) -> None:
 def claim(plane: Plane, user_id: str, email: str, *, only_tenant: str | None = None) -> None:
     """Turn what is pending for an address into invitations of the account that has it now.
 
-    A claim without a membership is one that RAGFlow has deleted: the invitation was refused or taken back there. Belongs
-    into the transaction that makes the account, so that no invitation made meanwhile is missed.
+    A claim without a membership is one that RAGFlow has deleted: the invitation was refused or taken back there.
+    Belongs into the transaction that makes the account, so that no invitation made meanwhile is missed.
     """
     memberships.lock(plane)
     rows = plane.database.all(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.core.audit_tags import EventTag
-from common.migrations.runner import migrate
+from common.migrations.runner import Step, migrate
 from common.secret import Secret
 from common.services import accounts, audit, claims, passwords
 from common.services.keys import load_keys
@@ -19,7 +19,7 @@ from common.services.principal import system
 from common.services.recovery import generated_password
 from common.settings import RedisSection, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
-from common.stores.database import SqliteStore
+from common.stores.database import Database, SqliteStore
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
 from common.stores.redis_cache import RedisCache
@@ -76,7 +76,7 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     database = database_of(settings)
     now_ms: Callable[[], int] = overrides.get("now_ms", Plane.now_ms)
     _close_to_others(settings.database_path)
-    migrate(database, now_ms())
+    bring_up_to_date(database, now_ms())
     cache = cache_of(settings, now_ms)
     shared = _is_shared(settings, database)
     parts: dict[str, Any] = {
@@ -93,8 +93,14 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     plane = Plane(**{**parts, **overrides})
     for store in (plane.cache, plane.documents, plane.objects):
         store.prepare()
-    claims.fill(plane)
     return plane
+
+
+def bring_up_to_date(database: Database, now_ms: int) -> list[Step]:
+    """Migrate the metadata store and claim what stands in RAGFlow's tables; returns the steps that were applied."""
+    steps = migrate(database, now_ms)
+    claims.fill(database)
+    return steps
 
 
 def first_administrator(plane: Plane) -> Secret | None:

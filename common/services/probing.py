@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -70,10 +71,34 @@ class _Run:
         self.done = threading.Event()
         self.finished_at = began_at
         self.outcome = Outcome("unknown")
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
     @property
     def deadline(self) -> float:
         return self.began_at + self.limits.timeout
+
+    def finish(self, outcome: Outcome, at: float) -> None:
+        """Give the outcome to everybody who waits for it."""
+        self.outcome, self.finished_at = outcome, at
+        with self._lock:
+            self.done.set()
+        for loop, future in self._waiting:
+            try:
+                loop.call_soon_threadsafe(_release, future)
+            except RuntimeError:
+                log.debug("the event loop ended before a probe did")
+
+    def waited_for(self) -> asyncio.Future[None]:
+        """A future of the running event loop that is done when the probe is."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            if not self.done.is_set():
+                self._waiting.append((loop, future))
+                return future
+        future.set_result(None)
+        return future
 
     def serves(self, now: float) -> bool:
         """Whether it is under way, or done so lately that its outcome is shared."""
@@ -106,6 +131,17 @@ class Prober:
         runs = {name: self._joined(name, probe) for name, probe in probes.items()}
         return {name: self._awaited(name, run, give_up_at) for name, run in runs.items()}
 
+    async def run_aside(self, probes: Mapping[str, Probe], *, wait_s: float | None = None) -> dict[str, Outcome]:
+        """As ``run``, on an event loop: whoever waits holds no thread."""
+        give_up_at = None if wait_s is None else self._clock() + wait_s
+        runs = {name: self._joined(name, probe) for name, probe in probes.items()}
+        under_way = [run for run in runs.values() if not run.done.is_set()]
+        if under_way:
+            until = max(_until(run, give_up_at) for run in under_way)
+            await asyncio.wait([run.waited_for() for run in under_way], timeout=max(0.0, until - self._clock()))
+        now = self._clock()
+        return {name: self._awaited(name, run, now) for name, run in runs.items()}
+
     def _joined(self, name: str, probe: Probe) -> _Run:
         with self._lock:
             now = self._clock()
@@ -119,8 +155,7 @@ class Prober:
             return run
 
     def _awaited(self, name: str, run: _Run, give_up_at: float | None) -> Outcome:
-        until = run.deadline if give_up_at is None else min(run.deadline, give_up_at)
-        if run.done.wait(max(0.0, until - self._clock())):
+        if run.done.wait(max(0.0, _until(run, give_up_at) - self._clock())):
             return run.outcome
         now = self._clock()
         outcome = _timed_out(now - run.began_at)
@@ -138,8 +173,7 @@ class Prober:
             status: Status = "alive" if finding.verdict.ok else "fail"
             outcome = Outcome(status, finding.verdict.reason, elapsed_s * 1000, finding.details)
         self._note(name, outcome)
-        run.outcome, run.finished_at = outcome, now
-        run.done.set()
+        run.finish(outcome, now)
 
     def _note(self, name: str, outcome: Outcome) -> None:
         """Log a service that is not as it was when it was last looked at."""
@@ -175,6 +209,16 @@ def _try(name: str, probe: Probe, left_s: float) -> Finding:
         # A probe's boundary: whatever it meets, the service is not well.
         log.exception("the probe of %s broke", name)
         return Finding(Verdict(False, type(error).__name__))
+
+
+def _until(run: _Run, give_up_at: float | None) -> float:
+    return run.deadline if give_up_at is None else min(run.deadline, give_up_at)
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    # Nobody waits any more after a time-out.
+    if not future.done():
+        future.set_result(None)
 
 
 def _timed_out(elapsed_s: float) -> Outcome:

@@ -203,9 +203,7 @@ def _supersede(plane: Plane, user_id: str) -> None:
     row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,))
     known = hashed(row[0] or "") if row else ""
     _end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (user_id, known), "ragflow")
-    plane.database.run(
-        "UPDATE rk_session SET value_hash = NULL WHERE user_id = ? AND ended_at IS NULL", (user_id,)
-    )
+    plane.database.run("UPDATE rk_session SET value_hash = NULL WHERE user_id = ? AND ended_at IS NULL", (user_id,))
 
 
 def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:

@@ -84,7 +84,7 @@ def page_of_users(
 def _see_newcomers(plane: Plane) -> None:
     """Have accounts in the list that RAGFlow made a moment ago."""
     try:
-        claims.follow(plane, overlap_ms=0, pages=1)
+        claims.follow(plane.database, plane.now_ms(), overlap_ms=0, pages=1)
     except StoreUnavailable as error:
         log.warning("the list may lack accounts that RAGFlow has just made: %s", error.reason)
 

@@ -153,14 +153,24 @@ class Breaker:
     @contextmanager
     def guard(self) -> Iterator[None]:
         """For every call but probes. Raises StoreUnavailable at once while open; see the module."""
+        epoch = self.admit()
+        with self._noting(self._state, epoch):
+            yield
+
+    def admit(self) -> int:
+        """The beginning of a guard, for a call that is too frequent for a context manager; see ``failed``."""
         state = self._present()
         epoch = state.circuit.admit()
         if epoch is None:
             self._see_to_recovery(state)
             reason = state.circuit.reason or "it was down a moment ago"
             raise StoreUnavailable(self._store, f"{reason}; not asked again before a probe succeeds")
-        with self._noting(state, epoch):
-            yield
+        return epoch
+
+    def failed(self, epoch: int, error: StoreUnavailable) -> None:
+        """The end of a guard that ``admit`` began, when it raised; one that went well needs no end."""
+        if error.store == self._store and error.lost:
+            self._opened(self._state, epoch, error.reason)
 
     @contextmanager
     def observe(self) -> Iterator[None]:

@@ -65,6 +65,18 @@ class Database(Protocol):
     def lock(self, name: str) -> None:
         """Within a transaction: wait until nobody else holds the lock of this name; held until the end."""
 
+    def migrating(self) -> Any:
+        """A context in which this process alone changes the schema: a transaction, where the store has such.
+
+        Where it has none, what broke off half-way is there when the step is repeated.
+        """
+
+    def create(self, model: type[orm.Model]) -> None:
+        """Make a model's table and indexes, as far as they are missing."""
+
+    def create_index(self, name: str, table: str, columns: str) -> None:
+        """Make an index on one of our own tables, if it is missing."""
+
     def tables(self) -> set[str]:
         """Names of the tables that exist."""
 
@@ -143,6 +155,17 @@ class SqliteStore:
 
     def lock(self, name: str) -> None:
         """Nothing to do: BEGIN IMMEDIATE lets one writer in at a time."""
+
+    def migrating(self) -> Any:
+        """A transaction, which here undoes changes of the schema too."""
+        return self.transaction()
+
+    def create(self, model: type[orm.Model]) -> None:
+        with _outages():
+            orm.SchemaManager(model, database=self.peewee).create_all(safe=True)
+
+    def create_index(self, name: str, table: str, columns: str) -> None:
+        self.run(f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})")
 
     def tables(self) -> set[str]:
         return {name for (name,) in self.all("SELECT name FROM sqlite_master WHERE type = 'table'")}

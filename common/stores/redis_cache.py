@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +11,12 @@ from typing import Any, NamedTuple
 import orjson
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from common.conf.file import SettingsError
 from common.conf.sections import RedisSection
 from common.core.errors import StoreUnavailable
 from common.stores.breaker import Breaker
 from common.stores.cache import HEARTBEATS_KEPT_S, Count
 from common.stores.redis_connection import BoundedConnection, Command, reason_of
+from common.stores.sockets import tls_context
 
 STORE = "cache"
 #: Where RAGFlow keeps the key that its processes sign with, since 0.25.
@@ -87,7 +86,7 @@ class RedisCache:
         self._port = port or 6379
         self._db = section.db
         self._timeout_s = section.timeout
-        self._tls = _tls(section)
+        self._tls = tls_context("redis", section)
         self._credentials = _credentials_of(section)
         self._reread = reread
         self._local = threading.local()
@@ -264,20 +263,6 @@ class RedisCache:
 
 def _credentials_of(section: RedisSection) -> Credentials:
     return Credentials(section.username, section.password.reveal() if section.password else "")
-
-
-def _tls(section: RedisSection) -> ssl.SSLContext | None:
-    """How to speak TLS, None without. Raises SettingsError for a file that can't be used."""
-    if not section.ssl:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=section.ssl_ca_certs or None)
-        if section.ssl_certfile:
-            context.load_cert_chain(section.ssl_certfile, section.ssl_keyfile or None)
-    except OSError as error:
-        names = ", ".join(filter(None, (section.ssl_ca_certs, section.ssl_certfile, section.ssl_keyfile)))
-        raise SettingsError(f"redis: {names} can't be used for TLS ({error.strerror or error}).") from error
-    return context
 
 
 def _value_key(key: str) -> str:

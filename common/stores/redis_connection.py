@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Connection
@@ -17,11 +14,9 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as Late
 from redis.retry import Retry
 
-Command = tuple[str | bytes | int | float, ...]
-_Address = tuple[socket.AddressFamily, Any]
+from common.stores.sockets import causes, network_reason, reached
 
-# Idle seconds, seconds between probes, and probes after which the system gives a silent peer up.
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+Command = tuple[str | bytes | int | float, ...]
 
 
 class BoundedConnection(Connection):
@@ -96,104 +91,7 @@ class BoundedConnection(Connection):
         return left_s
 
     def _connect(self) -> Any:
-        error: OSError = OSError("the host name has no address")
-        addresses = _resolved(self.host, self.port, self._left_s())
-        for tried, address in enumerate(addresses):
-            try:
-                # One that swallows packets must leave time for the next.
-                return self._reached(address, self._left_s() / (len(addresses) - tried))
-            except OSError as failure:
-                error = failure
-        raise error
-
-    def _reached(self, address: _Address, share_s: float) -> Any:
-        family, where = address
-        plain = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE.items():
-                plain.setsockopt(socket.IPPROTO_TCP, option, value)
-            plain.settimeout(share_s)
-            plain.connect(where)
-            return _TimedSocket(self._secured(plain), self._left_s)
-        except BaseException:
-            plain.close()
-            raise
-
-    def _secured(self, plain: socket.socket) -> socket.socket:
-        if self._tls is None:
-            return plain
-        secured = self._tls.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
-        try:
-            # A handshake takes its socket's time limit for the whole of it.
-            secured.settimeout(self._left_s())
-            secured.do_handshake()
-        except BaseException:
-            secured.close()
-            raise
-        return secured
-
-
-class _TimedSocket:
-    """What redis-py uses of a socket, each operation limited to what is left of the exchange."""
-
-    def __init__(self, real: socket.socket, left_s: Callable[[], float]) -> None:
-        self._real = real
-        self._left_s = left_s
-        self._blocks = True
-
-    def settimeout(self, value: float | None) -> None:
-        """Only whether to wait at all is taken from redis-py."""
-        self._blocks = value != 0
-
-    def recv(self, size: int) -> bytes:
-        self._real.settimeout(self._left_s() if self._blocks else 0)
-        return self._real.recv(size)
-
-    def sendall(self, data: bytes) -> None:
-        self._real.settimeout(self._left_s())
-        self._real.sendall(data)
-
-    def shutdown(self, how: int) -> None:
-        self._real.shutdown(how)
-
-    def close(self) -> None:
-        self._real.close()
-
-
-def _resolved(host: str, port: int, left_s: float) -> list[_Address]:
-    """The host's addresses. The system's resolver has no deadline, so it is asked in a thread that may be left behind.
-
-    Raises OSError, also in the form of TimeoutError.
-    """
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        return _addresses(host, port)
-    found: list[list[_Address] | OSError] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        try:
-            found.append(_addresses(host, port))
-        except (OSError, UnicodeError) as error:
-            found.append(error if isinstance(error, OSError) else socket.gaierror(str(error)))
-        done.set()
-
-    threading.Thread(target=ask, name="resolve-redis", daemon=True).start()
-    if not done.wait(left_s):
-        raise TimeoutError("the host name was not resolved in time")
-    answer = found[0]
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
-
-
-def _addresses(host: str, port: int) -> list[_Address]:
-    return [(entry[0], entry[4]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        return reached(self.host, self.port, self._left_s, self._tls)
 
 
 # By the first word of the server's refusal: what it means. It may quote keys or names, so its own words are not shown.
@@ -218,28 +116,12 @@ _ERRORS = {
 
 def reason_of(error: RedisError | OSError) -> str:
     """What went wrong, in words for operators; never an address, a key, a value or a credential."""
-    for each in _causes(error):
-        if isinstance(each, (Late, TimeoutError)):
-            return "no answer in time"
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {each.verify_message}"
-        if isinstance(each, ssl.SSLError):
-            return "the TLS handshake failed"
-        if isinstance(each, socket.gaierror):
-            return "its host name is not known"
-        if isinstance(each, ConnectionRefusedError):
-            return "the connection was refused"
-        if isinstance(each, OSError) and not isinstance(each, ConnectionError):
-            return each.strerror or "the network failed"
-    if isinstance(error, RedisError):
-        return _refusal(error)
-    return "the connection was cut"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    if any(isinstance(each, Late) for each in causes(error)):
+        return "no answer in time"
+    reason = network_reason(error)
+    if reason is None:
+        reason = _refusal(error) if isinstance(error, RedisError) else "the connection was cut"
+    return reason
 
 
 def _refusal(error: RedisError) -> str:

@@ -14,7 +14,7 @@ from tests.bench.processes import Plane, cpu_s, post, running_plane, running_raw
 from tests.bench.report import Line, spread
 
 CONNECTIONS = 8
-TARGET = 2.2
+TARGET = 1.8
 MEMORY_TARGET_MB = 300
 REFERENCE = ("--worker-class", "sync", "--workers", "2")
 # The reference app behind the worker type of the product: what of the ratio is gunicorn's and not ours.

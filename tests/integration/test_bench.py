@@ -13,6 +13,7 @@ CASES = {
     "GET /v1/system/version",
     "GET /api/v1/admin/users/{email}",
     "GET /api/v1/system/tokens",
+    "GET /v1/system/healthz, all well",
     "page of 100 by email",
     "page of 100 by q of nicknames",
     "whole list of 600 users, time",

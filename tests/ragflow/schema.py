@@ -25,16 +25,16 @@ KEYS = {
 }
 _TABLES = {
     "user": "access_token v255?*, nickname v100*, password v255?*, email v255*, avatar text?, language v32?*, "
-    "color_schema v32?*, timezone v64?*, last_login_time date?*, is_authenticated v1*, is_active v1*, is_anonymous v1*, "
-    "login_channel v255?*, status v1?*, is_superuser bool?*",
+    "color_schema v32?*, timezone v64?*, last_login_time date?*, is_authenticated v1*, is_active v1*, "
+    "is_anonymous v1*, login_channel v255?*, status v1?*, is_superuser bool?*",
     "tenant": "name v100?*, public_key v255?*, llm_id v128*, embd_id v128*, asr_id v128*, img2txt_id v128*, "
     "rerank_id v128*, tts_id v256?*, parser_ids v256*, credit int*, status v1?*",
     "user_tenant": "user_id v32*, tenant_id v32*, role v32*, invited_by v32*, status v1?*",
     "invitation_code": "code v32*, visit_time date?*, user_id v32?*, tenant_id v32?*, status v1?*",
     "api_token": "tenant_id v32*, token v255*, dialog_id v32?*, source v16?*, beta v255?*",
     "tenant_langfuse": "tenant_id v32, secret_key v2048*, public_key v2048*, host v128*",
-    "tenant_llm": "tenant_id v32*, llm_factory v128*, model_type v128?*, llm_name v128*, api_key text?, api_base v255?, "
-    "max_tokens int*, used_tokens int*, status v1*",
+    "tenant_llm": "tenant_id v32*, llm_factory v128*, model_type v128?*, llm_name v128*, api_key text?, "
+    "api_base v255?, max_tokens int*, used_tokens int*, status v1*",
     "llm_factories": "name v128, logo text?, tags v255*, status v1?*",
     "llm": "fid v128*, llm_name v128*, model_type v128*, max_tokens int, tags v255*, is_tools bool, status v1?*",
     "file": "parent_id v32*, tenant_id v32*, created_by v32*, name v255*, location v255?*, size int*, type v32*, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -208,3 +209,43 @@ def test_a_change_for_the_worse_is_logged_once(caplog: pytest.LogCaptureFixture,
         clock.forward(seconds=2)
 
     assert [record.levelname for record in caplog.records if "probe of one" in record.message] == ["WARNING"]
+
+
+def test_on_an_event_loop_nobody_who_waits_holds_a_thread(hanging: Hanging) -> None:
+    prober = Prober()
+
+    async def ask() -> list[str]:
+        asked = {"stuck": Probe(hanging.look, HealthConfig(timeout=0.3)), "well": Probe(lambda _: WELL)}
+        before = threading.active_count()
+        waiting = [asyncio.create_task(prober.run_aside(asked)) for _ in range(50)]
+        await asyncio.to_thread(hanging.entered.wait, 10)
+        # One for the probe, one for the thread of this test's own wait.
+        assert threading.active_count() <= before + 2
+        return [outcomes["stuck"].status + outcomes["well"].status for outcomes in await asyncio.gather(*waiting)]
+
+    assert asyncio.run(ask()) == ["timeoutalive"] * 50
+    assert hanging.asked == 1
+
+
+def test_an_event_loop_is_told_as_soon_as_the_probe_ends(hanging: Hanging) -> None:
+    prober = Prober()
+
+    async def ask() -> str:
+        waiting = asyncio.create_task(prober.run_aside({"one": Probe(hanging.look, HealthConfig(timeout=60))}))
+        await asyncio.to_thread(hanging.entered.wait, 10)
+        hanging.free.set()
+        async with asyncio.timeout(10):
+            return (await waiting)["one"].status
+
+    assert asyncio.run(ask()) == "alive"
+
+
+def test_who_waits_on_an_event_loop_may_give_up_before_the_deadline(hanging: Hanging) -> None:
+    prober = Prober()
+
+    async def ask() -> str:
+        async with asyncio.timeout(10):
+            found = await prober.run_aside({"one": Probe(hanging.look, HealthConfig(timeout=60))}, wait_s=0.05)
+        return found["one"].status
+
+    assert asyncio.run(ask()) == "timeout"
