@@ -14,7 +14,7 @@ from common.models.operation import AuditEvent, Job, LockRow, ServiceId, State
 from common.models.role import Role, RoleGrant, RoleHolder, RoleParent
 from common.models.tenant import Invitation, MembershipClaim, Tenant, UserTenant
 from common.models.token import ApiToken, LangfuseProject, TenantLangfuse, TokenRecord
-from common.stores.database import Database
+from common.stores.database import Database, Taken
 
 RAGFLOW: tuple[type[RagflowTable], ...] = (
     User,
