@@ -34,6 +34,8 @@ _FILLED = "claims_filled"
 _DELETED = "0"
 # Longer than any key of an address, and no key has a line end: see ``_second_key``.
 _KEPT_OF_KEY = 222
+#: What no key of an address has in it, and the character that follows it.
+LINE_END = "\n"
 _AFTER_LINE_END = "\x0b"
 
 _USER = "u.id, u.email, u.nickname, u.status, u.create_time, a.email_key, a.nickname_key"
@@ -59,11 +61,6 @@ class _Account(NamedTuple):
 def nickname_key(nickname: str) -> str:
     """The form in which nicknames are searched."""
     return nickname.strip().casefold()[:255]
-
-
-def is_second(key: str) -> bool:
-    """Whether a claimed key is that of an account whose e-mail belongs to another one."""
-    return "\n" in key
 
 
 def fill(database: Database) -> None:
@@ -120,10 +117,15 @@ def meet(database: Database, email: str) -> None:
         f"{_USERS} WHERE u.email IN (?, ?) UNION "
         f"SELECT {_USER} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key >= ? AND a.email_key < ? "
         "ORDER BY 1",
-        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}\n", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
+        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}{LINE_END}", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
     )
     holder = database.all(f"{_USERS} WHERE a.email_key = ?", (key,))
     _settle_users(database, [*holder, *rows])
+
+
+def renew(database: Database, user_id: str) -> None:
+    """Bring the claim of one account in step with its row."""
+    _settle_users(database, database.all(f"{_USERS} WHERE u.id = ?", (user_id,)))
 
 
 def _follow(
@@ -240,7 +242,7 @@ def _claim(database: Database, accounts: Sequence[_Account]) -> None:
     new: dict[str, dict[str, Any]] = {}
     for account in accounts:
         holder = holders.get(account.key)
-        key = account.key if holder in (None, account.id) else _second_key(account)
+        key = account.key if holder in (None, account.id) else _second_key(account.key, account.id)
         holders.setdefault(account.key, account.id)
         if account.claimed is None:
             new[account.id] = {
@@ -269,13 +271,13 @@ def _holders(database: Database, keys: list[str]) -> dict[str, str]:
         if found is not None and status != _DELETED and email_key(email) == key:
             holders[key] = user_id
         else:
-            moved = f"{key[:_KEPT_OF_KEY]}\n{user_id}"
+            moved = _second_key(key, user_id)
             database.execute(Account.update(email_key=moved).where(Account.user_id == user_id))
     return holders
 
 
-def _second_key(account: _Account) -> str:
-    return f"{account.key[:_KEPT_OF_KEY]}\n{account.id}"
+def _second_key(key: str, user_id: str) -> str:
+    return f"{key[:_KEPT_OF_KEY]}{LINE_END}{user_id}"
 
 
 def _settle_memberships(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid1
 
+import pymysql
+
+from tests.backends.mariadb import MariadbServer
 from tests.ragflow.schema import KEYS, Dialect, Version, columns, statements
 
 _ZERO = {"int": 0, "bigint": 0, "float": 0.0, "bool": 0, "date": "2025-01-02 03:04:05"}
@@ -92,5 +95,24 @@ def on_sqlite(path: Path, version: Version) -> Iterator[RagflowDatabase]:
     connection.execute("PRAGMA synchronous = OFF")
     try:
         yield RagflowDatabase(version, "sqlite", connection)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def on_mariadb(server: MariadbServer, schema: str, version: Version) -> Iterator[RagflowDatabase]:
+    """A schema of a server, reached as the user that RAGFlow logs in as."""
+    section = server.section(schema)
+    connection = pymysql.connect(
+        host=server.host,
+        port=server.port,
+        user=section.user,
+        password=section.password.reveal(),
+        database=schema,
+        charset="utf8mb4",
+        autocommit=True,
+    )
+    try:
+        yield RagflowDatabase(version, "mysql", connection)
     finally:
         connection.close()
