@@ -9,5 +9,5 @@ from common.http.serving import opened_plane, served
 
 def application() -> Bridge:
     """The user API on the configured stores; liveness and pings are answered before Flask."""
-    plane = opened_plane()
-    return served(plane, create_app(plane), {"/v1/system/ping": PONG, "/api/v1/system/ping": PONG})
+    plane, once_open = opened_plane(make_administrator=False)
+    return served(plane, create_app(plane), {"/v1/system/ping": PONG, "/api/v1/system/ping": PONG}, once_open)

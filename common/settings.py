@@ -409,7 +409,7 @@ def _read_stores(found: _Found) -> None:
 
 
 def _refuse_server_stores(found: _Found) -> None:
-    for name in ("mysql", "elasticsearch", "object_store"):
+    for name in ("elasticsearch", "object_store"):
         if name in found.values:
             raise SettingsError(
                 f"{found.origins[name]}: a server store comes with a later version; remove the section or "

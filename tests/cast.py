@@ -64,4 +64,4 @@ def snapshot(world: World) -> dict[str, list[Any]]:
     """Everything that is stored, but for the trail of refusals."""
     database = world.plane.database
     tables = sorted(database.tables() - {"rk_audit_event", "sqlite_sequence"})
-    return {table: database.all(f'SELECT * FROM "{table}"') for table in tables}
+    return {table: database.all(f"SELECT * FROM `{table}`") for table in tables}

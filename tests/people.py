@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from common.services import accounts, passwords
 from common.services.plane import Plane
 from common.settings import Settings, load
+from tests.backends import stores
 
 START_MS = 1_790_000_000_000
 ROOT_EMAIL = "root@ragkeeper.test"
@@ -35,7 +36,10 @@ class Clock:
 
 
 def settings_for(home: Path, **environment: str) -> Settings:
-    """Settings from the environment alone, for a home in a temporary folder; egress to loopback is allowed."""
+    """Settings from the environment alone, for a home in a temporary folder and the stores of this run.
+
+    Egress to loopback is allowed.
+    """
     conf = home.parent / f"conf-{uuid4().hex}"
     conf.mkdir(parents=True)
     (conf / "service_conf.yaml").write_text("{}\n")
@@ -46,7 +50,7 @@ def settings_for(home: Path, **environment: str) -> Settings:
         "RAGKEEPER_EGRESS_ALLOW_CIDRS": "127.0.0.0/8",
         "PATH": os.environ["PATH"],
     }
-    return load({**given, **environment})
+    return load({**given, **stores.environment(home), **environment})
 
 
 def new_password() -> str:
@@ -149,6 +153,6 @@ class World:
     def events(self, tag: str) -> list[tuple[Any, ...]]:
         """Audit events of a tag: (result, actor_email, target, before, after), oldest first."""
         return self.plane.database.all(
-            "SELECT result, actor_email, target, before, after FROM rk_audit_event WHERE tag = ? ORDER BY id",
+            "SELECT result, actor_email, target, `before`, `after` FROM rk_audit_event WHERE tag = ? ORDER BY id",
             (tag,),
         )

@@ -9,6 +9,6 @@ from common.http.serving import opened_plane, served
 
 def application() -> Bridge:
     """The admin server on the configured stores; liveness and pings are answered before Flask."""
-    plane = opened_plane()
+    plane, once_open = opened_plane(make_administrator=True)
     pings = {"/api/v1/admin/ping": ADMIN_PONG, "/v1/system/ping": PONG, "/api/v1/system/ping": PONG}
-    return served(plane, create_app(plane), pings)
+    return served(plane, create_app(plane), pings, once_open)

@@ -16,7 +16,7 @@ from common.cli import serving
 from common.cli.console import fail, say, show_json, show_rows
 from common.core.errors import PlaneError, StoreUnavailable
 from common.migrations.runner import pending
-from common.services import opening, recovery
+from common.services import first_start, opening, recovery
 from common.services.plane import Plane
 from common.settings import Settings, SettingsError
 from common.worker import process
@@ -72,8 +72,8 @@ def serve() -> None:
         # The last step that can fail before there is a password to be shown.
         path = serving.write_supervisor_file(loaded)
         administrator = _first_administrator(loaded)
-    say(f"Admin server  {serving.address(loaded, loaded.admin_port)}   (API documents at /docs)")
-    say(f"User API      {serving.address(loaded, loaded.api_port)}   (API documents at /docs)")
+    say(f"Admin server  {first_start.address(loaded, loaded.admin_port)}   (API documents at /docs)")
+    say(f"User API      {first_start.address(loaded, loaded.api_port)}   (API documents at /docs)")
     say(f"Home          {loaded.home}")
     _become([sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)], administrator)
 
@@ -99,6 +99,7 @@ def api() -> None:
         loaded = settings_with_warnings()
         opening.make_home(loaded)
         serving.check_ports(loaded, ("api",))
+    _forget_given_password()
     _become(serving.gunicorn_command(loaded, "api"), [])
 
 
@@ -108,26 +109,35 @@ def _begin() -> None:
 
 
 def _first_administrator(loaded: Settings) -> list[str]:
-    """Make it where there is none; what to say of it."""
-    plane = opening.open_plane(loaded)
+    """Make it where there is none; what to say of it.
+
+    While the database server is down it is left to the admin server, with the given password where there is one.
+    """
+    plane, down = opening.open_unready(loaded)
     try:
+        if down is not None:
+            return [
+                "",
+                f"Not ready: the {down.store} store can't be used: {down.reason}.",
+                "Everything is served as soon as it can be, without a restart; `ragkeeper config show` says where it is.",
+            ]
         generated = opening.first_administrator(plane)
         asleep = recovery.no_active_superuser(plane)
+        _forget_given_password()
     finally:
         for store in (plane.database, plane.cache, plane.documents):
             store.close()
     if generated is not None:
-        return [
-            "",
-            f"First administrator  {loaded.admin_email}",
-            f"Generated password   {generated.reveal()}",
-            "It is shown this once and must be changed before anything else:",
-            f"  ragkeeper login {serving.address(loaded, loaded.admin_port)} --email {loaded.admin_email}",
-            f"  ragkeeper user password {loaded.admin_email}",
-        ]
+        return first_start.first_words(loaded, generated)
     if asleep:
         return ["", "There is no active superuser. `ragkeeper recover-admin E-MAIL` makes one, also while this runs."]
     return []
+
+
+def _forget_given_password() -> None:
+    """What was needed for the first administrator is nobody's business from here on."""
+    os.environ.pop("RAGKEEPER_ADMIN_PASSWORD", None)
+    os.environ.pop("DEFAULT_SUPERUSER_PASSWORD", None)
 
 
 def _become(command: list[str], last_words: list[str]) -> NoReturn:
@@ -135,9 +145,6 @@ def _become(command: list[str], last_words: list[str]) -> NoReturn:
         say(line)
     sys.stdout.flush()
     serving.append_output()
-    # What was needed for the first administrator is nobody's business from here on.
-    os.environ.pop("RAGKEEPER_ADMIN_PASSWORD", None)
-    os.environ.pop("DEFAULT_SUPERUSER_PASSWORD", None)
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 

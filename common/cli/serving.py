@@ -76,12 +76,6 @@ def _pid_file(home: Path) -> Path:
     return home / "supervisord.pid"
 
 
-def address(settings: Settings, port: int) -> str:
-    """Where a browser on this machine reaches the port."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - a comparison
-    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
-
-
 def gunicorn_command(settings: Settings, server: str) -> list[str]:
     """The command of one server: ``admin`` or ``api``."""
     port = port_of(settings, server)

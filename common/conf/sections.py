@@ -99,6 +99,10 @@ class MySqlSection(SqlSection):
     meta_type = "mysql"
     port: Port = 3306
     max_allowed_packet: Annotated[Whole, Field(ge=1)] | None = None
+    ssl: bool = False
+    ssl_ca_certs: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
 
 
 class PostgresSection(SqlSection):

@@ -30,17 +30,19 @@ def _credentials(parts: SplitResult) -> dict[str, str]:
 
 def database_from_url(url: str, home: Path) -> tuple[str, Path | MySqlSection]:
     """The setting that RAGKEEPER_DB_URL fills, and its value. Raises SettingsError without the URL."""
-    form = "mysql://user:password@host:port/name or sqlite:///path"
+    form = "mysql://user:password@host:port/name (mysqls:// for TLS) or sqlite:///path"
     parts = _split_url(url, "RAGKEEPER_DB_URL", form)
     path = unquote(parts.path)
     if parts.scheme == "sqlite" and not parts.netloc and path.strip("/") not in ("", ":memory:"):
         # Three slashes: relative, to the home and not to wherever a process was started; four: absolute.
         return "database_path", home / path.removeprefix("/")
     name = path.removeprefix("/")
-    if parts.scheme == "mysql" and parts.hostname and name and "/" not in name:
+    if parts.scheme in ("mysql", "mysqls") and parts.hostname and name and "/" not in name:
         port = {"port": parts.port} if parts.port else {}
         user = {"user": unquote(parts.username)} if parts.username else {}
-        return "mysql", MySqlSection.model_validate({"name": name, **user, **port, **_credentials(parts)})
+        return "mysql", MySqlSection.model_validate(
+            {"name": name, "ssl": parts.scheme == "mysqls", **user, **port, **_credentials(parts)}
+        )
     raise SettingsError(f"RAGKEEPER_DB_URL: expected {form}")
 
 

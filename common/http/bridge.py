@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -78,8 +79,8 @@ class Bridge:
 
     ``max_body`` is the app's own limit in bytes: a longer body reaches it cut, or not at all, and it is the app that
     says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
-    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. Answers are
-    sent as a whole; the apps behind this have no endless ones.
+    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread; ``once_open``
+    runs beside in the process that serves. Answers are sent as a whole; the apps behind this have no endless ones.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Bridge:
         max_body: int,
         drain_s: float,
         aside: Aside | None = None,
+        once_open: Callable[[], None] | None = None,
     ) -> None:
         self.drain_s = drain_s
         self.draining = False
@@ -97,12 +99,15 @@ class Bridge:
         self._fixed = {"/livez": ALIVE, **fixed}
         self._max_body = max_body
         self._aside = aside
+        self._once_open = once_open
         self._held = 0
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the threads, in the process that serves: threads don't survive a fork."""
         self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
+        if self._once_open is not None:
+            threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

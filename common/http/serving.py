@@ -5,15 +5,20 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
+from common.http.access import write_line
 from common.http.bridge import Bridge, Fixed
 from common.http.health_front import HealthFront
 from common.http.wsgi_types import Application
 from common.services import level_watch
-from common.services.opening import open_plane
+from common.services.first_start import catch_up, first_words
+from common.services.opening import open_unready
 from common.services.plane import Plane
-from common.settings import load
+from common.settings import SettingsError, load
+
+log = logging.getLogger(__name__)
 
 
 def start_logging(levels: dict[str, str] | None = None) -> None:
@@ -22,7 +27,9 @@ def start_logging(levels: dict[str, str] | None = None) -> None:
     level_watch.apply(levels or {})
 
 
-def served(plane: Plane, app: Application, pings: Mapping[str, Fixed]) -> Bridge:
+def served(
+    plane: Plane, app: Application, pings: Mapping[str, Fixed], once_open: Callable[[], None] | None = None
+) -> Bridge:
     """What gunicorn serves: the app behind the bridge, with the answers to ``pings`` given before it."""
     settings = plane.settings
     # What is there now stays: left out of collections, it also stays shared among the workers that are forked next.
@@ -34,16 +41,35 @@ def served(plane: Plane, app: Application, pings: Mapping[str, Fixed]) -> Bridge
         max_body=settings.max_content_length,
         drain_s=settings.drain_s,
         aside=HealthFront(plane).answer,
+        once_open=once_open,
     )
 
 
-def opened_plane() -> Plane:
-    """The plane of this process, from the environment and the configuration file."""
+def opened_plane(*, make_administrator: bool) -> tuple[Plane, Callable[[], None] | None]:
+    """The plane of this process, from the environment and the configuration file.
+
+    Where its database is down, also what is to run in each process that serves, and ends when the database is there:
+    it migrates, and with ``make_administrator`` makes the first administrator, whose password goes to standard output.
+    """
     settings = load()
     start_logging(dict(settings.log_levels))
-    plane = open_plane(settings)
+    plane, down = open_unready(settings)
     plane.level_watch.follow(plane.cache)
     # gunicorn forks after this: each thread of each worker opens connections of its own.
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
-    return plane
+    if down is None:
+        return plane, None
+    log.warning("not ready: the %s store can't be used: %s", down.store, down.reason)
+    return plane, partial(_catch_up, plane, make_administrator)
+
+
+def _catch_up(plane: Plane, make_administrator: bool) -> None:
+    try:
+        password = catch_up(plane, make_administrator)
+    except SettingsError as error:
+        log.error("%s", error)
+        return
+    if password is not None:
+        for line in first_words(plane.settings, password):
+            write_line(line.encode())

@@ -55,7 +55,7 @@ def examine_home(settings: Settings, *, fix: bool = False) -> tuple[list[Finding
         missing = f"{settings.home}: there is no such folder; `ragkeeper serve` makes it"
         return [Finding("home", "problem", missing)], False
     findings = judged("home", _about_modes(settings.home), fix=fix)
-    if not settings.database_path.exists():
+    if settings.mysql is None and not settings.database_path.exists():
         missing = f"{settings.database_path}: there is no database; `ragkeeper serve` makes it"
         return [*findings, Finding("migrations", "problem", missing)], False
     for check, troubles in (("keys", _about_keys(settings)), ("migrations", _about_migrations(settings))):
@@ -113,7 +113,8 @@ def _about_migrations(settings: Settings) -> Iterator[Trouble]:
             names = ", ".join(f"{step.number:04d} {step.name}" for step in steps)
             yield Trouble(f"not applied: {names}", lambda: _migrate(settings))
     except StoreUnavailable as error:
-        yield Trouble(f"{settings.database_path} can't be used: {error.reason}")
+        what = settings.database_path if settings.mysql is None else "the metadata store"
+        yield Trouble(f"{what} can't be used: {error.reason}")
     finally:
         database.close()
 

@@ -7,25 +7,29 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common.core.audit_tags import EventTag
+from common.core.errors import StoreUnavailable
 from common.migrations.runner import Step, migrate
 from common.secret import Secret
 from common.services import accounts, audit, claims, passwords
 from common.services.keys import load_keys
-from common.services.plane import Plane
+from common.services.plane import Plane, Sharing
 from common.services.principal import system
 from common.services.recovery import generated_password
-from common.settings import RedisSection, Settings, SettingsError, load
+from common.settings import ServiceSection, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
 from common.stores.database import Database, SqliteStore
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
+from common.stores.mysql_store import MysqlStore
 from common.stores.redis_cache import RedisCache
 from common.stores.storage import FolderStorage, Storage
 
 log = logging.getLogger(__name__)
+
+_Section = TypeVar("_Section", bound=ServiceSection)
 
 
 def make_home(settings: Settings) -> None:
@@ -39,15 +43,17 @@ def make_home(settings: Settings) -> None:
         raise SettingsError(f"RAGKEEPER_HOME: {home} is not writable for this user.")
 
 
-def database_of(settings: Settings) -> SqliteStore:
-    """The metadata store that the settings select."""
+def database_of(settings: Settings) -> Database:
+    """The metadata store that the settings select. Raises SettingsError for TLS files that can't be used."""
+    if settings.mysql is not None:
+        return MysqlStore(settings.mysql, reread=_section_now(lambda now: now.mysql))
     return SqliteStore(settings.database_path)
 
 
 def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
     """The cache that the settings select. Raises SettingsError for TLS files that can't be used."""
     if settings.redis is not None:
-        return RedisCache(settings.redis, reread=_redis_section_now)
+        return RedisCache(settings.redis, reread=_section_now(lambda now: now.redis))
     return SqliteCache(settings.home / "cache.sqlite3", clock=lambda: now_ms() / 1000)
 
 
@@ -61,33 +67,57 @@ def objects_of(settings: Settings) -> Storage:
     return FolderStorage(settings.home / "objects")
 
 
-def _redis_section_now() -> RedisSection | None:
-    """The section as it is configured at this moment, for a server that refuses what was read at the start."""
-    try:
-        return load().redis
-    except SettingsError as error:
-        log.warning("the configuration can't be read again: %s", error)
-        return None
+def _section_now(section_of: Callable[[Settings], _Section | None]) -> Callable[[], _Section | None]:
+    """Reads a section as it is configured at the moment, for a server that refuses what was read at the start."""
+
+    def read() -> _Section | None:
+        try:
+            return section_of(load())
+        except SettingsError as error:
+            log.warning("the configuration can't be read again: %s", error)
+            return None
+
+    return read
 
 
 def open_plane(settings: Settings, **overrides: Any) -> Plane:
-    """A plane on the configured stores, migrated. ``overrides`` replace fields of it (a clock in tests)."""
+    """A plane on the configured stores, migrated. ``overrides`` replace fields of it (a clock in tests).
+
+    Raises SettingsError, and StoreUnavailable when the metadata store can't be brought up to date.
+    """
     make_home(settings)
     database = database_of(settings)
-    now_ms: Callable[[], int] = overrides.get("now_ms", Plane.now_ms)
-    _close_to_others(settings.database_path)
-    bring_up_to_date(database, now_ms())
-    cache = cache_of(settings, now_ms)
-    shared = _is_shared(settings, database)
+    if settings.mysql is None:
+        _close_to_others(settings.database_path)
+    bring_up_to_date(database, overrides.get("now_ms", Plane.now_ms)())
+    return _assembled(settings, database, overrides)
+
+
+def open_unready(settings: Settings) -> tuple[Plane, StoreUnavailable | None]:
+    """``open_plane`` for a process that serves while its database server is down, and why it could not be migrated.
+
+    What needs the database raises StoreUnavailable until it is there; see ``first_start.catch_up``.
+    """
+    try:
+        return open_plane(settings), None
+    except StoreUnavailable as error:
+        if settings.mysql is None:
+            raise
+        return _assembled(settings, database_of(settings), {}), error
+
+
+def _assembled(settings: Settings, database: Database, overrides: dict[str, Any]) -> Plane:
+    cache = cache_of(settings, overrides.get("now_ms", Plane.now_ms))
+    sharing = Sharing(database, settings.shared_database)
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
         "cache": cache,
         "documents": documents_of(settings),
         "objects": objects_of(settings),
-        "keys": load_keys(settings, cache, sign_alone=not shared),
+        "keys": load_keys(settings, cache, sign_alone=_is_certainly_alone(sharing)),
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
-        "shared": shared,
+        "sharing": sharing,
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})
@@ -101,6 +131,13 @@ def bring_up_to_date(database: Database, now_ms: int) -> list[Step]:
     steps = migrate(database, now_ms)
     claims.fill(database)
     return steps
+
+
+def _is_certainly_alone(sharing: Sharing) -> bool:
+    try:
+        return not sharing.known()
+    except StoreUnavailable:
+        return False
 
 
 def first_administrator(plane: Plane) -> Secret | None:
@@ -131,13 +168,6 @@ def first_administrator(plane: Plane) -> Secret | None:
         )
         audit.record(plane, EventTag.USER_CREATE, system("first start"), target=account.target)
     return None if given else password
-
-
-def _is_shared(settings: Settings, database: SqliteStore) -> bool:
-    if settings.shared_database != "auto":
-        return settings.shared_database == "on"
-    row = database.one("SELECT value FROM rk_state WHERE name = 'shared_database'")
-    return bool(row and row[0])
 
 
 def _close_to_others(path: Path) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
+from common.core.errors import StoreUnavailable
 from common.core.permissions import RoleGraph
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.probing import Prober
 from common.settings import Settings
 from common.stores.cache import Cache
-from common.stores.database import Database
+from common.stores.database import STORE, Database
 from common.stores.doc_engine import DocEngine
 from common.stores.egress import EgressGuard
 from common.stores.storage import Storage
@@ -49,12 +50,29 @@ def load_graph(database: Database) -> RoleGraph:
     )
 
 
+class Sharing:
+    """Whether a RAGFlow lives in the same database: as the setting says, else as the first migration found it.
+
+    Read once, at first use: a process may have started before its database did.
+    """
+
+    def __init__(self, database: Database, setting: str) -> None:
+        self._database = database
+        self._known = None if setting == "auto" else setting == "on"
+
+    def known(self) -> bool:
+        """The answer. Raises StoreUnavailable while it can't be told."""
+        if self._known is None:
+            row = self._database.one("SELECT value FROM rk_state WHERE name = 'shared_database'")
+            if row is None:
+                raise StoreUnavailable(STORE, "its first migration has not ended", lost=False)
+            self._known = bool(row[0])
+        return self._known
+
+
 @dataclass(frozen=True)
 class Plane:
-    """Everything that a use-case needs and nothing of the request.
-
-    ``shared`` says that a RAGFlow lives in the same database, so rows are written in the forms it reads.
-    """
+    """Everything that a use-case needs and nothing of the request."""
 
     settings: Settings
     database: Database
@@ -63,12 +81,17 @@ class Plane:
     objects: Storage
     keys: Keys
     egress: EgressGuard
-    shared: bool
+    sharing: Sharing
     zone: tzinfo
     now_ms: Callable[[], int] = _clock_ms
     roles: RoleSets = field(default_factory=RoleSets)
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
+
+    @property
+    def shared(self) -> bool:
+        """Whether a RAGFlow lives in the same database, so that rows are written in the forms it reads."""
+        return self.sharing.known()
 
     @property
     def plain_tokens(self) -> bool:

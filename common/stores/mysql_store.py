@@ -199,6 +199,10 @@ class MysqlStore:
         )
         return "CHARACTER SET {} COLLATE {}".format(*(found or ("utf8mb4", "utf8mb4_general_ci")))
 
+    def connection(self) -> BoundedConnection:
+        """This thread's connection."""
+        return self._connected(self._local, renew=False)
+
     def write(self, sql: str, params: Sequence[Any]) -> Cursor:
         """Execute a statement in PyMySQL's form that may change rows; not repeated when its outcome is unknown."""
         return self._ask(lambda connection: connection.write(sql, params), repeatable=False)
@@ -344,6 +348,9 @@ class _Peewee(orm.MySQLDatabase):
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Cursor:
         return self._store.write(sql, params or ())
+
+    def connection(self) -> BoundedConnection:
+        return self._store.connection()
 
     def _connect(self) -> Any:
         raise NotImplementedError("the store has the connections")

@@ -19,7 +19,7 @@ from common.worker.loop import run
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LONGEST_WAIT_S = 30.0
+_LONGEST_WAIT_S = 5.0
 
 
 def main(errors: TextIO = sys.stderr) -> int:

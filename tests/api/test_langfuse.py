@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
-from common.services.plane import Plane
+from common.services.plane import Plane, Sharing
 from common.stores.egress import EgressGuard
 from tests.people import Person, Port, World
 from tests.unit.stores.servers import hang, http_server, langfuse, raw_server, send
@@ -377,7 +377,7 @@ def test_saving_and_deleting_leave_events_without_the_secret(fake: FakeLangfuse,
 def test_a_shared_database_keeps_the_secret_as_ragflow_reads_it(
     fake: FakeLangfuse, owner: Person, plane: Plane
 ) -> None:
-    shared = Port(create_app(replace(plane, shared=True)))
+    shared = Port(create_app(replace(plane, sharing=Sharing(plane.database, "on"))))
 
     answer = shared.ask("PUT", PATH, fake.body(), credential=owner.session)
 

@@ -18,11 +18,14 @@ import pytest
 from pymysql.cursors import Cursor
 
 from common.conf.sections import MySqlSection
+from common.migrations.runner import migrate
 from common.secret import Secret
+from common.stores.mysql_store import MysqlStore
 from tests.servers import free_ports
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
+START_MS = 1_790_000_000_000
 #: The user that a plane logs in as; it may do everything in schemas whose names begin so, and nothing else.
 USER = "keeper"
 _SCHEMAS = "rk_test_"
@@ -32,6 +35,7 @@ _FAST = {
     "innodb-buffer-pool-size": "64M",
     "innodb-log-file-size": "32M",
     "innodb-doublewrite": "0",
+    "innodb-flush-method": "nosync",
     "performance-schema": "OFF",
 }
 
@@ -60,7 +64,7 @@ class MariadbServer:
 
     def ask(self, sql: str, *params: object, schema: str | None = None) -> list[tuple[object, ...]]:
         """The rows of a statement of the test's own, which may do everything."""
-        with self._root(schema) as cursor:
+        with self.root(schema) as cursor:
             cursor.execute(sql, params or None)
             return list(cursor.fetchall())
 
@@ -147,13 +151,17 @@ class MariadbServer:
 
     def drop_schema(self, name: str) -> None:
         """Remove a schema, and end what a test has left open of it."""
+        self.end_connections(name)
+        self.ask(f"DROP DATABASE IF EXISTS {name}")
+
+    def end_connections(self, name: str) -> None:
+        """End every connection to a schema, with what it holds."""
         for (process,) in self.ask("SELECT id FROM information_schema.processlist WHERE db = %s", name):
             try:
                 self.ask(f"KILL {process}")
             except pymysql.err.OperationalError as error:
                 # It has ended by itself.
                 assert error.args[0] == 1094, error
-        self.ask(f"DROP DATABASE IF EXISTS {name}")
 
     @property
     def _data(self) -> Path:
@@ -193,7 +201,8 @@ class MariadbServer:
         return file
 
     @contextmanager
-    def _root(self, schema: str | None) -> Iterator[Cursor]:
+    def root(self, schema: str | None = None) -> Iterator[Cursor]:
+        """A connection of the test's own, which may do everything."""
         connection = pymysql.connect(
             host=self.host,
             port=self.port,
@@ -260,6 +269,68 @@ def schema(mariadb_server: MariadbServer) -> Iterator[str]:
     name = mariadb_server.make_schema()
     yield name
     mariadb_server.drop_schema(name)
+
+
+class MariadbHomes:
+    """A server with a schema for each home; see ``tests.backends.stores.Backend``.
+
+    Making a schema's tables takes longer than most tests, so schemas are migrated once, emptied, and used again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._server = MariadbServer(folder)
+        self._server.start()
+        self._used: dict[Path, str] = {}
+        self._free: list[str] = []
+        self._tables: dict[str, list[tuple[object, ...]]] = {}
+
+    def described(self) -> str:
+        """See ``Backend``."""
+        return f"MariaDB {self._server.version()}"
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """See ``Backend``."""
+        if home not in self._used:
+            self._used[home] = self._free.pop() if self._free else self._migrated()
+        return {"RAGKEEPER_DB_URL": self._server.url(self._used[home])}
+
+    def forget(self) -> None:
+        """See ``Backend``."""
+        while self._used:
+            _, schema = self._used.popitem()
+            self._server.end_connections(schema)
+            self._empty(schema)
+            self._free.append(schema)
+
+    def stop(self) -> None:
+        """See ``Backend``."""
+        self._server.stop()
+
+    def _migrated(self) -> str:
+        schema = self._server.make_schema()
+        store = MysqlStore(self._server.section(schema))
+        migrate(store, START_MS)
+        store.close()
+        if not self._tables:
+            self._tables = {
+                str(name): self._server.ask(f"SELECT * FROM `{name}`", schema=schema)
+                for (name,) in self._server.ask("SHOW TABLES", schema=schema)
+            }
+        return schema
+
+    def _empty(self, schema: str) -> None:
+        """As it was when it had just been migrated."""
+        with self._server.root(schema) as cursor:
+            cursor.execute("SHOW TABLES")
+            for name in {str(name) for (name,) in cursor.fetchall()} - self._tables.keys():
+                cursor.execute(f"DROP TABLE `{name}`")
+            cursor.execute("BEGIN")
+            for name, rows in self._tables.items():
+                cursor.execute(f"DELETE FROM `{name}`")
+                if rows:
+                    marks = ", ".join(["%s"] * len(rows[0]))
+                    cursor.executemany(f"INSERT INTO `{name}` VALUES ({marks})", rows)
+            cursor.execute("COMMIT")
 
 
 def _pause(seconds: float) -> None:

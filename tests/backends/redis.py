@@ -26,6 +26,7 @@ from tests.servers import free_ports
 BINARIES = ("redis-server", "valkey-server")
 START_LIMIT_S = 10.0
 STOP_LIMIT_S = 5.0
+_DATABASES = 64
 
 
 class RedisServer:
@@ -184,6 +185,36 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
             except RedisError:
                 continue
     return shared_redis
+
+
+class RedisHomes:
+    """A server with a database for each home; see ``tests.backends.stores.Backend``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = RedisServer(folder, databases=_DATABASES, appendonly="no")
+        self._server.start()
+        self._numbers: dict[Path, int] = {}
+
+    def described(self) -> str:
+        """See ``Backend``."""
+        with self._server.client() as client:
+            return f"Redis {client.info('server')['redis_version']}"
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """See ``Backend``."""
+        number = self._numbers.setdefault(home, len(self._numbers))
+        return {"RAGKEEPER_REDIS_URL": self._server.url(number)}
+
+    def forget(self) -> None:
+        """See ``Backend``."""
+        if self._numbers:
+            self._numbers.clear()
+            with self._server.client() as client:
+                client.flushall()
+
+    def stop(self) -> None:
+        """See ``Backend``."""
+        self._server.stop()
 
 
 def _pause(seconds: float) -> None:

@@ -18,15 +18,13 @@ from tests.people import Clock, Person, Port, World, settings_for
 from tests.ragflow.database import RagflowDatabase, on_mariadb, on_sqlite
 from tests.ragflow.people import PASSWORD, Population, RagflowUser, populate
 from tests.ragflow.program import Ragflow
-from tests.ragflow.schema import Version
+from tests.ragflow.schema import VERSIONS
 
 SECRET_KEY = "a key that both programs were given and long enough"
 #: RAGFlow lives on MySQL; SQLite shows that nothing hangs on it.
-KINDS: tuple[tuple[str, Version], ...] = (
-    ("mariadb", "0.22"),
-    ("mariadb", "0.24"),
-    ("mariadb", "0.27"),
-    ("sqlite", "0.22"),
+KINDS = (
+    *(pytest.param(("mariadb", version), id=f"mariadb-{version}") for version in VERSIONS),
+    pytest.param(("sqlite", "0.22"), id="sqlite-0.22", marks=pytest.mark.embedded),
 )
 
 
@@ -69,7 +67,7 @@ class SharedWorld(World):
         return Person(self, user.email, PASSWORD, user.id)
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}")
+@pytest.fixture(params=KINDS)
 def site(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Site]:
     """A RAGFlow's database without rows."""
     engine, version = request.param

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import serving
+from common.services import first_start
 from common.settings import Settings, SettingsError
 from tests.people import settings_for
 
@@ -81,4 +82,4 @@ def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
 )
 def test_the_printed_address_is_one_that_can_be_opened(tmp_path: Path, host: str, shown: str) -> None:
     settings = settings_for(tmp_path / "home", RAGKEEPER_HOST=host)
-    assert serving.address(settings, 9381) == f"http://{shown}:9381"
+    assert first_start.address(settings, 9381) == f"http://{shown}:9381"

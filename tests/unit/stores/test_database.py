@@ -1,29 +1,62 @@
-"""The metadata store's embedded twin."""
+"""The metadata store: what use-cases may rely on, on each of its twins, and what is the embedded one's alone."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
+import peewee
 import pytest
-from peewee import SchemaManager
 
 from common.core.errors import StoreUnavailable
-from common.models.operation import State
-from common.stores.database import SqliteStore, Taken
+from common.models.account import Account
+from common.models.operation import Job, LockRow, State
+from common.stores.database import Database, SqliteStore, Taken
+from common.stores.mysql_store import MysqlStore
+
+Open = Callable[[], Database]
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens the same empty database again and again."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "metadata.db")
+    server, schema = request.getfixturevalue("mariadb_server"), request.getfixturevalue("schema")
+    return lambda: MysqlStore(server.section(schema))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "metadata.db")
-    SchemaManager(State, database=opened.peewee).create_all()
-    yield opened
-    opened.close()
+def store(opened: Open) -> Iterator[Database]:
+    store = opened()
+    for model in (State, LockRow, Job, Account):
+        store.create(model)
+    yield store
+    store.close()
 
 
-def test_a_transaction_that_fails_leaves_nothing(store: SqliteStore) -> None:
+def together(*parts: Callable[[], object]) -> list[BaseException]:
+    """What went wrong in several threads at once."""
+    failures: list[BaseException] = []
+
+    def run(part: Callable[[], object]) -> None:
+        try:
+            part()
+        except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(part,)) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return failures
+
+
+def test_a_transaction_that_fails_leaves_nothing(store: Database) -> None:
     def fail() -> None:
         with store.transaction():
             store.insert(State, name="a", value=1)
@@ -34,7 +67,7 @@ def test_a_transaction_that_fails_leaves_nothing(store: SqliteStore) -> None:
     assert store.all("SELECT * FROM rk_state") == []
 
 
-def test_an_inner_transaction_that_fails_leaves_the_outer_one_alone(store: SqliteStore) -> None:
+def test_an_inner_transaction_that_fails_leaves_the_outer_one_alone(store: Database) -> None:
     def fail() -> None:
         with store.transaction():
             store.insert(State, name="lost", value=1)
@@ -44,43 +77,215 @@ def test_an_inner_transaction_that_fails_leaves_the_outer_one_alone(store: Sqlit
         store.insert(State, name="kept", value=1)
         with pytest.raises(Taken):
             fail()
+        with store.transaction():
+            store.insert(State, name="inner", value=3)
 
-    assert store.all("SELECT name, value FROM rk_state") == [("kept", 1)]
+    assert store.all("SELECT name, value FROM rk_state ORDER BY name") == [("inner", 3), ("kept", 1)]
 
 
-def test_a_taken_value_is_told_apart_from_a_missing_one(store: SqliteStore) -> None:
+def test_a_taken_value_leaves_the_transaction_as_it_was(store: Database) -> None:
+    with store.transaction():
+        store.insert(State, name="a", value=1)
+        with pytest.raises(Taken):
+            store.insert(State, name="a", value=2)
+        store.insert(State, name="b", value=3)
+
+    assert store.all("SELECT name, value FROM rk_state ORDER BY name") == [("a", 1), ("b", 3)]
+
+
+def test_a_taken_value_is_told_apart_from_a_missing_one(store: Database) -> None:
     store.insert(State, name="a", value=1)
 
     with pytest.raises(Taken):
         store.insert(State, name="a", value=2)
-    with pytest.raises(Exception, match="NOT NULL"):
+    with pytest.raises(Exception, match=r"NOT NULL|default value") as caught:
         store.run("INSERT INTO rk_state (name) VALUES ('b')")
+    assert not isinstance(caught.value, Taken)
 
 
-def test_writers_take_turns_even_when_they_read_first(store: SqliteStore) -> None:
+def test_keys_are_compared_to_the_character(store: Database) -> None:
+    for number, name in enumerate(("a", "A", "\u00e1", "b")):
+        store.insert(State, name=name, value=number)
+
+    assert store.one("SELECT value FROM rk_state WHERE name = ?", ("A",)) == (1,)
+    assert [name for (name,) in store.all("SELECT name FROM rk_state ORDER BY name")] == ["A", "a", "b", "\u00e1"]
+
+
+def test_parameters_are_marks_outside_of_quotes_alone(store: Database) -> None:
+    store.insert(State, name="50 % of what?", value=7)
+
+    row = store.one("SELECT '?', '%', '100 %s', name, ? FROM rk_state WHERE name LIKE '50 % of what?'", ("%s?'\"\\",))
+
+    assert row == ("?", "%", "100 %s", "50 % of what?", "%s?'\"\\")
+
+
+@pytest.mark.parametrize("text", ["", "\u2018\U0001f511\u4e2d", "\0\\'\";--", "x" * 200_000], ids=repr)
+def test_texts_come_back_as_they_were(store: Database, text: str) -> None:
+    job = Job.insert(kind="k", payload=text, state="ready", visible_at=0, created_at=0)
+
+    job_id = store.execute(job)
+
+    assert store.one("SELECT payload, progress FROM rk_job WHERE id = ?", (job_id,)) == (text, None)
+
+
+def test_numbers_and_switches_come_back_as_they_were(store: Database) -> None:
+    store.insert(State, name="large", value=2**63 - 1)
+    store.insert(Account, user_id="u", email_key="k", nickname_key="n", must_change=True, created_at=0)
+
+    assert store.one("SELECT value FROM rk_state") == (2**63 - 1,)
+    row = store.one("SELECT must_change, last_login_at FROM rk_account WHERE must_change = ?", (True,))
+    assert row == (1, None)
+
+
+def test_a_change_counts_the_rows_that_it_found(store: Database) -> None:
+    for name in ("a", "b"):
+        store.insert(State, name=name, value=1)
+
+    assert store.run("UPDATE rk_state SET value = ?", (2,)) == 2
+    assert store.run("UPDATE rk_state SET value = ?", (2,)) == 2
+    assert store.execute(State.update(value=2).where(State.name == "a")) == 1
+    assert store.run("DELETE FROM rk_state WHERE name = 'c'") == 0
+
+
+def test_ids_of_their_own_are_told_and_rise(store: Database) -> None:
+    ids = [
+        store.execute(Job.insert(kind="k", payload="{}", state="ready", visible_at=0, created_at=0)) for _ in range(3)
+    ]
+
+    assert ids == sorted(set(ids))
+    assert store.all("SELECT id FROM rk_job ORDER BY id") == [(job_id,) for job_id in ids]
+
+
+def test_a_lock_makes_what_was_read_true_until_the_end(store: Database) -> None:
     store.insert(State, name="count", value=0)
-    failures: list[BaseException] = []
 
     def add() -> None:
         try:
             for _ in range(25):
                 with store.transaction():
+                    store.one("SELECT value FROM rk_state WHERE name = 'count'")
+                    store.lock("counter")
                     row = store.one("SELECT value FROM rk_state WHERE name = 'count'")
                     assert row
                     store.run("UPDATE rk_state SET value = ? WHERE name = 'count'", (row[0] + 1,))
-        except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
-            failures.append(error)
         finally:
             store.close()
 
-    threads = [threading.Thread(target=add) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-
-    assert failures == []
+    assert together(*[add] * 4) == []
     assert store.one("SELECT value FROM rk_state") == (100,)
+
+
+def test_a_lock_of_a_name_that_is_new_to_everybody_is_one(store: Database) -> None:
+    inside, most, barrier = [], [], threading.Barrier(4)
+
+    def hold(name: str) -> None:
+        try:
+            barrier.wait(10)
+            with store.transaction():
+                store.lock(name)
+                inside.append(1)
+                most.append(len(inside))
+                store.one("SELECT COUNT(*) FROM rk_state")
+                inside.pop()
+        finally:
+            store.close()
+
+    for round_ in range(10):
+        assert together(*[lambda name=f"new {round_}": hold(name)] * 4) == []
+    assert set(most) == {1}
+
+
+def test_a_reader_sees_nothing_of_a_transaction_before_its_end(store: Database, opened: Open) -> None:
+    other = opened()
+    with store.transaction():
+        store.insert(State, name="a", value=1)
+        assert other.all("SELECT * FROM rk_state") == []
+    assert other.all("SELECT name FROM rk_state") == [("a",)]
+    other.close()
+
+
+def test_what_is_there_already_is_not_made_again(store: Database) -> None:
+    store.create(State)
+    for _ in range(2):
+        store.create_index("rk_state_value", "rk_state", "value, name")
+
+    assert "rk_state" in store.tables()
+
+
+def test_a_migration_is_alone(opened: Open) -> None:
+    steps: list[str] = []
+
+    def migrate() -> None:
+        store = opened()
+        try:
+            with store.migrating():
+                steps.append("begins")
+                store.create(State)
+                steps.append("ends")
+        finally:
+            store.close()
+
+    assert together(*[migrate] * 3) == []
+    assert steps == ["begins", "ends"] * 3
+
+
+def test_health_is_in_milliseconds_and_says_when_nothing_was_migrated(opened: Open) -> None:
+    store = opened()
+    store.create(LockRow)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.health()
+    assert caught.value.reason == "its tables are missing"
+
+    for model in (State, _Migration):
+        store.create(model)
+    assert 0 < store.health() < 10_000
+    store.close()
+
+
+class _Migration(peewee.Model):
+    number = peewee.IntegerField(primary_key=True)
+
+    class Meta:
+        table_name = "rk_migration"
+
+
+def test_moments_are_read_as_moments_or_as_their_text(store: Database) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as RAGFlow's columns hold it
+    store.run("CREATE TABLE moments (at DATETIME)")
+    store.run("INSERT INTO moments VALUES (?)", (at,))
+
+    row = store.one("SELECT at FROM moments WHERE at >= ?", (at.isoformat(" "),))
+
+    assert row
+    assert str(row[0]) == "2026-01-02 03:04:05"
+
+
+# The embedded twin
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "metadata.db")
+    store.create(State)
+    yield store
+    store.close()
+
+
+def test_writers_take_turns_even_when_they_read_first(embedded: SqliteStore) -> None:
+    embedded.insert(State, name="count", value=0)
+
+    def add() -> None:
+        try:
+            for _ in range(25):
+                with embedded.transaction():
+                    row = embedded.one("SELECT value FROM rk_state WHERE name = 'count'")
+                    assert row
+                    embedded.run("UPDATE rk_state SET value = ? WHERE name = 'count'", (row[0] + 1,))
+        finally:
+            embedded.close()
+
+    assert together(*[add] * 4) == []
+    assert embedded.one("SELECT value FROM rk_state") == (100,)
 
 
 def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
@@ -98,11 +303,11 @@ def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
         SqliteStore(tmp_path / "gone" / "metadata.db").one("SELECT 1")
 
 
-def test_a_wrong_statement_is_not_called_an_outage(store: SqliteStore) -> None:
+def test_a_wrong_statement_is_not_called_an_outage(embedded: SqliteStore) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        store.all("SELECT * FROM no_such")
+        embedded.all("SELECT * FROM no_such")
 
 
-def test_every_commit_is_on_disk_before_it_is_acknowledged(store: SqliteStore) -> None:
-    assert store.one("PRAGMA synchronous") == (2,)
-    assert store.one("PRAGMA journal_mode") == ("wal",)
+def test_every_commit_is_on_disk_before_it_is_acknowledged(embedded: SqliteStore) -> None:
+    assert embedded.one("PRAGMA synchronous") == (2,)
+    assert embedded.one("PRAGMA journal_mode") == ("wal",)

@@ -1,0 +1,98 @@
+"""The sets of stores that the planes of the tests can stand on: embedded ones, or servers (``--stores=servers``).
+
+A server that does not start fails the run. Each home has a place of its own on each server, for as long as the test
+lasts that made it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.backends.mariadb import MariadbHomes
+from tests.backends.redis import RedisHomes
+
+SETS = ("embedded", "servers")
+
+
+class Backend(Protocol):
+    """A server that keeps one kind of store for any number of homes."""
+
+    def described(self) -> str:
+        """Its name and version, for the head of the run. It is started by then."""
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """The variables that lead a plane with this home to its place on the server; always to the same one."""
+
+    def forget(self) -> None:
+        """Empty every place, for the homes of the next test."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+#: What is started for ``--stores=servers``: for each kind of store a backend, made in a folder for its files.
+BACKENDS: dict[str, Callable[[Path], Backend]] = {
+    "metadata": MariadbHomes,
+    "cache": RedisHomes,
+}
+
+_running: dict[str, Backend] = {}
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The variables that lead a plane with this home to the servers of this run; none for embedded stores."""
+    return {name: value for backend in _running.values() for name, value in backend.environment(home).items()}
+
+
+def are_embedded() -> bool:
+    """Whether this run is on embedded stores."""
+    return not _running
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stores", choices=SETS, default=SETS[0], help="the stores that planes stand on")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the servers, before the head of the run says which there are."""
+    if session.config.getoption("stores") == "servers" and not session.config.getoption("collectonly"):
+        folder = Path(tempfile.mkdtemp(prefix="ragkeeper-stores-"))
+        session.config.add_cleanup(_stop)
+        for kind, start in BACKENDS.items():
+            place = folder / kind
+            place.mkdir()
+            _running[kind] = start(place)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Which set this run is on."""
+    servers = ", ".join(f"{kind} {backend.described()}" for kind, backend in _running.items())
+    return f"stores: {config.getoption('stores')}{f' ({servers})' if servers else ''}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the files of embedded stores, where there are none."""
+    if config.getoption("stores") == "servers":
+        about_files = [item for item in items if item.get_closest_marker("embedded")]
+        config.hook.pytest_deselected(items=about_files)
+        items[:] = [item for item in items if item not in about_files]
+
+
+@pytest.fixture(autouse=True)
+def _places_are_emptied() -> Iterator[None]:
+    """Afterwards no home has anything left on a server."""
+    yield
+    for backend in _running.values():
+        backend.forget()
+
+
+def _stop() -> None:
+    for backend in _running.values():
+        backend.stop()
+    _running.clear()
