@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class RagflowDatabase:
                 values[column.name] = _ZERO.get(column.type, "")
         known = {column.name: values[column.name] for column in of_table if column.name in values}
         marks = ", ".join("?" * len(known))
-        self.all(f"INSERT INTO {table} ({', '.join(known)}) VALUES ({marks})", list(known.values()))
+        self.all(f"INSERT INTO {table} ({_quoted(known)}) VALUES ({marks})", list(known.values()))
         return str(values.get("id", ""))
 
     def make_tables(self, *, collation: str = "utf8mb4_general_ci", but: Sequence[str] = ()) -> None:
@@ -81,9 +81,13 @@ class RagflowDatabase:
         found: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
         for table in self.tables():
             names = [column.name for column in columns(self.version)[table]]
-            rows = [dict(zip(names, row, strict=True)) for row in self.all(f"SELECT {', '.join(names)} FROM {table}")]
+            rows = [dict(zip(names, row, strict=True)) for row in self.all(f"SELECT {_quoted(names)} FROM {table}")]
             found[table] = {tuple(row[name] for name in KEYS.get(table, ("id",))): row for row in rows}
         return found
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 @contextmanager

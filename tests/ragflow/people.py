@@ -67,7 +67,7 @@ def add_user(database: RagflowDatabase, email: str, *, home: bool = True, **colu
     database.insert("user", id=user_id, email=email, **values)
     if home:
         add_tenant(database, user_id, f"{values['nickname']}'s Kingdom")
-        add_membership(database, user_id, user_id, "owner")
+        add_membership(database, user_id, user_id, "owner", at_ms=values["create_time"] or MADE_MS)
         folder = uuid1().hex
         database.insert(
             "file", id=folder, parent_id=folder, tenant_id=user_id, created_by=user_id, name="/", location="",

@@ -103,7 +103,7 @@ class Column:
         if dialect == "sqlite":
             words |= {"bool": "SMALLINT"}
         kind = f"VARCHAR({self.type[1:]})" if self.type[0] == "v" else words.get(self.type, self.type.upper())
-        return f"{self.name} {kind}{'' if self.nullable else ' NOT NULL'}"
+        return f"`{self.name}` {kind}{'' if self.nullable else ' NOT NULL'}"
 
 
 def columns(version: Version) -> dict[str, list[Column]]:
@@ -127,14 +127,17 @@ def statements(version: Version, dialect: Dialect, collation: str = "utf8mb4_gen
     """What makes the tables, empty."""
     made = []
     for table, of_table in columns(version).items():
-        key = f"PRIMARY KEY ({', '.join(KEYS.get(table, ('id',)))})"
-        suffix = f" DEFAULT CHARSET=utf8mb4 COLLATE={collation}" if dialect == "mysql" else ""
-        made.append(f"CREATE TABLE {table} ({', '.join(c.sql(dialect) for c in of_table)}, {key}){suffix}")
-        made += [
-            f"CREATE {'UNIQUE ' if c.unique else ''}INDEX {table}_{c.name} ON {table} ({c.name})"
-            for c in of_table
-            if c.indexed
-        ]
+        parts = [*(c.sql(dialect) for c in of_table), f"PRIMARY KEY ({', '.join(KEYS.get(table, ('id',)))})"]
+        indexed = [c for c in of_table if c.indexed]
+        if dialect == "mysql":
+            # With the table, not after it: a test waits for each statement that changes a schema.
+            parts += [f"{'UNIQUE ' if c.unique else ''}INDEX {table}_{c.name} (`{c.name}`)" for c in indexed]
+            made.append(f"CREATE TABLE {table} ({', '.join(parts)}) DEFAULT CHARSET=utf8mb4 COLLATE={collation}")
+        else:
+            made.append(f"CREATE TABLE {table} ({', '.join(parts)})")
+            made += [
+                f"CREATE {'UNIQUE ' if c.unique else ''}INDEX {table}_{c.name} ON {table} (`{c.name}`)" for c in indexed
+            ]
     return made
 
 
