@@ -27,7 +27,7 @@ KINDS = (
     pytest.param(("sqlite", "0.22"), id="sqlite-0.22", marks=pytest.mark.embedded),
 )
 #: For tests in which RAGFlow's version makes no difference.
-ONE_VERSION = pytest.mark.parametrize("site", (KINDS[0], KINDS[-1]), indirect=True)
+ONE_VERSION = pytest.mark.parametrize("site", [KINDS[0], KINDS[-1]], indirect=True)
 
 
 @dataclass
