@@ -15,7 +15,7 @@ from common.services.jobs import JobInterrupted, JobLost, Task
 from common.services.plane import Plane
 from common.services.principal import system
 from tests.people import Clock, Person, World
-from tests.ragflow_tables import TABLES, fill, make_tables
+from tests.ragflow.content import TABLES, fill, make_tables
 
 SHELL = system("test")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from uuid import uuid1
 
 import pymysql
 
+from common.services.plane import Plane
 from tests.backends.mariadb import MariadbServer
 from tests.ragflow.schema import KEYS, Dialect, Version, columns, statements
 
@@ -20,18 +21,15 @@ _ZERO = {"int": 0, "bigint": 0, "float": 0.0, "bool": 0, "date": "2025-01-02 03:
 
 @dataclass(frozen=True)
 class RagflowDatabase:
-    """One connection of the tests' own. Rows are written whole: nothing has a default."""
+    """Rows are written whole: nothing has a default. ``execute`` gives the rows of a statement with ``?`` in it."""
 
     version: Version
     dialect: Dialect
-    connection: Any
+    execute: Callable[[str, Sequence[Any]], Sequence[tuple[Any, ...]]]
 
     def all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Every row; ``?`` marks a parameter."""
-        cursor = self.connection.cursor()
-        cursor.execute(sql.replace("?", "%s") if self.dialect == "mysql" else sql, tuple(params))
-        rows: list[tuple[Any, ...]] = list(cursor.fetchall())
-        return rows
+        return list(self.execute(sql, params))
 
     def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """The first row, or None."""
@@ -98,9 +96,21 @@ def on_sqlite(path: Path, version: Version) -> Iterator[RagflowDatabase]:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = OFF")
     try:
-        yield RagflowDatabase(version, "sqlite", connection)
+        yield RagflowDatabase(version, "sqlite", lambda sql, params: connection.execute(sql, params).fetchall())
     finally:
         connection.close()
+
+
+def beside(plane: Plane) -> RagflowDatabase:
+    """The database of a plane, reached through the plane, so that rows are written within its transactions."""
+
+    def execute(sql: str, params: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+        if sql.startswith("SELECT"):
+            return plane.database.all(sql, params)
+        plane.database.run(sql, params)
+        return ()
+
+    return RagflowDatabase("0.22", "mysql" if plane.settings.mysql else "sqlite", execute)
 
 
 @contextmanager
@@ -116,7 +126,13 @@ def on_mariadb(server: MariadbServer, schema: str, version: Version) -> Iterator
         charset="utf8mb4",
         autocommit=True,
     )
+
+    def execute(sql: str, params: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql.replace("?", "%s"), tuple(params))
+            return cursor.fetchall()
+
     try:
-        yield RagflowDatabase(version, "mysql", connection)
+        yield RagflowDatabase(version, "mysql", execute)
     finally:
         connection.close()
