@@ -1,4 +1,4 @@
-"""Breaking the embedded stores for real, each in several ways."""
+"""Breaking the stores for real: the embedded ones each in several ways, the servers by ending them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.services.plane import Plane
+from tests.backends import stores
 
 #: Each store's file or folder below the home.
 PLACES = {
@@ -26,7 +27,9 @@ def place_of(plane: Plane, store: str) -> Path:
 
 
 def take_away(plane: Plane, store: str) -> None:
-    """Remove the store's file or folder."""
+    """Remove the store's file or folder; end its server, until the test is over."""
+    if stores.take_down(store):
+        return
     path = place_of(plane, store)
     for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         if each.is_dir():
@@ -38,6 +41,8 @@ def take_away(plane: Plane, store: str) -> None:
 def put_a_folder(plane: Plane, store: str) -> None:
     """Put a folder where the file was; a file where the folder was."""
     take_away(plane, store)
+    if stores.is_server(store):
+        return
     if store == "objects":
         place_of(plane, store).write_bytes(b"")
     else:
@@ -47,7 +52,8 @@ def put_a_folder(plane: Plane, store: str) -> None:
 def put_garbage(plane: Plane, store: str) -> None:
     """Put a file there that holds no database."""
     take_away(plane, store)
-    place_of(plane, store).write_bytes(b"garbage " * 1000)
+    if not stores.is_server(store):
+        place_of(plane, store).write_bytes(b"garbage " * 1000)
 
 
 def put_an_empty_file(plane: Plane, store: str) -> None:

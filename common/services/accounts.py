@@ -78,6 +78,23 @@ def get(plane: Plane, email: str) -> AccountRow:
     return account
 
 
+def hold(plane: Plane, user_id: str) -> AccountRow | None:
+    """The account with this id as it is and stays until the running transaction ends, or None."""
+    plane.database.hold("user", user_id)
+    return by_id(plane, user_id)
+
+
+def get_and_hold(plane: Plane, email: str) -> AccountRow:
+    """The account with this e-mail as it is and stays until the running transaction ends. Raises UserNotFound.
+
+    Locks with a name (``Database.lock``) are taken before, so that two who hold what the other needs don't meet.
+    """
+    account = hold(plane, get(plane, email).id)
+    if account is None:
+        raise UserNotFound(email)
+    return account
+
+
 def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
     if row is None or row[5] == "0":
         return None

@@ -41,10 +41,11 @@ def delete_user(plane: Plane, actor: Principal, email: str, *, dry_run: bool = F
     if dry_run:
         return _dry_run(plane, actor, email)
     with plane.database.transaction():
-        account = accounts.get(plane, email)
+        plane.database.lock("superusers")
+        memberships.lock(plane)
+        account = accounts.get_and_hold(plane, email)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
         _refuse(plane, actor, account)
-        memberships.lock(plane)
         gone, kept = _tenants_of(plane, account.id)
         removed: Counter[str] = Counter()
         for tenant in gone:

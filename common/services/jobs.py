@@ -105,6 +105,15 @@ def enqueue(
     """
     now = plane.now_ms()
     visible_at = now + round(delay_s * 1000)
+    if dedupe_key is not None:
+        # Before the INSERT: one that meets the same key leaves a lock behind that would be in the way of this.
+        plane.database.run(
+            "UPDATE rk_job SET state = 'ready', attempts = 0, visible_at = ?, payload = ?, finished_at = NULL "
+            "WHERE dedupe_key = ? AND state = 'dead'",
+            (visible_at, _text(payload), dedupe_key),
+        )
+        if (job_id := _id_of(plane, dedupe_key)) is not None:
+            return job_id
     query = Job.insert(
         kind=kind,
         dedupe_key=dedupe_key,
@@ -116,15 +125,15 @@ def enqueue(
     try:
         return int(plane.database.execute(query))
     except Taken:
-        plane.database.run(
-            "UPDATE rk_job SET state = 'ready', attempts = 0, visible_at = ?, payload = ?, finished_at = NULL "
-            "WHERE dedupe_key = ? AND state = 'dead'",
-            (visible_at, _text(payload), dedupe_key),
-        )
-        row = plane.database.one("SELECT id FROM rk_job WHERE dedupe_key = ?", (dedupe_key,))
-        if row is None:
+        job_id = _id_of(plane, dedupe_key)
+        if job_id is None:
             raise
-        return int(row[0])
+        return job_id
+
+
+def _id_of(plane: Plane, dedupe_key: str | None) -> int | None:
+    row = plane.database.one("SELECT id FROM rk_job WHERE dedupe_key = ?", (dedupe_key,))
+    return int(row[0]) if row else None
 
 
 def enqueue_period(plane: Plane, kind: str, every_s: float) -> int | None:

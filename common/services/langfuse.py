@@ -80,7 +80,7 @@ def save_credentials(plane: Plane, who: Principal, *, host: str, public_key: str
     )
     verified, now = _Verified(host, public_key, secret_key, project), plane.now_ms()
     with plane.database.transaction():
-        plane.database.lock("langfuse")
+        memberships.lock(plane)
         memberships.require_role(plane, who, tenant_id, ("owner",))
         before = _find(plane, tenant_id)
         _store(plane, tenant_id, before is not None, verified, now)
@@ -116,7 +116,7 @@ def delete_credentials(plane: Plane, who: Principal) -> bool:
     """
     tenant_id = _own_tenant(who)
     with plane.database.transaction():
-        plane.database.lock("langfuse")
+        memberships.lock(plane)
         memberships.require_role(plane, who, tenant_id, ("owner",))
         stored = _find(plane, tenant_id)
         if stored is None:

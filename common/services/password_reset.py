@@ -125,7 +125,7 @@ def reset(
 def _write(plane: Plane, origin: Origin, account: AccountRow, new_hash: str) -> tuple[Principal, str]:
     with plane.database.transaction():
         # Whoever switched the account off while the hash was computed meant this login too.
-        now = accounts.by_id(plane, account.id)
+        now = accounts.hold(plane, account.id)
         if now is None or not now.is_active:
             raise NotEffective(_EXPIRED_CODE)
         accounts.change(plane, account.id, password=new_hash)

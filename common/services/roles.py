@@ -234,7 +234,7 @@ def update_user_role(plane: Plane, actor: Principal, email: str, role_name: str)
     with _alone(plane) as graph:
         # Before anything is read that the count of superusers depends on.
         plane.database.lock("superusers")
-        account = accounts.get(plane, email)
+        account = accounts.get_and_hold(plane, email)
         role_id = _role_id(graph, name)
         held = accounts.held_roles(plane, account.id)
         standing = _standing_now(plane, graph, actor)

@@ -72,7 +72,7 @@ def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm
         refuse_non_administrators(plane, origin, account)
     with plane.database.transaction():
         # Whoever switched the account off or changed its password while the hash was computed has ended all sessions.
-        now = accounts.by_id(plane, account.id)
+        now = accounts.hold(plane, account.id)
         if now is None or not now.may_sign_in or now.password != account.password:
             raise LoginRefused
         return open_session(plane, origin, account, realm)

@@ -114,6 +114,7 @@ def set_tenant_info(plane: Plane, who: Principal, tenant_id: str, changes: Mappi
         if name in columns and columns[name] is None and name != "tts_id":
             columns[name] = ""
     with plane.database.transaction():
+        plane.database.hold("tenant", tenant_id)
         memberships.require_role(plane, who, tenant_id, ("owner",))
         stored = _models(plane, tenant_id)
         changed = {name: value for name, value in columns.items() if value != stored[name]}

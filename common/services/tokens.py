@@ -55,6 +55,7 @@ def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
     """
     tenant_id = _own_tenant(who)
     with plane.database.transaction():
+        memberships.lock(plane)
         memberships.require_role(plane, who, tenant_id, ("owner",))
         _check_dialog(plane, tenant_id, wish)
         return _make(plane, who, tenant_id, str(who.user_id), wish, latest=_end_of_credential(plane, who))
@@ -66,6 +67,7 @@ def create_for(plane: Plane, actor: Principal, email: str, wish: Wish) -> dict[s
     Raises UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField.
     """
     with plane.database.transaction():
+        memberships.lock(plane)
         account = accounts.get(plane, email)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
         tenant_id = memberships.home_of(plane, account.id)

@@ -14,7 +14,7 @@ from common.core.errors import BadField, Conflict, PasswordChangeDue, StoreUnava
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, invitations, passwords, sessions
+from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -143,6 +143,7 @@ def create_user(
     address = parse_email(email, field="username")
     password_hash = passwords.new_hash(plane, password)
     with plane.database.transaction():
+        memberships.lock(plane)
         account = accounts.make(
             plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
@@ -176,7 +177,7 @@ def update_user_password(plane: Plane, actor: Principal, email: str, password: s
     if unchanged and actor.user_id == account.id and actor.must_change:
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
     with plane.database.transaction():
-        accounts.refuse_to_act_on_superiors(plane, actor, accounts.get(plane, email))
+        accounts.refuse_to_act_on_superiors(plane, actor, accounts.get_and_hold(plane, email))
         if not unchanged:
             accounts.change(plane, account.id, password=new_hash)
         plane.database.execute(Account.update(must_change=False).where(Account.user_id == account.id))
@@ -193,7 +194,8 @@ def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, a
     LastSuperuser, GivesMoreThanHeld.
     """
     with plane.database.transaction():
-        account = accounts.get(plane, email)
+        plane.database.lock("superusers")
+        account = accounts.get_and_hold(plane, email)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
         if actor.user_id == account.id and not active:
             raise Conflict("You can't switch off your own account.")
@@ -216,7 +218,8 @@ def update_user_superuser(plane: Plane, actor: Principal, email: str, *, superus
     """
     check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     with plane.database.transaction():
-        account = accounts.get(plane, email)
+        plane.database.lock("superusers")
+        account = accounts.get_and_hold(plane, email)
         if actor.user_id == account.id:
             raise Conflict("You can't change this of your own account.")
         if account.is_superuser == superuser:

@@ -65,6 +65,9 @@ class Database(Protocol):
     def lock(self, name: str) -> None:
         """Within a transaction: wait until nobody else holds the lock of this name; held until the end."""
 
+    def hold(self, table: str, row_id: str) -> None:
+        """Within a transaction: wait until nobody else changes the row of this id; nobody does until the end."""
+
     def migrating(self) -> Any:
         """A context in which this process alone changes the schema: a transaction, where the store has such.
 
@@ -155,6 +158,9 @@ class SqliteStore:
 
     def lock(self, name: str) -> None:
         """Nothing to do: BEGIN IMMEDIATE lets one writer in at a time."""
+
+    def hold(self, table: str, row_id: str) -> None:
+        """Nothing to do, as with ``lock``."""
 
     def migrating(self) -> Any:
         """A transaction, which here undoes changes of the schema too."""

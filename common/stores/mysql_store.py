@@ -125,6 +125,10 @@ class MysqlStore:
             # Not INSERT IGNORE: it would share the lock on a row that another one made meanwhile, a step to a deadlock.
             self.write("INSERT INTO rk_lock (name) VALUES (%s) ON DUPLICATE KEY UPDATE name = name", (name,))
 
+    def hold(self, table: str, row_id: str) -> None:
+        """See ``Database.hold``."""
+        self.write(f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", (row_id,))
+
     def tables(self) -> set[str]:
         """See ``Database.tables``."""
         rows = self.all("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")
@@ -198,6 +202,11 @@ class MysqlStore:
             "WHERE schema_name = DATABASE() AND default_character_set_name = 'utf8mb4'"
         )
         return "CHARACTER SET {} COLLATE {}".format(*(found or ("utf8mb4", "utf8mb4_general_ci")))
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is in a transaction."""
+        return self._local.depth > 0
 
     def connection(self) -> BoundedConnection:
         """This thread's connection."""
@@ -351,6 +360,9 @@ class _Peewee(orm.MySQLDatabase):
 
     def connection(self) -> BoundedConnection:
         return self._store.connection()
+
+    def in_transaction(self) -> bool:
+        return self._store.in_transaction
 
     def _connect(self) -> Any:
         raise NotImplementedError("the store has the connections")

@@ -16,6 +16,7 @@ from common.services.plane import Plane
 from common.services.principal import system
 from tests.people import Clock, Person, World
 from tests.ragflow.content import TABLES, fill, make_tables
+from tests.ragflow.database import beside
 
 SHELL = system("test")
 
@@ -466,9 +467,8 @@ def test_rows_that_appear_during_the_purge_are_found_and_the_job_starts_over(
     remove = belongings.remove
 
     def write_meanwhile(plane: Plane, table: str, selection: belongings.Selection) -> int:
-        if table == "tenant" and not mentions(plane, "late"):
-            row = ("late", someone.user_id, someone.user_id)
-            plane.database.run("INSERT INTO search (id, tenant_id, created_by) VALUES (?, ?, ?)", row)
+        if table == "tenant" and not plane.database.one("SELECT 1 FROM search"):
+            beside(plane).insert("search", tenant_id=someone.user_id)
         return remove(plane, table, selection)
 
     with monkeypatch.context() as patch:

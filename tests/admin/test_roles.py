@@ -12,6 +12,7 @@ import pytest
 from common.core.permissions import ACTIONS, BUILT_IN_ROLES, MAX_DEPTH
 from common.models.role import RoleHolder
 from tests.people import START_MS, Clock, Person, World
+from tests.statements import statements
 
 LISTED = {"id", "role_name", "description", "parents", "builtin", "create_date", "update_date"}
 NOTHING = dict.fromkeys(("enable", "read", "write", "share"), False)
@@ -347,18 +348,15 @@ def test_every_change_raises_the_version_that_all_processes_compare(root: Person
 
 
 def test_listing_takes_the_same_statements_however_many_roles(root: Person, world: World) -> None:
-    def statements() -> int:
-        count: list[str] = []
-        connection = world.plane.database.peewee.connection()
-        connection.set_trace_callback(count.append)
-        root.administer("GET", "/roles_with_permission")
-        connection.set_trace_callback(None)
-        return len(count)
+    def count() -> int:
+        with statements(world.plane) as heard:
+            root.administer("GET", "/roles_with_permission")
+        return len(heard)
 
-    statements()
-    few = statements()
+    count()
+    few = count()
     for number in range(20):
         make(root, f"role-{number}", "viewer")
-    statements()
+    count()
 
-    assert statements() == few <= 3
+    assert count() == few <= 3

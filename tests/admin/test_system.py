@@ -98,6 +98,6 @@ def test_a_server_process_that_starts_later_has_the_level_from_its_start_on(
     root.administer("PUT", "/log_levels", {"pkg_name": package, "level": "ERROR"})
     logging.getLogger(package).setLevel(logging.NOTSET)
     monkeypatch.setenv("RAGKEEPER_HOME", str(root.world.plane.settings.home))
-    serving.opened_plane()
+    serving.opened_plane(make_administrator=False)
 
     assert logging.getLogger(package).level == logging.ERROR

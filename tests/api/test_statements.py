@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from werkzeug.test import TestResponse
@@ -12,6 +10,7 @@ from werkzeug.test import TestResponse
 from common.services.plane import Plane
 from tests.bench import seed
 from tests.people import Person
+from tests.statements import connects, kept_connection, looked_at, statements
 
 Read = Callable[[Person], TestResponse]
 
@@ -21,40 +20,6 @@ READS: dict[str, Read] = {
     "own tokens": lambda person: person.ask("GET", "/api/v1/system/tokens"),
     "own profile": lambda person: person.ask("GET", "/v1/user/info"),
 }
-
-
-def kept_connection(plane: Plane) -> sqlite3.Connection:
-    """The connection of this thread, in which the test client runs the apps."""
-    connection: sqlite3.Connection = plane.database.peewee.connection()
-    return connection
-
-
-@contextmanager
-def statements(plane: Plane) -> Iterator[list[str]]:
-    """Every statement that the kept connection executes meanwhile."""
-    heard: list[str] = []
-    kept_connection(plane).set_trace_callback(heard.append)
-    try:
-        yield heard
-    finally:
-        kept_connection(plane).set_trace_callback(None)
-
-
-def steps(plane: Plane, read: Callable[[], TestResponse]) -> int:
-    """How many instructions SQLite's machine takes for a read: proportional to the rows that it looks at."""
-    taken = 0
-
-    def step() -> int:
-        nonlocal taken
-        taken += 1
-        return 0
-
-    kept_connection(plane).set_progress_handler(step, 1)
-    try:
-        succeed(read())
-    finally:
-        kept_connection(plane).set_progress_handler(None, 0)
-    return taken
 
 
 def succeed(answer: TestResponse) -> None:
@@ -102,14 +67,10 @@ def test_a_plain_read_adds_at_most_one_statement(plane: Plane, root: Person, rea
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_read_opens_no_connection(plane: Plane, root: Person, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     succeed(read(root))
-    kept, opened, connect = kept_connection(plane), [], sqlite3.connect
+    kept = kept_connection(plane)
 
-    def noted(*args, **kwargs):
-        opened.append(args)
-        return connect(*args, **kwargs)
-
-    monkeypatch.setattr(sqlite3, "connect", noted)
-    succeed(read(root))
+    with connects(plane, monkeypatch) as opened:
+        succeed(read(root))
 
     assert not opened
     assert kept_connection(plane) is kept
@@ -118,12 +79,12 @@ def test_a_read_opens_no_connection(plane: Plane, root: Person, read: Read, monk
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_read_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane, root: Person, read: Read) -> None:
     succeed(read(root))
-    alone = steps(plane, lambda: read(root))
+    alone = looked_at(plane, lambda: succeed(read(root)))
 
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(500))
+        seed.fill(plane.database, range(500))
 
-    assert steps(plane, lambda: read(root)) <= alone * 1.2
+    assert looked_at(plane, lambda: succeed(read(root))) <= alone * 1.2
 
 
 @pytest.mark.parametrize("sort", ["email", "-create_time", "nickname"])
@@ -132,11 +93,11 @@ def test_a_page_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane,
         return root.administer("GET", f"/users?limit=10&sort={sort}")
 
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(20))
+        seed.fill(plane.database, range(20))
     succeed(read())
-    of_few = steps(plane, read)
+    of_few = looked_at(plane, read)
 
     with plane.database.transaction():
-        seed.fill(kept_connection(plane), range(20, 520))
+        seed.fill(plane.database, range(20, 520))
 
-    assert steps(plane, read) <= of_few * 1.2
+    assert looked_at(plane, read) <= of_few * 1.2

@@ -138,6 +138,11 @@ class MariadbServer:
         """Let it go on."""
         self._running.send_signal(signal.SIGCONT)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process has not ended."""
+        return self._running.poll() is None
+
     def log(self) -> str:
         """What it has logged."""
         path = self.folder / "mariadb.log"
@@ -294,8 +299,17 @@ class MariadbHomes:
             self._used[home] = self._free.pop() if self._free else self._migrated()
         return {"RAGKEEPER_DB_URL": self._server.url(self._used[home])}
 
+    def take_down(self) -> None:
+        """See ``Backend``."""
+        self._server.kill()
+
+    def forward(self, seconds: float) -> None:
+        """See ``Backend``. Nothing to do: its clock counts nothing."""
+
     def forget(self) -> None:
         """See ``Backend``."""
+        if not self._server.is_running:
+            self._server.start()
         while self._used:
             _, schema = self._used.popitem()
             self._server.end_connections(schema)

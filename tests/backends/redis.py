@@ -121,6 +121,11 @@ class RedisServer:
         """Let it go on."""
         self._running.send_signal(signal.SIGCONT)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process has not ended."""
+        return self._running.poll() is None
+
     def log(self) -> str:
         """What it has logged."""
         path = self.folder / "redis.log"
@@ -205,8 +210,23 @@ class RedisHomes:
         number = self._numbers.setdefault(home, len(self._numbers))
         return {"RAGKEEPER_REDIS_URL": self._server.url(number)}
 
+    def take_down(self) -> None:
+        """See ``Backend``."""
+        self._server.kill()
+
+    def forward(self, seconds: float) -> None:
+        """See ``Backend``."""
+        for number in self._numbers.values():
+            with self._server.client(number) as client:
+                for key in client.scan_iter():
+                    left_ms = client.pttl(key)
+                    if left_ms >= 0:
+                        client.pexpire(key, max(0, left_ms - int(seconds * 1000)))
+
     def forget(self) -> None:
         """See ``Backend``."""
+        if not self._server.is_running:
+            self._server.start()
         if self._numbers:
             self._numbers.clear()
             with self._server.client() as client:

@@ -28,8 +28,14 @@ class Backend(Protocol):
     def environment(self, home: Path) -> dict[str, str]:
         """The variables that lead a plane with this home to its place on the server; always to the same one."""
 
+    def take_down(self) -> None:
+        """End it as a power cut would, until ``forget``."""
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass for what expires there; a clock of the tests was moved."""
+
     def forget(self) -> None:
-        """Empty every place, for the homes of the next test."""
+        """Bring it back if it is down, and empty every place, for the homes of the next test."""
 
     def stop(self) -> None:
         """End it."""
@@ -49,9 +55,23 @@ def environment(home: Path) -> dict[str, str]:
     return {name: value for backend in _running.values() for name, value in backend.environment(home).items()}
 
 
-def are_embedded() -> bool:
-    """Whether this run is on embedded stores."""
-    return not _running
+def is_server(kind: str) -> bool:
+    """Whether stores of this kind are on a server in this run."""
+    return kind in _running
+
+
+def take_down(kind: str) -> bool:
+    """End the server of this kind of store until the test is over; False where there is none."""
+    if kind not in _running:
+        return False
+    _running[kind].take_down()
+    return True
+
+
+def forward(seconds: float) -> None:
+    """Let time pass on the servers too."""
+    for backend in _running.values():
+        backend.forward(seconds)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

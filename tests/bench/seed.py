@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from common.services import opening
 from common.services.claims import nickname_key
 from common.settings import load
+from common.stores.database import Database
 
 ADMIN_EMAIL = "admin@bench.ragkeeper.test"
 ADMIN_PASSWORD = "measured from end to end"
 # The first account's creation, UTC milliseconds; each later one is a second later.
 FIRST_CREATED_MS = 1_700_000_000_000
+# Rows in one statement; SQLite takes 32,766 values.
+_AT_ONCE = 500
 _FIRST_NAMES = ("Ada", "Bjorn", "Chloe", "Dmitri", "Emeka")
 _SURNAMES = ("Ångström", "Curie", "Lovelace", "Meitner", "Noether")
 
@@ -37,11 +39,10 @@ def make_home(home: Path, users: int) -> None:
     """Make a home with the first administrator and this many users, each with tenant and membership."""
     plane = opening.open_plane(load(environment(home)))
     opening.first_administrator(plane)
-    path = plane.settings.database_path
+    with plane.database.transaction():
+        fill(plane.database, range(users))
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
-    with closing(sqlite3.connect(path)) as database, database:
-        fill(database, range(users))
 
 
 def id_of(number: int) -> str:
@@ -59,7 +60,7 @@ def nickname_of(number: int) -> str:
     return f"{_SURNAMES[number // 5 % 5]} {number}"
 
 
-def fill(database: sqlite3.Connection, numbers: range) -> None:
+def fill(database: Database, numbers: range) -> None:
     """Add the users of these numbers, each with tenant and membership, in the running transaction."""
     for table, row in (
         ("rk_account", _account),
@@ -71,13 +72,13 @@ def fill(database: sqlite3.Connection, numbers: range) -> None:
         _insert(database, table, map(row, numbers))
 
 
-def _insert(database: sqlite3.Connection, table: str, rows: Iterator[dict[str, Any]]) -> None:
-    first = next(rows)
-    names = ", ".join(first)
-    values = ", ".join(f":{name}" for name in first)
-    statement = f"INSERT INTO {table} ({names}) VALUES ({values})"
-    database.execute(statement, first)
-    database.executemany(statement, rows)
+def _insert(database: Database, table: str, rows: Iterator[dict[str, Any]]) -> None:
+    while some := list(islice(rows, _AT_ONCE)):
+        marks = ", ".join("?" * len(some[0]))
+        values = [value for row in some for value in row.values()]
+        database.run(
+            f"INSERT INTO {table} ({', '.join(some[0])}) VALUES {', '.join([f'({marks})'] * len(some))}", values
+        )
 
 
 def _stamps(number: int) -> dict[str, Any]:

@@ -144,6 +144,7 @@ def test_a_broken_key_is_left_to_a_person(plane: Plane) -> None:
     assert home_states(plane, fix=True) == ({"keys": "problem"}, False)
 
 
+@pytest.mark.embedded
 def test_a_database_without_its_migrations_gets_them(plane: Plane) -> None:
     database = plane.settings.database_path
     plane.database.close()
