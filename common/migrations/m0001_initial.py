@@ -14,6 +14,7 @@ from common.models.operation import AuditEvent, Job, LockRow, ServiceId, State
 from common.models.role import Role, RoleGrant, RoleHolder, RoleParent
 from common.models.tenant import Invitation, MembershipClaim, Tenant, UserTenant
 from common.models.token import ApiToken, LangfuseProject, TenantLangfuse, TokenRecord
+from common.settings import SettingsError
 from common.stores.database import Database, Taken
 
 RAGFLOW: tuple[type[RagflowTable], ...] = (
@@ -49,6 +50,7 @@ LOCKS = ("superusers", "roles", "tenants")
 def apply(database: Database, now_ms: int) -> None:
     """Make the tables, and note whether a RAGFlow was here first."""
     present = database.tables()
+    _refuse_strangers(database, present)
     for model in OWN:
         database.create(model)
     for name in LOCKS:
@@ -60,6 +62,20 @@ def apply(database: Database, now_ms: int) -> None:
         if model._meta.table_name not in present:
             database.create(model)
     _add_builtin_roles(database, now_ms)
+
+
+def _refuse_strangers(database: Database, present: set[str]) -> None:
+    """Raises SettingsError for tables of RAGFlow's names that are another program's, before anything is made."""
+    for model in RAGFLOW:
+        table = model._meta.table_name
+        if table in present:
+            found = {column.name for column in database.peewee.get_columns(table)}
+            lacking = sorted({field.column_name for field in model._meta.sorted_fields} - found)
+            if lacking:
+                raise SettingsError(
+                    f"The database has a table {table} that is not RAGFlow's (it lacks {', '.join(lacking)}): give "
+                    "Ragkeeper a database of its own, or a RAGFlow's. `ragkeeper doctor --database` tells more."
+                )
 
 
 def _insert_once(database: Database, model: type[Table], **row: Any) -> None:

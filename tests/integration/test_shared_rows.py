@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import orjson
+import pytest
+from typer.testing import CliRunner
+
 from common.cli.main import app
 from common.services import claims
+from common.settings import SettingsError
 from tests.people import Clock, Person, Port, new_password
-from tests.ragflow.fixtures import SharedWorld, Site
+from tests.ragflow.database import RagflowDatabase
+from tests.ragflow.fixtures import ONE_VERSION, SharedWorld, Site
 from tests.ragflow.people import PASSWORD, Population, populate
 from tests.route_table import EXPECTED
+from tests.servers import environment_for
 
 Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
 # What a login may change of the row of whoever logs in.
@@ -137,7 +144,9 @@ def pages(root: Person, path: str) -> list[str]:
         cursor = f"&cursor={page['next_cursor']}"
 
 
-def test_doubles_are_told_by_the_doctor_and_stop_nothing(site: Site, clock: Clock, monkeypatch: Any) -> None:
+def test_doubles_are_told_by_the_doctor_and_stop_nothing(
+    site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     populate(site.database, invited_at_ms=clock())
     plane = site.open(clock)
     plane.database.close()
@@ -149,13 +158,8 @@ def test_doubles_are_told_by_the_doctor_and_stop_nothing(site: Site, clock: Cloc
     assert sum("3 memberships" in text for text in findings) == 1
 
 
-def doctor(site: Site, monkeypatch: Any, *options: str) -> list[str]:
+def doctor(site: Site, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[str]:
     """What ``ragkeeper doctor`` finds wrong."""
-    import orjson
-    from typer.testing import CliRunner
-
-    from tests.servers import environment_for
-
     for name, value in environment_for(site.home, **site.environment).items():
         monkeypatch.setenv(name, value)
     outcome = CliRunner().invoke(app, ["doctor", "--json", *options])
@@ -164,3 +168,45 @@ def doctor(site: Site, monkeypatch: Any, *options: str) -> list[str]:
         for finding in orjson.loads(outcome.stdout)["findings"]
         if finding["state"] in ("problem", "fixable")
     ]
+
+
+@ONE_VERSION
+def test_tables_of_another_program_are_refused_before_anything_is_made(site: Site, clock: Clock) -> None:
+    site.database.all("DROP TABLE user")
+    site.database.all("CREATE TABLE user (id VARCHAR(32) PRIMARY KEY, name TEXT)")
+
+    with pytest.raises(SettingsError, match="a table user that is not RAGFlow's"):
+        site.open(clock)
+
+    assert not [name for name in every_table(site.database) if name.startswith("rk_") and name != "rk_migration"]
+
+
+def every_table(database: RagflowDatabase) -> list[str]:
+    if database.dialect == "sqlite":
+        return [name for (name,) in database.all("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return [name for (name,) in database.all("SHOW TABLES")]
+
+
+@ONE_VERSION
+@pytest.mark.parametrize(("setting", "expected"), [("auto", True), ("on", True), ("off", False)])
+def test_the_setting_decides_and_auto_finds_out(site: Site, clock: Clock, setting: str, expected: bool) -> None:
+    site.environment["RAGKEEPER_SHARED_DATABASE"] = setting
+
+    plane = site.open(clock)
+
+    assert plane.shared is expected
+    plane.database.close()
+
+
+@ONE_VERSION
+def test_the_doctor_puts_double_memberships_right_when_it_is_asked_to(
+    site: Site, population: Population, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.open(clock).database.close()
+    alice, thrice = population["alice"].id, population["thrice"].id
+
+    doctor(site, monkeypatch, "--fix")
+
+    roles = site.database.all("SELECT role FROM user_tenant WHERE tenant_id = ? AND user_id = ?", (alice, thrice))
+    assert roles == [("normal",)]
+    assert not any("memberships" in text for text in doctor(site, monkeypatch))
