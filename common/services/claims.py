@@ -31,6 +31,8 @@ OVERLAP_MS = 5 * 60 * 1000
 # A progress line of the first filling comes after so many rows.
 _TOLD_EVERY = 50_000
 _FILLED = "claims_filled"
+# By these columns ``follow`` finds what is new.
+_FOLLOWED = ("create_time", "update_time")
 _DELETED = "0"
 # Longer than any key of an address, and no key has a line end: see ``_second_key``.
 _KEPT_OF_KEY = 222
@@ -63,19 +65,27 @@ def nickname_key(nickname: str) -> str:
     return nickname.strip().casefold()[:255]
 
 
-def fill(database: Database) -> None:
+def fill(database: Database, now_ms: int) -> None:
     """Claim what stands in the tables, unless that was done before; resumes where it was killed, logs how far it is.
 
     Every batch is a transaction of its own, and what is claimed costs a second run no more than a look.
     """
     if database.one("SELECT 1 FROM rk_state WHERE name = ?", (_FILLED,)):
         return
+    # What is written from here on is for ``follow`` to find.
+    marks = {
+        _mark(source, column): min(_latest(database, source, column), now_ms)
+        for source in _SOURCES
+        for column in _FOLLOWED
+    }
     seen = 0
     for source in _SOURCES:
         for rows in _walk_source(database, source):
             seen += rows
             if seen % _TOLD_EVERY < rows:
                 log.info("claiming accounts and memberships: %d rows looked at", seen)
+    for mark, at in marks.items():
+        _move_mark(database, mark, at)
     with suppress(Taken):
         database.insert(State, name=_FILLED, value=1)
     if seen:
@@ -99,7 +109,7 @@ def follow(database: Database, now_ms: int, *, overlap_ms: int = OVERLAP_MS, pag
     return sum(
         _follow(database, source, column, now_ms, overlap_ms=overlap_ms, pages=pages)
         for source in _SOURCES
-        for column in ("create_time", "update_time")
+        for column in _FOLLOWED
     )
 
 
@@ -131,7 +141,7 @@ def renew(database: Database, user_id: str) -> None:
 def _follow(
     database: Database, source: _Source, column: str, now_ms: int, *, overlap_ms: int, pages: int | None
 ) -> int:
-    mark = f"seen_{source.table}_{column}"
+    mark = _mark(source, column)
     row = database.one("SELECT value FROM rk_state WHERE name = ?", (mark,))
     at, last_id, seen = (row[0] - overlap_ms if row else 0), "", 0
     column = f"{source.alias}.{column}"
@@ -150,6 +160,16 @@ def _follow(
         if len(rows) < BATCH:
             break
     return seen
+
+
+def _mark(source: _Source, column: str) -> str:
+    """The name under which it is noted how far a table was followed by a column."""
+    return f"seen_{source.table}_{column}"
+
+
+def _latest(database: Database, source: _Source, column: str) -> int:
+    row = database.one(f"SELECT MAX({column}) FROM {source.table}")
+    return row[0] or 0 if row else 0
 
 
 def _move_mark(database: Database, mark: str, at: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.services import claims, invitations
+from common.services import claims, invitations, tokens
 from common.services.jobs import Task
 
 FOLLOW = "ragflow.follow"
@@ -13,10 +13,14 @@ WALK_EVERY_S = 3600.0
 
 
 def follow(task: Task) -> None:
-    """The job ``ragflow.follow``: claim what RAGFlow wrote, and show it the invitations of who has registered there."""
+    """The job ``ragflow.follow``: claim what RAGFlow wrote, and bring before it what it would not learn otherwise.
+
+    That are invitations of addresses which have registered there, and the end of tokens, by their removal.
+    """
     plane = task.plane
     seen = claims.follow(plane.database, plane.now_ms())
-    task.save({"rows": seen, "invitations": invitations.deliver(plane)})
+    told = {"rows": seen, "invitations": invitations.deliver(plane), "tokens": tokens.retire_expired(plane)}
+    task.save(told)
 
 
 def walk(task: Task) -> None:

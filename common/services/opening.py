@@ -129,7 +129,7 @@ def _assembled(settings: Settings, database: Database, overrides: dict[str, Any]
 def bring_up_to_date(database: Database, now_ms: int) -> list[Step]:
     """Migrate the metadata store and claim what stands in RAGFlow's tables; returns the steps that were applied."""
     steps = migrate(database, now_ms)
-    claims.fill(database)
+    claims.fill(database, now_ms)
     return steps
 
 

@@ -207,6 +207,18 @@ def test_an_invitation_refused_there_is_forgotten_here(scheduled: SharedWorld, c
     assert scheduled.plane.database.all("SELECT email FROM rk_invitation") == []
 
 
+def test_a_token_that_has_ended_here_ends_there_too(scheduled: SharedWorld, clock: Clock) -> None:
+    alice = scheduled.known("alice")
+    made = alice.ask("POST", "/api/v1/system/tokens", {"expires_in": 3600}).json["data"]  # type: ignore[index]
+    assert scheduled.ragflow.user_of_key(made["token"]) == alice.user_id
+    clock.forward(seconds=3601)
+    minute(scheduled, clock)
+
+    assert scheduled.ragflow.user_of_key(made["token"]) is None
+    assert scheduled.ragflow.user_of_key(scheduled.population["alice"].token) == alice.user_id
+    assert len(scheduled.events("token:delete")) == 1
+
+
 def test_without_a_ragflow_beside_it_nothing_is_followed(plane: Plane) -> None:
     periodic.enqueue_due(plane, "test")
 
