@@ -3,7 +3,14 @@
 import pytest
 
 # The real servers that tests may ask for; each is started when the first test does.
-pytest_plugins = ("tests.backends.redis", "tests.backends.mariadb", "tests.backends.stores", "tests.ragflow.fixtures")
+pytest_plugins = (
+    "tests.backends.redis",
+    "tests.backends.mariadb",
+    "tests.backends.s3",
+    "tests.backends.elasticsearch",
+    "tests.backends.stores",
+    "tests.ragflow.fixtures",
+)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -40,7 +39,7 @@ from common.conf.sections import (
     list_services,
     parse_sections,
 )
-from common.conf.types import HealthConfig, ListenHost, Port, Section, describe_expected, expected
+from common.conf.types import HealthConfig, ListenHost, Networks, Port, Section, describe_expected, expected
 from common.conf.urls import database_from_url, redis_from_url
 from common.secret import MASK, Secret
 
@@ -62,8 +61,6 @@ __all__ = [
     "describe",
     "load",
 ]
-
-Network = IPv4Network | IPv6Network
 
 MIB = 1024 * 1024
 MIN_SECRET_KEY_LENGTH = 32
@@ -136,7 +133,8 @@ class Settings(BaseModel):
 
     max_content_length: Annotated[int, Field(ge=1)] = MIB
     drain_s: Annotated[float, Field(ge=0, le=5)] = 2.0
-    egress_allow_cidrs: tuple[Network, ...] = ()
+    trusted_proxies: Networks = ()
+    egress_allow_cidrs: Networks = ()
     log_levels: FrozenMapping = Field(default_factory=lambda: MappingProxyType({}))
     lang: Literal["English", "Chinese"] = "English"
 
@@ -172,6 +170,7 @@ _VARIABLES: Mapping[str, tuple[str, ...]] = {
     "dead_jobs_kept_days": ("RAGKEEPER_DEAD_JOBS_KEPT_DAYS",),
     "max_content_length": ("MAX_CONTENT_LENGTH",),
     "drain_s": ("RAGKEEPER_DRAIN_S",),
+    "trusted_proxies": ("RAGKEEPER_TRUSTED_PROXIES",),
     "egress_allow_cidrs": ("RAGKEEPER_EGRESS_ALLOW_CIDRS",),
     "log_levels": ("LOG_LEVELS",),
     "lang": ("LANG",),
@@ -185,6 +184,7 @@ _FILE_KEYS: Mapping[str, tuple[str, str]] = {
     "host": ("admin", "host"),
     "admin_port": ("admin", "http_port"),
     "api_port": ("admin", "api_http_port"),
+    "trusted_proxies": ("admin", "trusted_proxies"),
     "disable_password_login": ("authentication", "disable_password_login"),
     "default_parsers": ("user_default_llm", "parsers"),
 }
@@ -294,13 +294,6 @@ def _zone(text: str, variable: str) -> ZoneInfo:
         raise SettingsError(f"{variable}: expected the name of a time zone, such as Europe/Berlin or UTC") from None
 
 
-def _networks(text: str, variable: str) -> tuple[Network, ...]:
-    try:
-        return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())
-    except ValueError:
-        raise SettingsError(f"{variable}: expected networks with commas, such as 10.1.0.0/16,fd00::/8") from None
-
-
 def _log_levels(text: str, variable: str) -> dict[str, str]:
     numbers = logging.getLevelNamesMapping()
     levels = {}
@@ -320,7 +313,6 @@ _READERS: Mapping[str, Callable[[str, str], object]] = {
     "home": _path,
     "password_private_key": _path,
     "db_tz": _zone,
-    "egress_allow_cidrs": _networks,
     "log_levels": _log_levels,
     "lang": _language,
 }
@@ -404,17 +396,7 @@ def _read_stores(found: _Found) -> None:
         if key in found.sections:
             found.section("object_store", key)
             break
-    _refuse_server_stores(found)
     _warn_of_unused_stores(found)
-
-
-def _refuse_server_stores(found: _Found) -> None:
-    for name in ("elasticsearch", "object_store"):
-        if name in found.values:
-            raise SettingsError(
-                f"{found.origins[name]}: a server store comes with a later version; remove the section or "
-                "the variable, or put the section's name without a value into local.service_conf.yaml"
-            )
 
 
 def _warn_of_unused_stores(found: _Found) -> None:

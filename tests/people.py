@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,7 +45,7 @@ def settings_for(home: Path, **environment: str) -> Settings:
     """
     conf = home.parent / f"conf-{uuid4().hex}"
     conf.mkdir(parents=True)
-    (conf / "service_conf.yaml").write_text("{}\n")
+    (conf / "service_conf.yaml").write_text(json.dumps(stores.sections()))
     given = {
         "RAGKEEPER_HOME": str(home),
         "RAGKEEPER_CONF": str(conf),
@@ -82,7 +83,11 @@ class Port:
             sent["Authorization"] = credential
         if body is not None:
             more["json"] = body
-        return self.app.test_client(use_cookies=False).open(path, method=method, headers=sent, **more)
+        answer = self.app.test_client(use_cookies=False).open(path, method=method, headers=sent, **more)
+        names = [name.lower() for name, _ in answer.headers]
+        # Strict clients (llhttp, h11) refuse an answer with two Content-Length, even of one value.
+        assert len(names) == len(set(names)), answer.headers
+        return answer
 
 
 @dataclass

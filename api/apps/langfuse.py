@@ -55,6 +55,7 @@ class StoredKeys(Item):
     "POST PUT",
     *PATHS,
     requires=SIGNED_IN,
+    waits=True,
     body=LangfuseKeys,
     data=SavedKeys,
     statuses=(502,),

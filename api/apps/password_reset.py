@@ -100,7 +100,12 @@ def verify(call: Call) -> Reply:
     return Reply(True, message="The code is right.")
 
 
-_RESETTING: dict[str, Any] = {"requires": PUBLIC, "data": dict[str, Any], "summary": "Set a new password and log in"}
+_RESETTING: dict[str, Any] = {
+    "requires": PUBLIC,
+    "data": dict[str, Any],
+    "hashes": True,
+    "summary": "Set a new password and log in",
+}
 
 
 @routes.post("/v1/user/forget", body=CodeAndPasswords, **_RESETTING)

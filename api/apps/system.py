@@ -52,6 +52,7 @@ def version(call: Call) -> str:
     "/v1/system/config",
     "/api/v1/system/config",
     requires=PUBLIC,
+    waits=True,
     data=SystemConfig,
     summary="What the login page needs to know",
 )

@@ -44,7 +44,15 @@ class ProfileChange(Body):
     new_password: WirePassword | None = None
 
 
-@routes.post("/v1/user/login", "/api/v1/auth/login", requires=PUBLIC, body=Login, data=dict[str, Any], summary="Log in")
+@routes.post(
+    "/v1/user/login",
+    "/api/v1/auth/login",
+    requires=PUBLIC,
+    body=Login,
+    data=dict[str, Any],
+    hashes=True,
+    summary="Log in",
+)
 def login(call: Call) -> Reply:
     if not call.body.email:
         raise LoginRefused
@@ -58,6 +66,7 @@ def login(call: Call) -> Reply:
     requires=PUBLIC,
     body=Registration,
     data=dict[str, Any],
+    hashes=True,
     summary="Register and log in",
 )
 def register(call: Call) -> Reply:
@@ -99,6 +108,7 @@ _CHANGING: dict[str, Any] = {
     "body": ProfileChange,
     "data": bool,
     "even_if_password_due": True,
+    "hashes": True,
     "summary": "Change one's own profile or password",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import doctor, jobs, login, offline, profile, roles, users
+from common.cli import backup, doctor, jobs, login, offline, profile, roles, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -40,6 +40,8 @@ def _root(
 for command in (offline.serve, offline.admin, offline.api, offline.worker, offline.migrate):
     app.command(rich_help_panel="On this machine")(command)
 app.command(rich_help_panel="On this machine")(doctor.doctor)
+for command in (backup.backup, backup.restore):
+    app.command(rich_help_panel="On this machine")(command)
 app.command("recover-admin", rich_help_panel="On this machine")(offline.recover_admin)
 app.add_typer(offline.config, name="config", rich_help_panel="On this machine")
 app.command(rich_help_panel="A running server")(login.login)

@@ -119,7 +119,7 @@ def _first_administrator(loaded: Settings) -> list[str]:
             return [
                 "",
                 f"Not ready: the {down.store} store can't be used: {down.reason}.",
-                "Everything is served as soon as it can be, without a restart; `ragkeeper config show` says where it is.",
+                "What needs it is served once it can be, without a restart. `ragkeeper config show` says where it is.",
             ]
         generated = opening.first_administrator(plane)
         asleep = recovery.no_active_superuser(plane)

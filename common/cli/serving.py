@@ -91,6 +91,9 @@ def gunicorn_command(settings: Settings, server: str) -> list[str]:
         "limit-request-line": 8190,
         "limit-request-fields": 100,
         "limit-request-field_size": 8190,
+        # Who is believed, and how far, is decided by common.http.forwarded alone; gunicorn believes this machine.
+        "forwarded-allow-ips": "",
+        "header-map": "drop",
     }
     # Its workers show that they are alive by touching a file; one on a disk may keep them waiting.
     if os.access("/dev/shm", os.W_OK):  # noqa: S108

@@ -11,6 +11,7 @@ from common.conf.types import (
     Address,
     HealthConfig,
     ListenHost,
+    Networks,
     Password,
     Port,
     SecretUrls,
@@ -67,11 +68,12 @@ class RagflowSection(ServiceSection):
 
 
 class AdminSection(Section):
-    """Where Ragkeeper listens."""
+    """Where Ragkeeper listens, and which proxies in front of it are believed."""
 
     host: ListenHost | None = None
     http_port: Port | None = None
     api_http_port: Port | None = None
+    trusted_proxies: Networks | None = None
 
 
 class SqlSection(ServiceSection):
@@ -120,6 +122,7 @@ class MinioSection(ServiceSection):
     prefix_path: str = ""
     secure: bool = False
     verify: bool = True
+    ssl_ca_certs: str = ""
 
     def address(self) -> tuple[str, int | None]:
         return split_address(self.host)
@@ -138,6 +141,8 @@ class S3Section(ServiceSection):
     prefix_path: str = ""
     signature_version: str = ""
     addressing_style: str = ""
+    verify: bool = True
+    ssl_ca_certs: str = ""
     store_type: ClassVar[str] = "s3"
 
     def address(self) -> tuple[str, int | None]:
@@ -197,6 +202,8 @@ class ElasticsearchSection(ServiceSection):
     hosts: SecretUrls = Secret("")
     username: str = ""
     password: Password | None = None
+    verify: bool = True
+    ssl_ca_certs: str = ""
     retrieval_type: ClassVar[str] = "elasticsearch"
 
     def address(self) -> tuple[str, int | None]:

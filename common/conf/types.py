@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -80,6 +80,17 @@ def _number(value: object) -> object:
     return value
 
 
+def _networks(value: object) -> object:
+    parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    try:
+        return tuple(ip_network(str(each).strip()) for each in parts if str(each).strip())
+    except ValueError:
+        raise expected(NETWORKS) from None
+
+
+NETWORKS = "networks with commas, such as 10.1.0.0/16,fd00::/8"
+Network = IPv4Network | IPv6Network
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 Address = Annotated[str, AfterValidator(_check_address)]

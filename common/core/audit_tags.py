@@ -47,4 +47,5 @@ class EventTag(StrEnum):
     JOB_RETRY = "job:retry"
     JOB_CANCEL = "job:cancel"
     PLANE_REPAIR = "plane:repair"
+    PLANE_RESTORE = "plane:restore"
     ACCESS_REFUSED = "access:refused"

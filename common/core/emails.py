@@ -14,8 +14,9 @@ MAX_LENGTH = 255
 
 _HASH_LENGTH = 64
 
-# A dot-atom's word (RFC 5322), with the letters and digits of every script (RFC 6531), as RAGFlow takes.
-_ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+")
+# A dot-atom's word (RFC 5322), with the letters and digits of every script (RFC 6531), as RAGFlow takes; without the
+# slash, as addresses are parts of paths, and servers and proxies take even an encoded one for the end of a part.
+_ATOM = re.compile(r"[\w!#$%&'*+=?^`{|}~-]+")
 # RAGFlow takes an underscore in a label, and such addresses stand in its tables.
 _LABEL = re.compile(r"\w(?:[\w-]{0,61}\w)?")
 
@@ -37,7 +38,7 @@ def parse_email(value: object, *, field: str = "email") -> str:
     if len(local) > MAX_LOCAL_LENGTH or not all(_ATOM.fullmatch(word) for word in local.split(".")):
         raise BadEmail(
             f"The part before the @ of an e-mail address has 1 to {MAX_LOCAL_LENGTH} characters, "
-            "no white space, and no dot at either end or next to another.",
+            "no white space or slash, and no dot at either end or next to another.",
             field=field,
         )
     labels = domain.split(".")

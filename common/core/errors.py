@@ -167,6 +167,16 @@ class RegistrationDisabled(PlaneError):
         super().__init__("User registration is disabled.")
 
 
+class PasswordLoginDisabled(PlaneError):
+    """People of the user API sign in by other means; administrators still have their passwords on the admin server."""
+
+    status = 403
+    code = 103
+
+    def __init__(self) -> None:
+        super().__init__("Password login is disabled here.")
+
+
 class NotFound(PlaneError):
     """The thing that was asked for does not exist, or not for this caller."""
 

@@ -44,11 +44,6 @@ def cluster_verdict(status: object, error: str = "") -> Verdict:
     return Verdict(False, "the cluster gave no status that is known")
 
 
-def bucket_verdict(exists: bool, bucket: str) -> Verdict:
-    """The verdict on object storage that answers: its bucket must be there."""
-    return Verdict(True) if exists else Verdict(False, f"the bucket {bucket} does not exist")
-
-
 def heartbeat_verdict(beat_at_s: float | None, now_s: float) -> Verdict:
     """The verdict on an executor's last heartbeat; times are Unix seconds, None for no heartbeat at all.
 

@@ -34,18 +34,21 @@ def write_line(line: bytes) -> None:
         return
 
 
+def id_for(environ: Environ) -> str:
+    """The id of a request: its ``X-Request-Id``, whoever sent it, if that is well formed, else a new one."""
+    given: str = environ.get("HTTP_X_REQUEST_ID", "")
+    return given if _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
+
+
 def logging_access(app: Application, write: Callable[[bytes], None] = write_line) -> Application:
     """The app behind a front that gives each request its id and each answer its headers, and notes both.
 
-    The id is the caller's ``X-Request-Id`` if it is well formed, else a new one. The level of ``ragkeeper.access``
-    switches the lines on (INFO) and off.
+    The level of ``ragkeeper.access`` switches the lines on (INFO) and off.
     """
 
     def front(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         started = time.perf_counter_ns()
-        given = environ.get("HTTP_X_REQUEST_ID", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
-        environ[REQUEST_ID] = request_id
+        request_id = environ[REQUEST_ID] = id_for(environ)
 
         def begin(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             headers.append(("X-Request-Id", request_id))

@@ -13,10 +13,10 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.http import HTTP_STATUS_CODES
 
 from common.core.errors import NotSignedIn, PlaneError, TooMany
+from common.http.early import PROBLEM
 from common.http.route import Dialect, Reply, Route
 from common.http.wsgi_types import Environ
 
-PROBLEM = "application/problem+json"
 # RAGFlow's business codes, which its user routes send with HTTP 200.
 _BUSINESS_CODES = range(10, 110)
 _PIECE = 500
@@ -30,7 +30,6 @@ class JsonResponse(Response):
 
     def __init__(self, content: bytes, status: int, headers: dict[str, str] | None) -> None:
         super().__init__(content, status, headers, content_type="application/json")
-        self.headers.add("Content-Length", str(len(content)))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response(self.status, self.headers.to_wsgi_list())

@@ -18,7 +18,7 @@ from common.core.errors import (
     StoreUnavailable,
 )
 from common.core.tokens import extract_credential
-from common.http import access, answers, bodies, cross_origin
+from common.http import access, answers, bodies, cross_origin, forwarded
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
@@ -54,7 +54,10 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
     app.refuse_hooks()
     # RAGFlow's user API may be used by pages of any origin; credentials are in a header that no browser adds by itself.
     front = cross_origin.readable_anywhere(app.wsgi_app) if realm == "user" else app.wsgi_app
-    app.wsgi_app = access.logging_access(front)  # type: ignore[method-assign]
+    # Outermost, so that access lines, sessions and audit events have the client's address and not a proxy's.
+    app.wsgi_app = forwarded.behind_proxies(  # type: ignore[method-assign]
+        access.logging_access(front), plane.settings.trusted_proxies
+    )
     return app
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +18,9 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from common.http import early
+from common.http.access import id_for
+from common.http.early import Headers
 from common.http.lanes import Lane, LaneFull
 from common.http.wsgi_types import Application, Environ
 
@@ -24,12 +29,18 @@ log = logging.getLogger(__name__)
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 Aside = Callable[[Scope], Awaitable[tuple[int, bytes] | None]]
 
-# Reads and writes have threads of their own: writers wait for each other and hash passwords, readers do neither.
+# Reads and writes have threads of their own: writers wait for each other, readers don't.
 THREADS = 4
 WAITING = 256
+# What waits for services out there has a third set. Of outward calls half as many may be under way, so that those who
+# wait for probes find a thread beside them.
+WAITING_THREADS = 8
+# So have requests that hash a password. Two processes serve a port, so they keep each core busy about once; a hash
+# takes 20 MB and some 30 ms of a core, so whoever is last in the queue waits for a second or two.
+HASHING_THREADS = max(1, (os.cpu_count() or 1) // 2)
+HASHING_WAITING = 32 * HASHING_THREADS
 # A body has to be there as a whole after so many seconds.
 BODY_S = 20.0
 # What all bodies that are being received may hold of this process's memory, in bytes.
@@ -61,9 +72,10 @@ ALIVE = Fixed(b'{"status":"ok"}')
 PONG = Fixed(b"pong", _TEXT)
 ADMIN_PONG = Fixed(b'{"code":0,"message":"pong","data":"PONG"}')
 _DRAINING = Fixed(b'{"status":"draining","down":[]}')
-_TOO_SLOW = Fixed(b"The body did not arrive in time.\n", _TEXT)
-_TOO_MANY = Fixed(b"Too many requests at once; try again in a moment.\n", _TEXT)
-_BROKEN = Fixed(b"Something went wrong on this side.\n", _TEXT)
+_TOO_SLOW = "The body did not arrive in time."
+_TOO_MANY = "Too many requests at once; try again in a moment."
+_BROKEN = "Something went wrong on this side."
+_NEVER = re.compile(r"(?!)")
 
 
 class _BodyLate(Exception):
@@ -79,8 +91,10 @@ class Bridge:
 
     ``max_body`` is the app's own limit in bytes: a longer body reaches it cut, or not at all, and it is the app that
     says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
-    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread; ``once_open``
-    runs beside in the process that serves. Answers are sent as a whole; the apps behind this have no endless ones.
+    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. ``hashing``
+    and ``waiting`` match ``METHOD /path`` of what may hash a password and of what waits for other services: each has
+    threads of its own. ``once_open`` runs beside in the process that serves. Answers are sent as a whole; the apps
+    behind this have no endless ones.
     """
 
     def __init__(
@@ -91,14 +105,18 @@ class Bridge:
         max_body: int,
         drain_s: float,
         aside: Aside | None = None,
+        hashing: re.Pattern[str] = _NEVER,
+        waiting: re.Pattern[str] = _NEVER,
         once_open: Callable[[], None] | None = None,
     ) -> None:
         self.drain_s = drain_s
+        self._hashing = hashing
         self.draining = False
         self._app = app
         self._fixed = {"/livez": ALIVE, **fixed}
         self._max_body = max_body
         self._aside = aside
+        self._waiting = waiting
         self._once_open = once_open
         self._held = 0
 
@@ -106,6 +124,8 @@ class Bridge:
         """Start the threads, in the process that serves: threads don't survive a fork."""
         self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
+        self._waits = Lane(loop, "wait", threads=WAITING_THREADS, waiting=WAITING)
+        self._hashes = Lane(loop, "hash", threads=HASHING_THREADS, waiting=HASHING_WAITING)
         if self._once_open is not None:
             threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 
@@ -132,7 +152,7 @@ class Bridge:
 
     async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> tuple[int, Headers, bytes]:
         environ = _environ(scope)
-        lane = self._reads if reads else self._writes
+        lane = self._lane_of(scope, reads)
         body = bytearray()
         try:
             if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
@@ -143,15 +163,23 @@ class Bridge:
             environ["wsgi.input"] = BytesIO(body)
             status, headers, content = await lane.run(self._call, environ)
         except (TimeoutError, _BodyLate):
-            return 408, [*_TOO_SLOW.headers(), (b"connection", b"close")], _TOO_SLOW.body
+            return _refusal(environ, 408, _TOO_SLOW, (b"connection", b"close"))
         except (LaneFull, _TooMuchHeld):
-            return 503, [*_TOO_MANY.headers(), (b"retry-after", b"1")], _TOO_MANY.body
+            return _refusal(environ, 503, _TOO_MANY, (b"retry-after", b"1"))
         except Exception:  # the last resort behind the app's own, which answers everything that it can
             log.exception("the app itself failed on %s %s", scope["method"], scope["path"])
-            return 500, _BROKEN.headers(), _BROKEN.body
+            return _refusal(environ, 500, _BROKEN)
         finally:
             self._held -= len(body)
         return status, headers, content
+
+    def _lane_of(self, scope: Scope, reads: bool) -> Lane:
+        asked = f"{scope['method']} {scope['path']}"
+        if self._hashing.fullmatch(asked):
+            return self._hashes
+        if self._waiting.fullmatch(asked):
+            return self._waits
+        return self._reads if reads else self._writes
 
     async def _read_body(self, environ: Environ, receive: Receive, body: bytearray) -> None:
         """Fill ``body``, up to one byte beyond what the app takes; that byte is what makes it too large."""
@@ -191,6 +219,12 @@ class Bridge:
                 close()
         [(status, headers)] = started
         return int(status[:3]), [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers], content
+
+
+def _refusal(environ: Environ, status: int, message: str, *more: tuple[bytes, bytes]) -> tuple[int, Headers, bytes]:
+    accept = environ.get("HTTP_ACCEPT", "")
+    status, headers, body = early.refusal(status, message, accept=accept, request_id=id_for(environ))
+    return status, [*headers, *more], body
 
 
 async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -114,6 +114,7 @@ def _is_operator(call: Call) -> bool:
     "/v1/system/status",
     "/api/v1/system/status",
     requires=SIGNED_IN,
+    waits=True,
     dialect="ragflow",
     data=SystemStatus,
     summary="How the stores and the task executors are",

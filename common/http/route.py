@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from common.services.principal import Principal
 # own: Ragkeeper's routes on the user API, true statuses. bare: a body without envelope (healthz, ping, documents).
 Dialect = Literal["admin", "ragflow", "own", "bare"]
 BodyKind = Literal["json", "multipart"]
+
+_PARAMETER = re.compile(r"<[^>]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Route:
-    """A route as it is served, documented and tested."""
+    """A route as it is served, documented and tested.
+
+    ``hashes`` says that it may hash a password, which is slow; ``waits``, that its use-case waits for probes or for
+    services that are no stores of this plane. Such requests have threads of their own and delay only each other.
+    """
 
     rule: str
     method: str
@@ -59,7 +66,9 @@ class Route:
     statuses: tuple[int, ...] = ()
     even_if_password_due: bool = False
     fields_first: bool = False
+    hashes: bool = False
     media_type: str = "application/json"
+    waits: bool = False
 
     @property
     def endpoint(self) -> str:
@@ -115,6 +124,16 @@ class Routes:
     def delete(self, *rules: str, **declared: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a function as DELETE route."""
         return self.add("DELETE", *rules, **declared)
+
+
+def requests_to(routes: Iterable[Route]) -> re.Pattern[str]:
+    """Matches ``METHOD /path`` of these routes, as the router would find them."""
+    each = [
+        # HEAD is answered like GET, and a slash at the end does not matter.
+        rf"{'(?:GET|HEAD)' if route.method == 'GET' else route.method} {_PARAMETER.sub('[^/]+', route.rule)}/?"
+        for route in routes
+    ]
+    return re.compile("|".join(each) or r"(?!)")
 
 
 def all_routes(groups: Iterable[Routes]) -> list[Route]:

@@ -1,7 +1,7 @@
 """gunicorn's asgi worker, with limits on what a client may hold and for how long, and an end in two steps.
 
-It leans on names of gunicorn's protocol class that are not documented (``_on_headers_complete``, ``_close_transport``,
-``_request_ready``, ``_awaiting_request``), so gunicorn's version is pinned to the series this was tested with.
+It leans on names of gunicorn's protocol class that are not documented (those with an underscore in
+``GuardedProtocol``), so gunicorn's version is pinned to the series this was tested with.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import os
 import resource
 from typing import Any
 
+from gunicorn.asgi.parser import LimitRequestHeaders
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
+
+from common.http import early, listening
 
 # The first header has to be there as a whole after so many seconds; an idle connection that has been used before is
 # closed by gunicorn's keep-alive, which also bounds the next header.
@@ -20,19 +23,37 @@ HEADER_S = 10.0
 # A client that takes nothing of its answer for so many seconds loses the connection, and the answer its memory.
 WRITE_S = 20.0
 MOST_CONNECTIONS = 4096
+# What all fields of a header may have together, in bytes; gunicorn's limits alone would let them have 800 kB.
+HEADER_BYTES = 64 * 1024
+# Whoever was refused gets so many seconds to see it: a connection that is closed with data unread is reset.
+LINGER_S = 1.0
+# When the worker ends, one who has just connected gets so many seconds to send the request.
+FRESH_S = 2.0
+# How long it takes, with ample time to spare, until a connection that was being made is made.
+_SETTLE_S = 0.05
 # Files, stores and the like need descriptors too.
 _OTHER_FILES = 128
 # Ended by itself, before the master ends it.
 _MARGIN_S = 0.5
+_REFUSALS = {
+    400: "This is no well-formed HTTP/1.1 request.",
+    414: "The first line of the request is longer than it may be.",
+    426: "This server speaks no such protocol.",
+    431: "The header of the request has more or longer fields than it may have.",
+    500: "Something went wrong on this side.",
+    501: "This server knows no such transfer coding.",
+}
 
 
 class GuardedProtocol(ASGIProtocol):
-    """One connection: closed when its header does not come, aborted when its answer is not taken."""
+    """One connection: closed when its header does not come or is too large, aborted when its answer is not taken."""
 
     def __init__(self, worker: PlaneWorker) -> None:
         super().__init__(worker)
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -44,7 +65,7 @@ class GuardedProtocol(ASGIProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.connections.discard(self)
-        for timer in (self._header_timer, self._write_timer):
+        for timer in (self._header_timer, self._write_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -65,14 +86,62 @@ class GuardedProtocol(ASGIProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for a request."""
-        return bool(self._awaiting_request)
+        """Whether it waits for another request."""
+        return bool(self._awaiting_request) and self.req_count > 1
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its first request is not there yet."""
+        return self.req_count <= 1 and (bool(self._awaiting_request) or not self.req_count)
+
+    def data_received(self, data: bytes) -> None:
+        # What comes after a refusal is taken, so that the sender gets to see it, and dropped.
+        if self._linger_timer is None:
+            super().data_received(data)
+
+    def _feed_callback_parser(self, data: bytes) -> Any:
+        if self._current_request is None:
+            self._header_bytes += len(data)
+        try:
+            goes_on = super()._feed_callback_parser(data)
+        except ValueError:
+            # A Content-Length of thousands of digits, which Python refuses to read.
+            return self._refuse(400)
+        if goes_on and self._current_request is None and self._header_bytes > HEADER_BYTES:
+            return self._refuse(431)
+        return goes_on
 
     def _on_headers_complete(self) -> Any:
+        # There may be a body in what was counted.
+        if self._header_bytes > HEADER_BYTES and _weight(self._callback_parser.headers) > HEADER_BYTES:
+            raise LimitRequestHeaders("The header is too large.")
+        self._header_bytes = 0
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
         return super()._on_headers_complete()
+
+    def _refuse(self, status: int) -> bool:
+        self._send_error_response(status, "")
+        self._close_transport()
+        return False
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
+        """Refuse what is no request, in the envelope; gunicorn's message, which quotes it, is left out."""
+        status, headers, body = early.refusal(status, _REFUSALS[status])
+        more = [(name.encode(), str(value).encode()) for name, value in extra_headers]
+        lines = [b": ".join(each) for each in (*headers, *more, (b"connection", b"close"))]
+        first = f"HTTP/1.1 {status} {self._get_reason_phrase(status)}".encode()
+        self._safe_write(b"\r\n".join([first, *lines, b"", body]))
+        self._linger_timer = self.worker.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _close_transport(self) -> None:
+        if self._linger_timer is None or self._closed:
+            super()._close_transport()
+        else:
+            self._closed = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
 
 
 class PlaneWorker(ASGIWorker):
@@ -124,13 +193,36 @@ class PlaneWorker(ASGIWorker):
 
     async def _finish(self) -> None:
         """Listen no longer, close what is idle, and wait for the rest as long as gunicorn's master does."""
+        until = self.loop.time() + self.cfg.graceful_timeout - self.asgi.drain_s - _MARGIN_S
+        await self._stop_listening()
+        fresh_until = self.loop.time() + FRESH_S
+        while self.connections and self.loop.time() < until and not self._quick_shutdown:
+            for connection in list(self.connections):
+                if connection.is_idle or (connection.is_fresh and self.loop.time() > fresh_until):
+                    connection.close_quietly()
+            await asyncio.sleep(0.02)
+
+    async def _stop_listening(self) -> None:
+        """Close the listeners; where nobody listens there any more, after taking every connection that was made.
+
+        The master closes its own before it ends the workers, unless they are to be replaced.
+        """
+        listeners = [each.sock for each in self.sockets]
+        if not any(listening.is_shared_with(self.ppid, each) for each in listeners):
+            for listener in listeners:
+                listening.refuse_new(listener)
+            await asyncio.sleep(_SETTLE_S)
+            for listener in listeners:
+                for connection in listening.waiting(listener):
+                    await self.loop.connect_accepted_socket(
+                        lambda: GuardedProtocol(self), connection, ssl=self._get_ssl_context()
+                    )
         for server in self.servers:
             server.close()
-        until = self.loop.time() + self.cfg.graceful_timeout - self.asgi.drain_s - _MARGIN_S
-        while self.connections and self.loop.time() < until and not self._quick_shutdown:
-            for connection in [each for each in self.connections if each.is_idle]:
-                connection.close_quietly()
-            await asyncio.sleep(0.02)
+
+
+def _weight(header: list[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) for name, value in header)
 
 
 def _allow_connections(most: int) -> int:

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from flask import Flask
+
 from common.http.access import write_line
 from common.http.bridge import Bridge, Fixed
 from common.http.health_front import HealthFront
-from common.http.wsgi_types import Application
+from common.http.route import Route, requests_to
 from common.services import level_watch
 from common.services.first_start import catch_up, first_words
 from common.services.opening import open_unready
@@ -27,11 +29,10 @@ def start_logging(levels: dict[str, str] | None = None) -> None:
     level_watch.apply(levels or {})
 
 
-def served(
-    plane: Plane, app: Application, pings: Mapping[str, Fixed], once_open: Callable[[], None] | None = None
-) -> Bridge:
+def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed], once_open: Callable[[], None] | None = None) -> Bridge:
     """What gunicorn serves: the app behind the bridge, with the answers to ``pings`` given before it."""
     settings = plane.settings
+    routes: list[Route] = app.extensions["ragkeeper.routes"]
     # What is there now stays: left out of collections, it also stays shared among the workers that are forked next.
     gc.collect()
     gc.freeze()
@@ -41,6 +42,8 @@ def served(
         max_body=settings.max_content_length,
         drain_s=settings.drain_s,
         aside=HealthFront(plane).answer,
+        hashing=requests_to(route for route in routes if route.hashes),
+        waiting=requests_to(route for route in routes if route.waits),
         once_open=once_open,
     )
 

@@ -18,18 +18,20 @@ from common.services.keys import load_keys
 from common.services.plane import Plane, Sharing
 from common.services.principal import system
 from common.services.recovery import generated_password
-from common.settings import ServiceSection, Settings, SettingsError, load
+from common.settings import MinioSection, S3Section, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
 from common.stores.database import Database, SqliteStore
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
+from common.stores.elasticsearch_engine import ElasticsearchEngine
 from common.stores.mysql_store import MysqlStore
 from common.stores.redis_cache import RedisCache
+from common.stores.s3_storage import S3Storage
 from common.stores.storage import FolderStorage, Storage
 
 log = logging.getLogger(__name__)
 
-_Section = TypeVar("_Section", bound=ServiceSection)
+_Section = TypeVar("_Section")
 
 
 def make_home(settings: Settings) -> None:
@@ -58,13 +60,21 @@ def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
 
 
 def documents_of(settings: Settings) -> DocEngine:
-    """The document engine that the settings select."""
+    """The document engine that the settings select. Raises SettingsError for a section that can't be used."""
+    if settings.elasticsearch is not None:
+        return ElasticsearchEngine(settings.elasticsearch, reread=_section_now(lambda now: now.elasticsearch))
     return SqliteDocEngine(settings.home / "documents.sqlite3")
 
 
 def objects_of(settings: Settings) -> Storage:
-    """The object storage that the settings select."""
+    """The object storage that the settings select. Raises SettingsError for a section that can't be used."""
+    if settings.object_store is not None:
+        return S3Storage(settings.object_store, reread=_section_now(_object_store))
     return FolderStorage(settings.home / "objects")
+
+
+def _object_store(settings: Settings) -> MinioSection | S3Section | None:
+    return settings.object_store
 
 
 def _section_now(section_of: Callable[[Settings], _Section | None]) -> Callable[[], _Section | None]:

@@ -33,7 +33,7 @@ def captcha(plane: Plane, email: str) -> bytes:
 
     Raises MailNotConfigured.
     """
-    _require_mail(plane)
+    _require_a_use(plane)
     text = reset_codes.new_captcha()
     plane.cache.set(_key(plane, "captcha", email), _mac(plane, email, text), reset_codes.CAPTCHA_S)
     return captcha_image.draw(text)
@@ -45,7 +45,7 @@ def send_code(plane: Plane, origin: Origin, email: str, captcha_text: str) -> No
     Raises MailNotConfigured, NotEffective without a pending image, WrongCode, and CoolingDown within a minute of the
     last code or while the address is locked.
     """
-    _require_mail(plane)
+    _require_a_use(plane)
     _use_captcha(plane, email, captcha_text)
     _refuse_if_locked(plane, email)
     sent = plane.cache.incr(_key(plane, "sent", email), reset_codes.COOL_DOWN_S)
@@ -94,7 +94,7 @@ def verify(plane: Plane, origin: Origin, email: str, code: str) -> None:
 
     Raises MailNotConfigured, NotEffective, WrongCode, CoolingDown.
     """
-    _require_mail(plane)
+    _require_a_use(plane)
     _use_code(plane, origin, email, code)
     plane.cache.set(_key(plane, "verified", email), _mac(plane, email, _client(origin)), reset_codes.CODE_S)
 
@@ -108,7 +108,7 @@ def reset(
     base64 of the plain text, the plain text, or RAGFlow's encrypted form. Raises BadField for a password before the
     proof is used up, then as ``verify``.
     """
-    _require_mail(plane)
+    _require_a_use(plane)
     opened = passwords.open_new(plane, _plain_or_wire(new_password), field="new_password")
     if passwords.open_new(plane, _plain_or_wire(confirmation), field="confirm_new_password") != opened:
         raise BadField("The two passwords differ.", field="confirm_new_password")
@@ -136,7 +136,9 @@ def _write(plane: Plane, origin: Origin, account: AccountRow, new_hash: str) -> 
         return sessions.open_session(plane, origin, account, "user")
 
 
-def _require_mail(plane: Plane) -> None:
+def _require_a_use(plane: Plane) -> None:
+    """Raises PasswordLoginDisabled, MailNotConfigured."""
+    passwords.refuse_where_disabled(plane)
     if not mail.is_configured(plane):
         raise MailNotConfigured
 

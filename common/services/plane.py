@@ -12,6 +12,7 @@ from common.core.permissions import RoleGraph
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.probing import Prober
+from common.services.token_uses import TokenUses
 from common.settings import Settings
 from common.stores.cache import Cache
 from common.stores.database import STORE, Database
@@ -87,6 +88,7 @@ class Plane:
     roles: RoleSets = field(default_factory=RoleSets)
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
+    token_uses: TokenUses = field(default_factory=TokenUses)
 
     @property
     def shared(self) -> bool:

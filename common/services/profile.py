@@ -55,8 +55,9 @@ def own_profile(plane: Plane, who: Principal) -> dict[str, Any]:
 def register(plane: Plane, origin: Origin, *, email: str, nickname: str, password: str) -> tuple[Principal, str]:
     """Create an account for a stranger and log it in; returns its principal and the session's wire form.
 
-    Raises RegistrationDisabled, BadField, UserExists (RAGFlow's clients need to be told).
+    Raises RegistrationDisabled, PasswordLoginDisabled, BadField, UserExists (RAGFlow's clients need to be told).
     """
+    passwords.refuse_where_disabled(plane)
     if not plane.settings.register_enabled:
         raise RegistrationDisabled
     nickname = parse_nickname(nickname)

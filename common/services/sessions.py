@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from typing import Any
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.errors import Forbidden, LoginRefused, NotSignedIn, StoreUnavailable
+from common.core.errors import Forbidden, LoginRefused, NotSignedIn
 from common.core.passwords import decode_from_hash_form
 from common.core.tokens import looks_like_token, lookup_forms
 from common.models.account import Account, Session
@@ -17,8 +16,6 @@ from common.services import accounts, audit, passwords
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
-
-log = logging.getLogger(__name__)
 
 # Absolute limits: a session that administers ends after 12 h, a user's after 30 days (ASVS 5, 7.3.2).
 ADMIN_LIMIT_MS = 12 * 3600 * 1000
@@ -60,9 +57,12 @@ _TOKEN = f"""
 def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm) -> tuple[Principal, str]:
     """Check e-mail and password and open a session; returns its principal and its wire form.
 
-    ``password`` is as it came over the wire. Raises LoginRefused (one text and one duration whatever is wrong), and
-    Forbidden for a right password on the admin server without any administrative permission.
+    ``password`` is as it came over the wire. Raises LoginRefused (one text and one duration whatever is wrong),
+    PasswordLoginDisabled on the user API, and Forbidden for a right password on the admin server without any
+    administrative permission.
     """
+    if realm == "user":
+        passwords.refuse_where_disabled(plane)
     account = accounts.find(plane, email)
     right = passwords.matches(plane, account.password if account else None, password)
     if account is None or not right or not account.may_sign_in:
@@ -159,6 +159,11 @@ def end_sessions(plane: Plane, user_id: str, reason: str, *, keep: str | None = 
     return ended
 
 
+def end_all(plane: Plane, reason: str) -> int:
+    """End every session of everybody, in the running transaction; returns how many."""
+    return _end(plane, "ended_at IS NULL", (), reason)
+
+
 def hashed(text: str) -> str:
     """SHA-256 of a session value or wire form, hexadecimal: enough for 256 random bits (ASVS 5, 6.5.2)."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -167,11 +172,17 @@ def hashed(text: str) -> str:
 def prune(plane: Plane, *, limit: int = 1000) -> int:
     """Delete up to ``limit`` sessions whose absolute limit passed a week ago; returns how many."""
     before = plane.now_ms() - 7 * 24 * 3600 * 1000
-    old = plane.database.all("SELECT id FROM rk_session WHERE expires_at < ? LIMIT ?", (before, limit))
+    old = plane.database.all(
+        "SELECT id, user_id, value_hash FROM rk_session WHERE expires_at < ? LIMIT ?", (before, limit)
+    )
     if not old:
         return 0
-    query = Session.delete().where(Session.id.in_([session_id for (session_id,) in old]))
-    deleted: int = plane.database.execute(query)
+    with plane.database.transaction():
+        if plane.shared:
+            # A value that the user row still held would be taken for a new session of RAGFlow's.
+            for _, user_id, value_hash in old:
+                _forget_shared_value(plane, user_id, only_hash=value_hash)
+        deleted: int = plane.database.execute(Session.delete().where(Session.id.in_([row[0] for row in old])))
     return deleted
 
 
@@ -218,16 +229,9 @@ def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
             break
         who = _principal(plane, account, f"token:{token_id or found[-8:]}", tenant_id, origin)
         if token_id is not None and (last_used_at is None or last_used_at + LAST_USED_EVERY_MS <= now):
-            _note_use(plane, token_id, now)
+            plane.token_uses.note(plane.database, token_id, now)
         return who
     raise NotSignedIn("Unauthorized")
-
-
-def _note_use(plane: Plane, token_id: str, now: int) -> None:
-    try:
-        plane.database.run("UPDATE rk_token SET last_used_at = ? WHERE id = ?", (now, token_id))
-    except StoreUnavailable as error:
-        log.warning("last use of token %s not written: %s", token_id, error.reason)
 
 
 def _principal(plane: Plane, account: list[Any], credential: str, tenant_id: str | None, origin: Origin) -> Principal:

@@ -102,8 +102,10 @@ def _listed(number: int, service: Service) -> dict[str, Any]:
 
 def _probed(plane: Plane, services: Iterable[Service]) -> dict[str, Outcome]:
     outcomes = {service.name: Outcome("unknown", _NOT_USED) for service in services}
-    probes = {service.name: service.probe for service in services if service.probe is not None}
-    return outcomes | plane.prober.run(probes)
+    # Apart from the health checks' probes of the same stores, which find out less.
+    probes = {f"service {service.name}": service.probe for service in services if service.probe is not None}
+    found = plane.prober.run(probes)
+    return outcomes | {name.removeprefix("service "): outcome for name, outcome in found.items()}
 
 
 def _found(plane: Plane, service_id: str) -> Service:
@@ -152,7 +154,7 @@ def _store_behind(plane: Plane, entry: ServiceEntry) -> str | None:
 
 def _described(plane: Plane, entry: ServiceEntry) -> Service:
     store = _store_behind(plane, entry)
-    probe = health_utils.store_probe(plane, store) if store else None
+    probe = health_utils.detail_probe(plane, store) if store else None
     if entry.service_type == "ragflow_server":
         probe = _ping_probe(plane.prober.guard, entry.host, entry.port, entry)
     elif entry.service_type == "task_executor":
@@ -167,7 +169,7 @@ def _not_described(plane: Plane) -> list[Service]:
 
     def store(name: str, service_type: str, **embedded: str) -> Service:
         section: ServiceSection | None = getattr(settings, _STORE_SETTINGS[name])
-        probe = health_utils.store_probe(plane, name)
+        probe = health_utils.detail_probe(plane, name)
         if section is None:
             return Service(name, service_type, extra=embedded, probe=probe)
         return Service(name, service_type, *section.address(), extra=section.extra(), probe=probe)

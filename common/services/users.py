@@ -319,9 +319,11 @@ def _page(
         key, user_id = _read_cursor(cursor, order)
         keyset = f" AND {column} {after}= ? AND ({column} {after} ? OR a.user_id {after} ?)"
         keys = (key, key, user_id)
+    # E-mails are unique; MariaDB sorts the whole table for one that is told to order equal ones too.
+    then = "" if column == _SORT_COLUMNS["email"] else f", a.user_id {direction}"
     rows = plane.database.all(
         f"SELECT {_LISTED}, {column}, a.user_id FROM rk_account a JOIN user u ON u.id = a.user_id "
-        f"WHERE {_EXISTS}{where}{keyset} ORDER BY {column} {direction}, a.user_id {direction} LIMIT ?",
+        f"WHERE {_EXISTS}{where}{keyset} ORDER BY {column} {direction}{then} LIMIT ?",
         (*params, *keys, limit + 1),
     )
     page = rows[:limit]

@@ -10,22 +10,17 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol
 
 from common.core.errors import BadField
 from common.stores.sqlite_file import SqliteFile
 
 #: The field of a document that holds its time, in UTC milliseconds; without it, it is not read by time.
 TIME_FIELD = "time_ms"
+#: The most bytes that a document's id may have; Elasticsearch's limit.
+ID_BYTES = 512
 #: The most documents that one page holds.
 PAGE_LIMIT = 1000
-
-
-class DocEngineHealth(TypedDict):
-    """What the engine says of itself: ``type`` names it, ``status`` is ``green``, ``yellow`` or ``red``."""
-
-    type: str
-    status: str
 
 
 class Page(NamedTuple):
@@ -41,14 +36,20 @@ class DocEngine(Protocol):
     def prepare(self) -> None:
         """Makes what the store needs before its first use; repeating it changes nothing."""
 
-    def health(self) -> DocEngineHealth:
-        """The engine's own verdict, without writing; reaching it is not enough, callers judge ``status``."""
+    def health(self) -> dict[str, Any]:
+        """The engine's own verdict, without writing; reaching it is not enough, callers judge ``status``.
+
+        ``type`` names the engine, ``status`` is ``green``, ``yellow`` or ``red``; it may say more of itself.
+        """
+
+    def info(self) -> dict[str, Any]:
+        """Figures that the engine shows of itself, named as in RAGFlow; {} where it shows none."""
 
     def bulk_write(self, index: str, documents: Sequence[Mapping[str, Any]]) -> int:
-        """Writes all the documents or none, replacing those with the same ``id``; returns how many.
+        """Writes all the documents, replacing those with the same ``id``; returns how many.
 
-        A document is a JSON object with a string ``id``, perhaps a ``kb_id``, perhaps ``time_ms``; raises
-        ``BadField`` for anything else.
+        When it raises, none has been acknowledged, and writing all of them again is right. A document is a JSON
+        object with a string ``id``, perhaps a ``kb_id``, perhaps ``time_ms``; raises ``BadField`` for anything else.
         """
 
     def count(self, index: str, kb_id: str | None = None) -> int:
@@ -128,10 +129,14 @@ class SqliteDocEngine:
         """See ``DocEngine.prepare``."""
         self._file.prepare()
 
-    def health(self) -> DocEngineHealth:
+    def health(self) -> dict[str, Any]:
         """See ``DocEngine.health``."""
         self._file.check()
         return {"type": "sqlite", "status": "green"}
+
+    def info(self) -> dict[str, Any]:
+        """See ``DocEngine.info``."""
+        return {}
 
     def bulk_write(self, index: str, documents: Sequence[Mapping[str, Any]]) -> int:
         """See ``DocEngine.bulk_write``."""
@@ -153,7 +158,7 @@ class SqliteDocEngine:
         self, index: str, start_ms: int, end_ms: int, *, limit: int = 100, cursor: str | None = None
     ) -> Page:
         """See ``DocEngine.time_range``."""
-        after = (start_ms, "") if cursor is None else max(read_cursor(cursor), (start_ms, ""))
+        after = first_place(cursor, start_ms)
         size = max(1, min(limit, PAGE_LIMIT))
         with self._file.connection(create=False) as connection:
             rows = connection.execute(
@@ -194,20 +199,38 @@ def read_cursor(cursor: str) -> tuple[int, str]:
     except (UnicodeError, binascii.Error, json.JSONDecodeError, RecursionError):
         place = None
     match place:
-        case [int(time_ms), str(document_id)] if abs(time_ms) < 2**63 and _is_text(document_id):
+        case [int(time_ms), str(document_id)] if abs(time_ms) < 2**63 and (not document_id or _text_bytes(document_id)):
             return time_ms, document_id
     raise BadField("The cursor is not one that this list gave out.", field="cursor")
 
 
-def _row(index: str, document: Mapping[str, Any]) -> tuple[str, str, str | None, int | None, str, str]:
+def first_place(cursor: str | None, start_ms: int) -> tuple[int, str]:
+    """The place after which a page begins; raises ``BadField`` for a cursor that isn't one."""
+    return (start_ms, "") if cursor is None else max(read_cursor(cursor), (start_ms, ""))
+
+
+class Identified(NamedTuple):
+    """What of a document an engine looks into."""
+
+    id: str
+    kb_id: str | None
+    time_ms: int | None
+
+
+def check_document(document: Mapping[str, Any]) -> Identified:
+    """Raises ``BadField`` for a document that no engine takes."""
     document_id, kb_id, time_ms = document.get("id"), document.get("kb_id"), document.get(TIME_FIELD)
-    if not isinstance(document_id, str) or not document_id or not _is_text(document_id):
-        raise BadField("A document needs a text as its id.", field="id")
-    if not (kb_id is None or (isinstance(kb_id, str) and _is_text(kb_id))):
+    if not isinstance(document_id, str) or not 0 < _text_bytes(document_id) <= ID_BYTES:
+        raise BadField(f"A document needs a text of at most {ID_BYTES} bytes as its id.", field="id")
+    if not (kb_id is None or (isinstance(kb_id, str) and (not kb_id or _text_bytes(kb_id)))):
         raise BadField("A document's kb_id is a text.", field="kb_id")
     if not (time_ms is None or (isinstance(time_ms, int) and abs(time_ms) < 2**63)):
         raise BadField("A document's time is a whole number of milliseconds.", field=TIME_FIELD)
-    return index, document_id, kb_id, time_ms, _searchable(document), json.dumps(dict(document))
+    return Identified(document_id, kb_id, time_ms)
+
+
+def _row(index: str, document: Mapping[str, Any]) -> tuple[str, str, str | None, int | None, str, str]:
+    return index, *check_document(document), _searchable(document), json.dumps(dict(document))
 
 
 def _searchable(document: Mapping[str, Any]) -> str:
@@ -216,9 +239,9 @@ def _searchable(document: Mapping[str, Any]) -> str:
     return text.encode(errors="replace").decode() if isinstance(text, str) else ""
 
 
-def _is_text(value: str) -> bool:
+def _text_bytes(value: str) -> int:
+    """The length in UTF-8, 0 for what is no text."""
     try:
-        value.encode()
+        return len(value.encode())
     except UnicodeEncodeError:
-        return False
-    return True
+        return 0

@@ -45,9 +45,8 @@ class BoundedConnection(Connection):
     """
 
     # Not in the stubs of PyMySQL.
+    server_version: str
     _sock: TimedSocket | None
-    _read_timeout: None
-    _write_timeout: None
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class BoundedConnection(Connection):
             program_name="ragkeeper",
             defer_connect=True,
         )
-        self.connect(reached(host, port, self._left_s))
+        self.connect(reached(host, port, self._left_s))  # type: ignore[arg-type]  # as much of a socket as it uses
         self._set_up()
         self._is_new = True
 

@@ -12,7 +12,7 @@ from pymysql.err import InterfaceError, MySQLError
 
 from common.core.errors import BadField, PlaneError, StoreUnavailable
 from common.stores.database import STORE, Taken
-from common.stores.sockets import network_reason
+from common.stores.network import failure_of
 
 DEADLOCK = ER.LOCK_DEADLOCK
 REFUSED_CREDENTIALS = ER.ACCESS_DENIED_ERROR
@@ -62,6 +62,7 @@ _REFUSALS = {
     DEADLOCK: "another transaction was in the way, and this one was undone (deadlock)",
     _LOCK_WAIT: "another transaction held what was needed for too long",
     ER.LOCK_TABLE_FULL: "it has no room for more locks",
+    CR.CR_SSL_CONNECTION_ERROR: "it does not offer TLS",
 }
 
 
@@ -74,7 +75,7 @@ def code_of(error: MySQLError) -> int:
 
 def was_cut(error: MySQLError) -> bool:
     """Whether the connection was ended at the other side, as opposed to a deadline that was missed on it."""
-    return code_of(error) in _CUT and network_reason(error) is None
+    return code_of(error) in _CUT and failure_of(error) is None
 
 
 def meaning_of(error: MySQLError, *, connecting: bool = False) -> PlaneError | Taken | None:
@@ -94,7 +95,7 @@ def meaning_of(error: MySQLError, *, connecting: bool = False) -> PlaneError | T
         # PyMySQL's own: an answer that it can't read.
         return StoreUnavailable(STORE, FOREIGN)
     if code in _CUT or CR.CR_ERROR_FIRST <= code <= CR.CR_ERROR_LAST:
-        reason = network_reason(error)
+        reason = failure_of(error)
         return StoreUnavailable(STORE, reason or "the connection was cut", lost=connecting or reason is not None)
     return None
 

@@ -21,7 +21,8 @@ from common.stores.breaker import Breaker
 from common.stores.database import STORE
 from common.stores.mysql_connection import LOCK_WAIT_S, BoundedConnection, Credentials, translated
 from common.stores.mysql_errors import DEADLOCK, FOREIGN, REFUSED_CREDENTIALS, code_of, meaning_of, was_cut
-from common.stores.sockets import network_reason, tls_context
+from common.stores.network import failure_of
+from common.stores.sockets import tls_context
 
 _Ask = Callable[[BoundedConnection], Cursor]
 
@@ -159,7 +160,7 @@ class MysqlStore:
         present = self._indexes(model._meta.table_name)
         for index in model._meta.fields_to_index():
             if index._name not in present:
-                self._peewee.execute(schema._create_index(index, safe=False))
+                self.peewee.execute(schema.index(index))
 
     def create_index(self, name: str, table: str, columns: str) -> None:
         """See ``Database.create_index``."""
@@ -310,7 +311,7 @@ class MysqlStore:
         except MySQLError as error:
             raise meaning_of(error, connecting=True) or error from error
         except OSError as error:
-            raise StoreUnavailable(STORE, network_reason(error) or "the connection was cut") from error
+            raise StoreUnavailable(STORE, failure_of(error) or "the connection was cut") from error
         except (struct.error, IndexError, ValueError) as error:
             # PyMySQL trips over the greeting of another program's server.
             raise StoreUnavailable(STORE, FOREIGN) from error
@@ -353,7 +354,7 @@ class _Peewee(orm.MySQLDatabase):
     def meet(self, connection: BoundedConnection) -> None:
         """Learn which server it is, for what MySQL and MariaDB say differently."""
         self.mariadb = connection.mariadb
-        self._set_server_version(connection)
+        self._set_server_version(connection)  # type: ignore[attr-defined]  # peewee's stubs leave it out
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Cursor:
         return self._store.write(sql, params or ())
@@ -375,8 +376,13 @@ class _Schema(orm.SchemaManager):
         super().__init__(model, database=database)
         self._text_form = text_form
 
+    def index(self, index: Any) -> Any:
+        """The statement that makes one of the model's indexes."""
+        return self._create_index(index, safe=False)  # type: ignore[attr-defined]  # peewee's stubs leave it out
+
     def _create_table(self, safe: bool = True, **options: Any) -> Any:
-        return super()._create_table(safe, **options).literal(f" ENGINE=InnoDB {self._text_form}")
+        statement = super()._create_table(safe, **options)  # type: ignore[misc]  # likewise
+        return statement.literal(f" ENGINE=InnoDB {self._text_form}")
 
 
 def _roll_back(connection: BoundedConnection | None) -> None:

@@ -14,7 +14,8 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as Late
 from redis.retry import Retry
 
-from common.stores.sockets import causes, network_reason, reached
+from common.stores.network import causes, failure_of
+from common.stores.sockets import reached
 
 Command = tuple[str | bytes | int | float, ...]
 
@@ -116,12 +117,12 @@ _ERRORS = {
 
 def reason_of(error: RedisError | OSError) -> str:
     """What went wrong, in words for operators; never an address, a key, a value or a credential."""
+    failure = failure_of(error)
+    if failure:
+        return failure
     if any(isinstance(each, Late) for each in causes(error)):
         return "no answer in time"
-    reason = network_reason(error)
-    if reason is None:
-        reason = _refusal(error) if isinstance(error, RedisError) else "the connection was cut"
-    return reason
+    return _refusal(error) if isinstance(error, RedisError) else "the connection was cut"
 
 
 def _refusal(error: RedisError) -> str:

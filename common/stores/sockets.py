@@ -1,4 +1,4 @@
-"""Sockets on which nothing outlives a deadline: name look-up, connect, TLS, and each piece that is sent or received.
+"""Sockets for client libraries on which nothing outlives a deadline: TLS, and each piece that is sent or received.
 
 The limits of client libraries are for each read, so a server that drips would never meet them. Theirs are replaced by
 ``left_s``: a function that gives the seconds that are left of the present exchange, and raises TimeoutError when none
@@ -8,20 +8,16 @@ are.
 from __future__ import annotations
 
 import io
-import ipaddress
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 from common.conf.file import SettingsError
+from common.stores.network import connected
 
 LeftS = Callable[[], float]
-_Address = tuple[socket.AddressFamily, tuple[str | int, ...]]
 
-# Idle seconds, seconds between probes, and probes after which the system gives a silent peer up.
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 _BUFFER_BYTES = 16_384
 
 
@@ -103,31 +99,11 @@ class _Reader(io.RawIOBase):
 
 def reached(host: str, port: int, left_s: LeftS, tls: ssl.SSLContext | None = None) -> TimedSocket:
     """A connection to the first of the host's addresses that takes one. Raises OSError, also as TimeoutError."""
-    error: OSError = OSError("the host name has no address")
-    addresses = _resolved(host, port, left_s())
-    for tried, address in enumerate(addresses):
-        try:
-            # One that swallows packets must leave time for the next.
-            return _opened(address, left_s() / (len(addresses) - tried), host, left_s, tls)
-        except OSError as failure:
-            error = failure
-    raise error
 
-
-def _opened(address: _Address, share_s: float, host: str, left_s: LeftS, tls: ssl.SSLContext | None) -> TimedSocket:
-    family, where = address
-    plain = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            plain.setsockopt(socket.IPPROTO_TCP, option, value)
-        plain.settimeout(share_s)
-        plain.connect(where)
+    def finish(plain: socket.socket) -> TimedSocket:
         return TimedSocket(plain if tls is None else _secured(plain, tls, host, left_s), left_s)
-    except BaseException:
-        plain.close()
-        raise
+
+    return connected(host, port, left_s, finish)
 
 
 def _secured(plain: socket.socket, tls: ssl.SSLContext, host: str, left_s: LeftS) -> ssl.SSLSocket:
@@ -140,65 +116,3 @@ def _secured(plain: socket.socket, tls: ssl.SSLContext, host: str, left_s: LeftS
         secured.close()
         raise
     return secured
-
-
-def _resolved(host: str, port: int, left_s: float) -> list[_Address]:
-    """The host's addresses. The system's resolver has no deadline, so it is asked in a thread that may be left behind.
-
-    Raises OSError, also in the form of TimeoutError.
-    """
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        return _addresses(host, port)
-    found: list[list[_Address] | OSError] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        try:
-            found.append(_addresses(host, port))
-        except (OSError, UnicodeError) as error:
-            found.append(error if isinstance(error, OSError) else socket.gaierror(str(error)))
-        done.set()
-
-    threading.Thread(target=ask, name="resolve-store", daemon=True).start()
-    if not done.wait(left_s):
-        raise TimeoutError("the host name was not resolved in time")
-    answer = found[0]
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
-
-
-def _addresses(host: str, port: int) -> list[_Address]:
-    return [(entry[0], entry[4]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
-def network_reason(error: BaseException) -> str | None:
-    """What went wrong on the way to a server, in words for operators; None where it was not the network.
-
-    Looks through the errors that a client library wrapped; never has an address in it.
-    """
-    for each in causes(error):
-        if isinstance(each, TimeoutError):
-            return "no answer in time"
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {each.verify_message}"
-        if isinstance(each, ssl.SSLError):
-            return "the TLS handshake failed"
-        if isinstance(each, socket.gaierror):
-            return "its host name is not known"
-        if isinstance(each, ConnectionRefusedError):
-            return "the connection was refused"
-        if isinstance(each, OSError) and not isinstance(each, ConnectionError):
-            return each.strerror or "the network failed"
-    return None
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 from urllib.parse import quote, unquote
 
 from common.core.errors import BadField, NotFound, StoreUnavailable
@@ -28,10 +28,14 @@ _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 class StorageHealth(TypedDict):
-    """What the store says of itself: ``storage`` is the kind of store, ``status`` is ``green`` or ``red``."""
+    """What the store says of itself: ``storage`` is the kind of store, ``status`` is ``green`` or ``red``.
+
+    ``error`` says what is wrong with one that is red, where that is known.
+    """
 
     storage: str
     status: str
+    error: NotRequired[str]
 
 
 class ObjectNotFound(NotFound):
@@ -174,8 +178,7 @@ class FolderStorage:
             yield
 
     def _bucket(self, bucket: str) -> Path:
-        if not _BUCKET.fullmatch(bucket):
-            raise BadField("A bucket's name is 1 to 63 letters, digits, dots, '_' and '-'.", field="bucket")
+        check_bucket_name(bucket)
         return self._root / bucket
 
     def _bucket_if_possible(self, bucket: str) -> Path | None:
@@ -214,6 +217,12 @@ class FolderStorage:
             # Deleted again already: nothing to make durable.
             with suppress(FileNotFoundError):
                 _sync_folder(folder)
+
+
+def check_bucket_name(name: str) -> None:
+    """Raises ``BadField`` for a name that no bucket can have; a server may refuse more of them."""
+    if not _BUCKET.fullmatch(name):
+        raise BadField("A bucket's name is 1 to 63 letters, digits, dots, '_' and '-'.", field="bucket")
 
 
 def check_object_name(name: str) -> None:

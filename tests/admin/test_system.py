@@ -13,6 +13,7 @@ from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.http import serving
 from common.services import opening
+from tests.backends import stores
 from tests.people import Clock, Person, Port, World, settings_for
 
 
@@ -97,7 +98,9 @@ def test_a_server_process_that_starts_later_has_the_level_from_its_start_on(
 ) -> None:
     root.administer("PUT", "/log_levels", {"pkg_name": package, "level": "ERROR"})
     logging.getLogger(package).setLevel(logging.NOTSET)
-    monkeypatch.setenv("RAGKEEPER_HOME", str(root.world.plane.settings.home))
+    home = root.world.plane.settings.home
+    for name, value in {"RAGKEEPER_HOME": str(home), **stores.environment(home)}.items():
+        monkeypatch.setenv(name, value)
     serving.opened_plane(make_administrator=False)
 
     assert logging.getLogger(package).level == logging.ERROR

@@ -15,7 +15,7 @@ from api.app import create_app as create_api
 from common.core.passwords import encode_for_hash
 from common.models.account import User
 from common.models.base import created
-from common.services import opening
+from common.services import opening, sessions
 from tests.people import Clock, Person, Port, World, settings_for
 
 SECRET_KEY = "a key that both programs were given and long enough"
@@ -76,6 +76,24 @@ def test_a_session_that_ragflow_made_is_taken_over(shared: World) -> None:
     assert len(shared.events("session:adopt")) == 1
     shared.api.ask("POST", "/v1/user/logout", credential=wire)
     assert shared.api.ask("GET", "/v1/user/info", credential=wire).status_code == 401
+
+
+@pytest.mark.parametrize("realm", ["user", "admin"])
+def test_S7_a_session_that_has_expired_is_not_taken_over_again(shared: World, clock: Clock, realm: str) -> None:
+    someone = shared.person(is_superuser=True)
+    port, path, wire = (
+        (shared.admin, "/api/v1/admin/users", someone.admin_session)
+        if realm == "admin"
+        else (shared.api, "/v1/user/info", someone.session)
+    )
+    assert port.ask("GET", path, credential=wire).status_code == 200
+
+    clock.forward(days=38)
+
+    assert port.ask("GET", path, credential=wire).status_code == 401
+    assert sessions.prune(shared.plane) == 1
+    assert port.ask("GET", path, credential=wire).status_code == 401
+    assert access_token(shared, someone).startswith("INVALID_")
 
 
 @pytest.mark.parametrize("value", ["", "short", "INVALID_0123456789abcdef0123456789abcdef"])

@@ -12,6 +12,9 @@ from tests.bench import seed
 from tests.people import Person
 from tests.statements import connects, kept_connection, looked_at, statements
 
+# Rows that MariaDB may look at more, with a table that is no longer nearly empty.
+FEW = 5
+
 Read = Callable[[Person], TestResponse]
 
 READS: dict[str, Read] = {
@@ -84,7 +87,7 @@ def test_a_read_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane,
     with plane.database.transaction():
         seed.fill(plane.database, range(500))
 
-    assert looked_at(plane, lambda: succeed(read(root))) <= alone * 1.2
+    assert looked_at(plane, lambda: succeed(read(root))) <= alone * 1.2 + FEW
 
 
 @pytest.mark.parametrize("sort", ["email", "-create_time", "nickname"])
@@ -100,4 +103,4 @@ def test_a_page_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane,
     with plane.database.transaction():
         seed.fill(plane.database, range(20, 520))
 
-    assert looked_at(plane, read) <= of_few * 1.2
+    assert looked_at(plane, read) <= of_few * 1.2 + FEW

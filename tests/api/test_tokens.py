@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,10 +300,37 @@ def test_the_last_use_is_written_at_most_once_a_minute(world: World, owner: Pers
     for seconds in (0, 59, 1):
         clock.forward(seconds=seconds)
         works(world, token)
+        world.plane.token_uses.wait(10)
         uses.append(listed(owner)[0]["last_used_at"])
 
     assert uses[0] == uses[1] != uses[2]
     assert uses[0] is not None
+
+
+def test_a_read_by_token_waits_for_no_writer(world: World, owner: Person) -> None:
+    token = make(owner)["token"]
+    free, locked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with world.plane.database.transaction():
+            world.plane.database.run("UPDATE rk_state SET value = value")
+            locked.set()
+            free.wait(20)
+        world.plane.database.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert locked.wait(10)
+        started = time.monotonic()
+        works(world, token)
+        # A writer would have waited until its time limit of five seconds.
+        assert time.monotonic() - started < 2
+    finally:
+        free.set()
+        holder.join(10)
+    world.plane.token_uses.wait(10)
+    assert listed(owner)[0]["last_used_at"] is not None
 
 
 def test_pages_have_every_token_once_also_of_one_moment(world: World, owner: Person, clock: Clock) -> None:

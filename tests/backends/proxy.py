@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
@@ -46,11 +47,15 @@ class _Link:
 class FaultProxy:
     """Passes TCP from ``port`` on to the target until it is told to do otherwise.
 
-    The port is held as long as the proxy lives, also while it refuses.
+    The port is held as long as the proxy lives, also while it refuses. With ``tls`` its clients must speak TLS, and the
+    server behind it gets what they said.
     """
 
-    def __init__(self, host: str, target_port: int, target_host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, host: str, target_port: int, target_host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.host = host
+        self._tls = tls
         self._target = (target_host, target_port)
         self._fault = PASS
         self._links: set[_Link] = set()
@@ -135,7 +140,9 @@ class FaultProxy:
             await self._close_port()
         elif self._server is None:
             listener = _bound(self.host, self.port)
-            self._server = await asyncio.start_server(self._accept, sock=listener, limit=_CHUNK, backlog=MAX_LINKS)
+            self._server = await asyncio.start_server(
+                self._accept, sock=listener, limit=_CHUNK, backlog=MAX_LINKS, ssl=self._tls
+            )
 
     async def _shut(self) -> None:
         await self._close_port()
@@ -196,7 +203,8 @@ class FaultProxy:
                 writer.write(data[:count])
                 await writer.drain()
                 data = data[count:]
-        writer.write_eof()
+        if writer.can_write_eof():
+            writer.write_eof()
 
     async def _admitted(self, link: _Link, waiting: int, *, answers: bool) -> int:
         """How many of the bytes that wait may pass; returns when at least one may."""
@@ -218,9 +226,11 @@ class FaultProxy:
 
 
 @contextmanager
-def fault_proxy(target_port: int, host: str = "127.0.0.1") -> Iterator[FaultProxy]:
+def fault_proxy(
+    target_port: int, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+) -> Iterator[FaultProxy]:
     """A proxy before the server that listens on this loopback port; it stops at the end, whatever happened."""
-    proxy = FaultProxy(host, target_port)
+    proxy = FaultProxy(host, target_port, tls=tls)
     proxy.start()
     try:
         yield proxy

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -209,6 +210,10 @@ class RedisHomes:
         """See ``Backend``."""
         number = self._numbers.setdefault(home, len(self._numbers))
         return {"RAGKEEPER_REDIS_URL": self._server.url(number)}
+
+    def sections(self) -> dict[str, Any]:
+        """See ``Backend``."""
+        return {}
 
     def take_down(self) -> None:
         """See ``Backend``."""

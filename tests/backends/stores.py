@@ -1,7 +1,7 @@
 """The sets of stores that the planes of the tests can stand on: embedded ones, or servers (``--stores=servers``).
 
-A server that does not start fails the run. Each home has a place of its own on each server, for as long as the test
-lasts that made it.
+A server that does not start fails the run. What is stored there lasts as long as the test that stored it. Where names
+are not those of tenants, each home has a place of its own.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
+from tests.backends.elasticsearch import ElasticsearchHomes
 from tests.backends.mariadb import MariadbHomes
 from tests.backends.redis import RedisHomes
+from tests.backends.s3 import S3Homes
 
 SETS = ("embedded", "servers")
 
@@ -27,6 +29,9 @@ class Backend(Protocol):
 
     def environment(self, home: Path) -> dict[str, str]:
         """The variables that lead a plane with this home to its place on the server; always to the same one."""
+
+    def sections(self) -> dict[str, Any]:
+        """The sections of a configuration file that lead there, where no variable can."""
 
     def take_down(self) -> None:
         """End it as a power cut would, until ``forget``."""
@@ -45,6 +50,8 @@ class Backend(Protocol):
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "metadata": MariadbHomes,
     "cache": RedisHomes,
+    "documents": ElasticsearchHomes,
+    "objects": S3Homes,
 }
 
 _running: dict[str, Backend] = {}
@@ -53,6 +60,11 @@ _running: dict[str, Backend] = {}
 def environment(home: Path) -> dict[str, str]:
     """The variables that lead a plane with this home to the servers of this run; none for embedded stores."""
     return {name: value for backend in _running.values() for name, value in backend.environment(home).items()}
+
+
+def sections() -> dict[str, Any]:
+    """The sections of a configuration file that lead a plane to the servers of this run."""
+    return {name: value for backend in _running.values() for name, value in backend.sections().items()}
 
 
 def is_server(kind: str) -> bool:

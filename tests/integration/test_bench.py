@@ -19,6 +19,8 @@ CASES = {
     "whole list of 600 users, time",
     "whole list of 600 users, weight",
     "memory of all processes after the reads",
+    "a read while 32 clients log in without end",
+    "a write while 32 clients log in without end",
     "second start, until both servers are ready",
 }
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+import select
+import signal
 import socket
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from common.http.bridge import THREADS
-from tests.servers import Live, running, until
+from common.http.bridge import HASHING_WAITING, THREADS
+from tests.people import new_password
+from tests.servers import COMMAND, Live, end, environment_for, free_ports, running, until, wait_until_ready
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +30,7 @@ WORKERS = 2
 STUCK = 4 * 2 * THREADS * WORKERS
 IDLE = 1000
 CLOSED_WITHIN_S = 30
+GONE_S = 10.0
 HALF_HEADER = b"GET /v1/user/info HTTP/1.1\r\nHost: plane\r\nAuthor"
 HALF_BODY = (
     b"POST /v1/user/login HTTP/1.1\r\nHost: plane\r\nContent-Type: application/json\r\n"
@@ -75,37 +84,230 @@ def test_stuck_and_idle_clients_leave_the_others_alone_and_are_closed(tmp_path: 
         assert "Traceback" not in live.printed()
 
 
-def test_a_server_that_was_told_to_stop_says_so_and_serves_on_for_a_while(tmp_path: Path) -> None:
-    with running(tmp_path / "home", RAGKEEPER_DRAIN_S="3") as live, httpx.Client(base_url=live.api_url) as client:
+@contextmanager
+def alone(home: Path, **given: str) -> Iterator[Live]:
+    """``ragkeeper admin`` for a supervisor of one's own, on a free port."""
+    [port] = free_ports(1)
+    output = home.parent / "alone.txt"
+    environment = environment_for(home, RAGKEEPER_ADMIN_PORT=str(port), **given)
+    with output.open("wb") as sink:
+        process = subprocess.Popen([COMMAND, "admin"], env=environment, cwd=home.parent, stdout=sink, stderr=sink)
+    live = Live(process, home, port, port, output)
+    try:
+        wait_until_ready(live, port)
+        yield live
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("started", [running, alone])
+def test_a_server_that_was_told_to_stop_says_so_serves_on_for_a_while_and_is_gone_in_time(
+    tmp_path: Path, started: Callable[..., Any]
+) -> None:
+    with started(tmp_path / "home", RAGKEEPER_DRAIN_S="2") as live, httpx.Client(base_url=live.admin_url) as client:
         assert client.get("/readyz").status_code == 200
+        everything, told_at = live.family(), time.monotonic()
         live.process.terminate()
         until(lambda: client.get("/readyz").status_code == 503, live)
 
         assert client.get("/readyz").json() == {"status": "draining", "down": []}
-        assert client.get("/v1/system/config").json()["code"] == 0
+        answer = client.get("/api/v1/admin/public-key")
+        assert answer.status_code == 200
+        # Whoever has a connection is told to make another one next time.
+        assert answer.headers["Connection"] == "close"
         assert client.get("/livez").status_code == 200
-        assert live.process.wait(10) == 0
+        assert live.process.wait(GONE_S) == 0
+        assert time.monotonic() - told_at > 2
+        _, left = psutil.wait_procs(everything, timeout=max(0, GONE_S - (time.monotonic() - told_at)))
+        assert left == []
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: plane\r\n\r\n", 414),
-        (b"GET /livez HTTP/1.1\r\nHost: plane\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
-        (b"GET /livez HTTP/1.1\r\nHost: plane\r\n" + b"X: a\r\n" * 200 + b"\r\n", 431),
-        (b"GET /livez HTTP/1.1\r\nHost: plane\r\nHost: other\r\n\r\n", 400),
-        (
-            b"POST / HTTP/1.1\r\nHost: plane\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-        ),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
-    ],
-    ids=["line", "field", "fields", "two hosts", "smuggling", "tls"],
-)
+def test_who_connected_before_a_server_ceased_to_listen_is_still_served(tmp_path: Path) -> None:
+    with alone(tmp_path / "home") as live, clients(live.admin_port, 8) as made:
+        live.process.terminate()
+        until(lambda: not listens(live), live)
+        for client in made:
+            client.sendall(request(first=b"GET /api/v1/admin/public-key HTTP/1.1"))
+
+        assert [answer_on(client)[0] for client in made] == [200] * len(made)
+        assert live.process.wait(GONE_S) == 0
+
+
+def test_workers_that_are_replaced_leave_the_port_to_the_next_ones(tmp_path: Path) -> None:
+    """gunicorn replaces its workers on SIGHUP, while its master goes on listening."""
+    with alone(tmp_path / "home") as live:
+        old = live.family()[1:]
+        live.process.send_signal(signal.SIGHUP)
+        assert psutil.wait_procs(old, timeout=GONE_S)[1] == []
+
+        assert httpx.get(f"{live.admin_url}/livez", timeout=5).status_code == 200
+
+
+def listens(live: Live) -> bool:
+    """Whether any of its processes does."""
+    try:
+        return any(
+            connection.status == psutil.CONN_LISTEN
+            for process in live.family()
+            for connection in process.net_connections("tcp")
+        )
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_flood_of_logins_holds_up_neither_reads_nor_other_writes(tmp_path: Path) -> None:
+    """Who waits for a hash waits for other hashes only; beyond what may wait, logins are refused at once."""
+    password, wrong = new_password(), b'{"email":"nobody@ragkeeper.test","password":"nobody"}'
+    login = request(JSON, b"Content-Length: %d" % len(wrong), body=wrong)
+    with (
+        running(tmp_path / "home", RAGKEEPER_ADMIN_PASSWORD=password) as live,
+        httpx.Client(base_url=live.api_url, timeout=20) as other,
+    ):
+        account = {"email": "admin@ragflow.io", "password": password}
+        session = {"Authorization": other.post("/v1/user/login", json=account).headers["Authorization"]}
+        with clients(live.api_port, 2 * WORKERS * HASHING_WAITING, say=login) as flood:
+            for _ in range(10):
+                assert other.get("/v1/user/info", headers=session).json()["code"] == 0
+                assert other.post("/api/v1/system/tokens", headers=session).json()["code"] == 0
+            answered, _, _ = select.select(flood, [], [], 0)
+            assert len(answered) < len(flood)
+
+            answers = [answer_on(each) for each in flood]
+        assert {status for status, _, _ in answers} == {200, 503}
+        refused = [header["retry-after"] for status, header, _ in answers if status == 503]
+        assert set(refused) == {"1"}
+        assert other.post("/v1/user/login", json=account).json()["code"] == 0
+
+
+def request(*lines: bytes, first: bytes = b"POST /v1/user/login HTTP/1.1", body: bytes = b"") -> bytes:
+    """A request as it is sent."""
+    return b"\r\n".join([first, b"Host: plane", *lines, b"", body])
+
+
+JSON = b"Content-Type: application/json"
+CHUNKED = b"Transfer-Encoding: chunked"
+NO_REQUESTS = {
+    "line": (request(first=b"GET /" + b"a" * 9000 + b" HTTP/1.1"), 414),
+    "line without end": (b"GET /" + b"a" * 100_000, 414),
+    "field": (request(b"X: " + b"a" * 9000), 431),
+    "fields": (request(*[b"X: a"] * 200), 431),
+    "header": (request(*[b"X: " + b"a" * 8000] * 50), 431),
+    "header before a body": (request(*[b"X: " + b"a" * 8000] * 10, b"Content-Length: 2", body=b"{}"), 431),
+    "header without end": (request(*[b"X: " + b"a" * 8000] * 20)[:-4], 431),
+    "two hosts": (request(b"Host: other"), 400),
+    "two types": (request(JSON, b"Content-Type: text/plain"), 400),
+    "length and chunks": (request(b"Content-Length: 1", CHUNKED, body=b"0\r\n\r\n"), 400),
+    "two lengths": (request(b"Content-Length: 1", b"Content-Length: 2", body=b"{}"), 400),
+    "one length twice": (request(b"Content-Length: 2", b"Content-Length: 2", body=b"{}"), 400),
+    "list of lengths": (request(b"Content-Length: 2, 2", body=b"{}"), 400),
+    "signed length": (request(b"Content-Length: +2", body=b"{}"), 400),
+    "endless length": (request(b"Content-Length: " + b"9" * 5000), 400),
+    "chunks twice": (request(CHUNKED, CHUNKED, body=b"0\r\n\r\n"), 400),
+    "chunks not last": (request(b"Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n"), 400),
+    "coding without chunks": (request(b"Transfer-Encoding: gzip", body=b"0\r\n\r\n"), 400),
+    "unknown coding": (request(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"), 501),
+    "chunks in 1.0": (request(CHUNKED, first=b"POST / HTTP/1.0", body=b"0\r\n\r\n"), 400),
+    "chunk size": (request(JSON, CHUNKED, body=b"0x2\r\n{}\r\n0\r\n\r\n"), 400),
+    "space before the colon": (request(b"Content-Length : 2", body=b"{}"), 400),
+    "space in a name": (request(b"Content Length: 2", body=b"{}"), 400),
+    "folded field": (request(b"X: a", b" b"), 400),
+    "bare line end": (b"GET /livez HTTP/1.1\nHost: plane\n\n", 400),
+    "control character": (request(b"X: a\x00b"), 400),
+    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+}
+
+
+def statuses(received: bytes) -> list[int]:
+    """Those of all answers that were received."""
+    return [int(each) for each in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+
+
+def answer_to(live: Live, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, header and body of the first answer, after which the connection has ended or stays open."""
+    with clients(live.api_port, 1, say=sent) as [client]:
+        return answer_on(client)
+
+
+def answer_on(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """The next answer on a connection."""
+    client.settimeout(20)
+    answer = HTTPResponse(client)
+    answer.begin()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+
+@pytest.mark.parametrize(("sent", "status"), NO_REQUESTS.values(), ids=NO_REQUESTS.keys())
 def test_what_is_no_request_or_too_much_of_one_is_refused_in_front(shared: Live, sent: bytes, status: int) -> None:
     with clients(shared.api_port, 1, say=sent) as [client]:
         client.settimeout(10)
-        assert client.recv(100).startswith(b"HTTP/1.1 %d " % status)
+        received = b""
+        while chunk := client.recv(4096):
+            received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    # One answer only, in the envelope, and the end of the connection: what follows can't be taken for a request.
+    assert statuses(received) == [status]
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["code"] == status
+    assert "Traceback" not in shared.printed()
+
+
+@pytest.mark.parametrize("how", ["declared", "in chunks"])
+@pytest.mark.parametrize("accept", ["application/json", "application/problem+json"])
+def test_a_body_that_is_too_large_is_refused_in_the_callers_form(shared: Live, how: str, accept: str) -> None:
+    body = b"x" * (2 * 1024 * 1024)
+    if how == "declared":
+        sent = request(JSON, b"Accept: " + accept.encode(), b"Content-Length: %d" % len(body), body=body)
+    else:
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        sent = request(JSON, b"Accept: " + accept.encode(), CHUNKED, body=chunks)
+    status, header, content = answer_to(shared, sent)
+
+    assert status == 413
+    assert header["content-type"] == accept
+    assert json.loads(content)["status" if "problem" in accept else "code"] == 413
+
+
+def test_chunks_without_a_length_are_a_body(shared: Live) -> None:
+    body = b'{"email":"nobody@ragkeeper.test","password":"nobody"}'
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+
+    status, _, content = answer_to(shared, request(JSON, CHUNKED, body=chunks))
+
+    assert (status, json.loads(content)["code"]) == (200, 109)
+
+
+def test_what_follows_a_body_that_was_longer_than_declared_is_no_request(shared: Live) -> None:
+    sent = request(JSON, b"Content-Length: 2", body=b'{}{"email":"a@b.co"}\r\n\r\n')
+    with clients(shared.api_port, 1, say=sent) as [client]:
+        client.settimeout(10)
+        received = b""
+        while chunk := client.recv(4096):
+            received += chunk
+
+    assert statuses(received) == [200, 400]
+
+
+def test_a_field_whose_name_has_an_underscore_is_dropped(shared: Live) -> None:
+    _, header, _ = answer_to(shared, request(b"X_Request_Id: mine", first=b"GET /v1/system/config HTTP/1.1"))
+    assert header["x-request-id"] != "mine"
+    _, header, _ = answer_to(shared, request(b"X-Request-Id: mine", first=b"GET /v1/system/config HTTP/1.1"))
+    assert header["x-request-id"] == "mine"
+
+
+def test_a_proxy_on_this_machine_is_not_believed_unless_it_is_named(shared: Live) -> None:
+    """gunicorn by itself believes what comes from 127.0.0.1, and refuses what contradicts itself."""
+    said = (
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Ssl: off",
+        b"X-Forwarded-For: 203.0.113.9",
+        b"X-Request-Id: said",
+    )
+
+    assert answer_to(shared, request(*said, first=b"GET /v1/system/config HTTP/1.1"))[0] == 200
+    [line] = until(lambda: re.findall(r'^\{.*"request_id":"said".*$', shared.printed(), re.MULTILINE), shared)
+    assert json.loads(line)["address"] == "127.0.0.1"
 
 
 @pytest.fixture(scope="module")

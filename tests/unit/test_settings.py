@@ -94,6 +94,17 @@ def test_the_home_follows_xdg_and_ignores_a_relative_folder_there():
     assert load({"XDG_DATA_HOME": "data"}).home.is_absolute()
 
 
+def test_trusted_proxies_are_networks_and_none_at_first(conf):
+    networks = (ip_network("10.1.0.0/16"), ip_network("::1/128"))
+    assert conf().trusted_proxies == ()
+    assert conf("admin: {trusted_proxies: [10.1.0.0/16, '::1']}").trusted_proxies == networks
+    assert conf("admin: {trusted_proxies: '10.1.0.0/16, ::1'}").trusted_proxies == networks
+    settings = conf("admin: {trusted_proxies: 10.2.0.0/16}", RAGKEEPER_TRUSTED_PROXIES="10.1.0.0/16,::1")
+    assert settings.trusted_proxies == networks
+    assert "admin.trusted_proxies: expected networks" in refusal(conf, "admin: {trusted_proxies: everybody}")
+    assert refusal(conf, RAGKEEPER_TRUSTED_PROXIES="*").startswith("RAGKEEPER_TRUSTED_PROXIES: expected networks")
+
+
 # Where values come from
 
 
@@ -419,20 +430,41 @@ def test_s8_no_secret_key_is_made_up_by_a_process(conf):
 # Stores
 
 
+def test_elasticsearch_is_selected_by_its_section(conf):
+    section = f"es: {{hosts: 'https://a:9200,https://b:9200', username: elastic, password: {PLAIN}, timeout: 3}}"
+    settings = conf(section, DOC_ENGINE="elasticsearch")
+    assert settings.elasticsearch.hosts == Secret("https://a:9200,https://b:9200")
+    assert (settings.elasticsearch.password, settings.elasticsearch.timeout) == (Secret(PLAIN), 3)
+    assert (settings.elasticsearch.verify, settings.elasticsearch.ssl_ca_certs) == (True, "")
+    assert settings.warnings == ()
+
+
+MINIO = f"minio: {{host: 'm:9000', user: u, password: {PLAIN}, bucket: b, prefix_path: p, secure: true, verify: false}}"
+S3 = f"s3: {{endpoint_url: 'https://s3.example.org', access_key: {PLAIN}, secret_key: {PLAIN}, region: eu-west-1}}"
+
+
 @pytest.mark.parametrize(
     ("text", "environ", "named"),
     [
-        ("mysql: {host: db}", {}, "service_conf.yaml: mysql"),
-        ("es: {hosts: 'http://es:9200'}", {}, "service_conf.yaml: es"),
-        ("minio: {host: 'm:9000'}", {}, "service_conf.yaml: minio"),
-        ("s3: {bucket: b}", {}, "service_conf.yaml: s3"),
-        ("s3: {bucket: b}\nminio: {host: 'm:9000'}", {"STORAGE_IMPL": "AWS_S3"}, "service_conf.yaml: s3"),
-        ("", {"RAGKEEPER_DB_URL": f"mysql://u:{PLAIN}@db:3306/rag_flow"}, "environment RAGKEEPER_DB_URL"),
+        (MINIO, {}, "minio"),
+        (S3, {}, "s3"),
+        (f"{S3}\n{MINIO}", {}, "minio"),
+        (f"{S3}\n{MINIO}", {"STORAGE_IMPL": "AWS_S3"}, "s3"),
+        (f"{S3}\n{MINIO}", {"STORAGE_IMPL": "minio"}, "minio"),
+        (S3, {"STORAGE_IMPL": "MINIO"}, None),
+        (MINIO.replace("minio", "minio_0"), {}, "minio_0"),
     ],
 )
-def test_a_server_store_is_refused_in_one_sentence(conf, text, environ, named):
-    said = refusal(conf, text, **environ)
-    assert said.startswith(f"{named}: a server store comes with a later version")
+def test_object_storage_is_selected_by_its_section_and_ragflows_variable(conf, text, environ, named):
+    settings = conf(text, **environ)
+    origin = settings.origins.get("object_store")
+    assert origin == (f"{origin.rpartition(':')[0]}: {named}" if named else None)
+    if named and named.startswith("minio"):
+        assert settings.object_store.address() == ("m", 9000)
+        assert (settings.object_store.bucket, settings.object_store.prefix_path) == ("b", "p")
+        assert (settings.object_store.secure, settings.object_store.verify) == (True, False)
+    elif named:
+        assert (settings.object_store.region, settings.object_store.verify) == ("eu-west-1", True)
 
 
 def test_redis_is_selected_by_its_section_and_the_url_wins(conf):

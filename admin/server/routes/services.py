@@ -35,12 +35,21 @@ class ServiceDetails(Item):
     message: str | dict[str, Any] | list[Any]
 
 
-@routes.get("/services", requires=READ, data=list[ListedService], summary="List the services, probed just now")
+@routes.get(
+    "/services", requires=READ, waits=True, data=list[ListedService], summary="List the services, probed just now"
+)
 def list_services(call: Call) -> list[dict[str, Any]]:
     return supervision.get_all_services(call.plane)
 
 
-@routes.get("/services/<service_id>", requires=READ, data=ServiceDetails, statuses=(404,), summary="Show a service")
+@routes.get(
+    "/services/<service_id>",
+    requires=READ,
+    waits=True,
+    data=ServiceDetails,
+    statuses=(404,),
+    summary="Show a service",
+)
 def show_service(call: Call, service_id: str) -> dict[str, Any]:
     return supervision.get_service_details(call.plane, service_id)
 
@@ -58,6 +67,7 @@ def restart_service(call: Call, service_id: str) -> None:
 @routes.get(
     "/service_types/<service_type>",
     requires=READ,
+    waits=True,
     data=list[ListedService],
     statuses=(404,),
     summary="List the services of a type",

@@ -42,6 +42,7 @@ def ping(call: Call) -> Reply:
     body=Login,
     data=dict[str, Any],
     statuses=(401, 403),
+    hashes=True,
     summary="Log in as administrator; the session is in the Authorization header of the answer",
 )
 def login(call: Call) -> Reply:
@@ -62,7 +63,13 @@ def logout(call: Call) -> bool:
     return True
 
 
-@routes.get("/auth", requires=PUBLIC, statuses=(401, 403), summary="Check HTTP Basic credentials of an administrator")
+@routes.get(
+    "/auth",
+    requires=PUBLIC,
+    statuses=(401, 403),
+    hashes=True,
+    summary="Check HTTP Basic credentials of an administrator",
+)
 def authorize_basic(call: Call) -> Reply:
     given: Authorization | None = request.authorization
     sessions.check_basic(

@@ -95,7 +95,15 @@ def list_users(call: Call) -> Any:
     return users.page_of_users(call.plane, **call.query.model_dump())
 
 
-@routes.post("/users", requires=CREATE, body=NewUser, data=dict[str, Any], statuses=(409,), summary="Create an account")
+@routes.post(
+    "/users",
+    requires=CREATE,
+    body=NewUser,
+    data=dict[str, Any],
+    statuses=(409,),
+    hashes=True,
+    summary="Create an account",
+)
 def create_user(call: Call) -> Reply:
     if call.body.role not in ("user", "admin"):
         raise BadField("role: must be user or admin; assign other roles with PUT /users/{email}/role.", field="role")
@@ -128,6 +136,7 @@ def show_user(call: Call, email: str) -> Any:
     body=NewPassword,
     statuses=(404,),
     even_if_password_due=True,
+    hashes=True,
     summary="Set an account's password; its sessions end",
 )
 def set_password(call: Call, email: str) -> Reply:

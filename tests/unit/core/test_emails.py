@@ -40,6 +40,7 @@ def test_an_address_is_composed() -> None:
         "ada@",
         "@example.org",
         "ada@@example.org",
+        "ada/love@example.org",
         "ada@x@example.org",
         "ada@localhost",
         "ada@example.o",

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from common.core.verdicts import (
     Heartbeat,
     Verdict,
-    bucket_verdict,
     cluster_verdict,
     executors_verdict,
     failing,
@@ -35,13 +34,6 @@ def test_a_red_cluster_and_one_without_a_known_status_are_not(status: object) ->
 
 def test_a_cluster_that_reports_an_error_is_not_well_whatever_its_colour() -> None:
     assert cluster_verdict("green", "index not found") == Verdict(False, "index not found")
-
-
-def test_a_missing_bucket_is_not_well_and_is_named() -> None:
-    assert bucket_verdict(True, "ragflow").ok
-    verdict = bucket_verdict(False, "ragflow")
-    assert not verdict.ok
-    assert "ragflow" in verdict.reason
 
 
 @pytest.mark.parametrize(("age_s", "ok"), [(0, True), (30, True), (90, True), (90.5, False), (3600, False)])

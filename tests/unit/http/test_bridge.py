@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +13,7 @@ from flask import Flask, Response, request
 
 from common.http import bridge
 from common.http.bridge import PONG, Bridge
+from common.http.wsgi_types import Environ
 
 LIMIT = 1000
 Message = dict[str, Any]
@@ -187,6 +190,41 @@ def test_while_it_drains_it_is_not_ready_and_serves_on(app: Flask) -> None:
     assert (other.status, alive.status) == (203, 200)
 
 
+def test_who_waits_for_a_hash_holds_up_nobody_else_and_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "HASHING_THREADS", 1)
+    monkeypatch.setattr(bridge, "HASHING_WAITING", 1)
+    go, answered = threading.Event(), []
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/login":
+            assert go.wait(10)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    async def run() -> list[Client]:
+        made = Bridge(app, fixed={}, max_body=LIMIT, drain_s=0, hashing=re.compile("POST /login"))
+        made.open(asyncio.get_running_loop())
+        logins = [Client("POST", "/login", headers={"Accept": "application/problem+json"}) for _ in range(3)]
+
+        async def ask_one(client: Client) -> None:
+            await made(client.scope, client.receive, client.send)
+            answered.append(client)
+
+        flood = [asyncio.create_task(ask_one(client)) for client in logins]
+        for method, path in [("POST", "/other"), ("GET", "/other")]:
+            await ask_one(Client(method, path))
+        go.set()
+        await asyncio.gather(*flood)
+        return logins
+
+    *served, refused = asyncio.run(run())
+
+    assert [client.status for client in served] == [200, 200]
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert answered.index(served[0]) > 2
+
+
 def test_an_app_that_fails_altogether_is_a_500_without_a_word_of_why(caplog: pytest.LogCaptureFixture) -> None:
     def broken(*_: Any) -> Iterable[bytes]:
         raise RuntimeError("the password is swordfish")
@@ -197,6 +235,37 @@ def test_an_app_that_fails_altogether_is_a_500_without_a_word_of_why(caplog: pyt
     assert client.status == 500
     assert b"swordfish" not in client.body
     assert "the app itself failed on GET /anything" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_requests_that_wait_for_other_services_delay_only_each_other(method: str) -> None:
+    go_on, stuck = threading.Event(), threading.Semaphore(0)
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"].startswith("/slow"):
+            stuck.release()
+            assert go_on.wait(10)
+        start_response("200 OK", [])
+        return [b"done"]
+
+    made = Bridge(app, fixed={}, max_body=LIMIT, drain_s=0, waiting=re.compile(r"(GET|POST) /slow/.*"))
+    waiting = [Client(method, f"/slow/{number}") for number in range(2 * bridge.WAITING_THREADS)]
+    others = [Client("GET", "/a"), Client("POST", "/b")]
+
+    async def run() -> None:
+        made.open(asyncio.get_running_loop())
+        held = [asyncio.create_task(made(each.scope, each.receive, each.send)) for each in waiting]
+        for _ in range(bridge.WAITING_THREADS):
+            await asyncio.to_thread(stuck.acquire, timeout=10)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(made(each.scope, each.receive, each.send) for each in others))
+        assert not any(each.sent for each in waiting)
+        go_on.set()
+        await asyncio.gather(*held)
+
+    asyncio.run(run())
+
+    assert {client.status for client in (*waiting, *others)} == {200}
 
 
 def test_a_websocket_is_refused(app: Flask) -> None:

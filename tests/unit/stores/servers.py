@@ -12,11 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def http_server(answer):
-    """A real HTTP server; ``answer(handler)`` serves a GET. Gives its port."""
+    """A real HTTP server; ``answer(handler)`` serves a request of any method. Gives its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             answer(self)
+
+        do_DELETE = do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, *args):
             pass

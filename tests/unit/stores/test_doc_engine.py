@@ -6,21 +6,30 @@ import sqlite3
 
 import pytest
 
+from common.conf.sections import ElasticsearchSection
 from common.core.errors import BadField, StoreUnavailable
 from common.stores.doc_engine import SqliteDocEngine, read_cursor, tenant_index, write_cursor
+from common.stores.elasticsearch_engine import ElasticsearchEngine
 
 
 def sqlite_engine(folder):
     return SqliteDocEngine(folder / "documents.sqlite3", busy_timeout_s=0.05)
 
 
-# A server twin joins the contract by one more entry here.
-IMPLEMENTATIONS = {"sqlite": sqlite_engine}
+def on_elasticsearch(request):
+    server = request.getfixturevalue("elasticsearch_server")
+    return ElasticsearchEngine(ElasticsearchSection.model_validate(server.section(timeout=10)))
+
+
+IMPLEMENTATIONS = {
+    "sqlite": lambda request: sqlite_engine(request.getfixturevalue("tmp_path")),
+    "elasticsearch": on_elasticsearch,
+}
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
-def engine(request, tmp_path):
-    engine = IMPLEMENTATIONS[request.param](tmp_path)
+def engine(request):
+    engine = IMPLEMENTATIONS[request.param](request)
     engine.prepare()
     yield engine
     engine.close()
@@ -62,6 +71,7 @@ def test_a_document_replaces_the_one_with_its_id_in_that_index_only(engine):
         ({"id": ""}, "id"),
         ({"id": 7}, "id"),
         ({"id": "\ud800"}, "id"),
+        ({"id": "x" * 513}, "id"),
         ({"id": "c", "kb_id": 7}, "kb_id"),
         ({"id": "c", "kb_id": "\ud800"}, "kb_id"),
         ({"id": "c", "time_ms": "now"}, "time_ms"),
@@ -73,6 +83,34 @@ def test_one_wrong_document_keeps_all_from_being_written(engine, wrong, field):
         engine.bulk_write("ragflow_a", [{"id": "good"}, wrong])
     assert raised.value.field == field
     assert engine.count("ragflow_a") == 0
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_writing_again_changes_nothing(engine, count):
+    for _ in range(2):
+        assert engine.bulk_write("ragflow_a", chunks(count)) == count
+    assert engine.count("ragflow_a") == count
+
+
+def test_documents_need_not_agree_on_their_fields(engine):
+    different = [{"id": "a", "v": 1}, {"id": "b", "v": {"w": "x"}}, {"id": "c", "v": ["text", None]}]
+    engine.bulk_write("events", [{**each, "time_ms": 1} for each in different])
+    assert engine.time_range("events", 0, 9).documents == [{**each, "time_ms": 1} for each in different]
+
+
+def test_an_index_that_there_is_not_is_empty(engine):
+    assert engine.time_range("ragflow_a", 0, 9) == ([], None)
+    assert engine.delete_tenant("a") == 0
+    assert engine.delete_knowledge_base("a", "kb1") == 0
+
+
+@pytest.mark.parametrize("pattern", ["*", "a*", "a,b", "<a-{now/d}>", "A", "", "a/_all", "a?x=y", "a#"])
+def test_no_name_reaches_further_than_its_own_index(engine, pattern):
+    engine.bulk_write(tenant_index("a"), chunks(1))
+    engine.bulk_write(tenant_index("b"), chunks(1))
+    assert engine.delete_tenant(pattern) == 0
+    assert engine.count(tenant_index(pattern)) == 0
+    assert engine.count(tenant_index("a")) == engine.count(tenant_index("b")) == 1
 
 
 def test_a_time_range_holds_its_start_and_not_its_end(engine):

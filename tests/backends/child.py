@@ -1,0 +1,123 @@
+"""A server as a child process on a free loopback port, ended by its own pid."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.servers import free_ports
+
+START_LIMIT_S = 20.0
+STOP_LIMIT_S = 5.0
+
+
+class ChildServer:
+    """A server that can be stopped, killed, frozen and started again on the same port.
+
+    A kind of server says how it is called (``command``, ``environment``) and how one sees that it answers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = "127.0.0.1"
+        self.port = free_ports(1)[0]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """``host:port``, as configuration files have it."""
+        return f"{self.host}:{self.port}"
+
+    def command(self) -> list[str]:
+        """The program and its arguments; no secret, because they stand in the list of processes."""
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        """What the program is told besides."""
+        return {}
+
+    def answers(self) -> bool:
+        """Whether it answers; called until it does."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it, on the port that it had before if there was one; returns when it answers."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            self._launch()
+            if self._came_up(deadline):
+                return
+            # Another process took the port between the choice and the start.
+            self.port = free_ports(1)[0]
+            assert time.monotonic() < deadline, self.log()
+
+    def stop(self) -> None:
+        """End it in good order, by force if that takes too long; one that has ended is fine too."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Let it hang: its connections stay open, the system accepts new ones, and nothing is answered."""
+        self._running.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._running.send_signal(signal.SIGCONT)
+
+    def log(self) -> str:
+        """What it has printed."""
+        path = self.folder / "output"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the server was not started"
+        return self._process
+
+    def _launch(self) -> None:
+        with (self.folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=self.folder,
+                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **self.environment()},
+            )
+
+    def _came_up(self, deadline: float) -> bool:
+        """Whether it came up; False when it ended instead."""
+        while self._running.poll() is None:
+            assert time.monotonic() < deadline, f"the server did not start:\n{self.log()}"
+            if self.answers():
+                return True
+            # Let the server have the processor before asking again.
+            with selectors.DefaultSelector() as nothing:
+                nothing.select(0.02)
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(how)
+        # One that is frozen hears of its end only when it goes on.
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            self._process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
