@@ -219,12 +219,6 @@ def test_a_token_that_has_ended_here_ends_there_too(scheduled: SharedWorld, cloc
     assert len(scheduled.events("token:delete")) == 1
 
 
-def test_without_a_ragflow_beside_it_nothing_is_followed(plane: Plane) -> None:
-    periodic.enqueue_due(plane, "test")
-
-    assert jobs.claim(plane, "worker", 60, [following.FOLLOW, following.WALK]) is None
-
-
 def test_an_account_that_registers_here_while_its_claim_is_stale_gets_it(shared: SharedWorld) -> None:
     bob = shared.population["bob"]
     shared.ragflow.change_email(bob.id, "robert@ragflow.test")
