@@ -48,11 +48,12 @@ def parse_email(value: object, *, field: str = "email") -> str:
 
 
 def email_key(email: str) -> str:
-    """The form in which addresses are compared: no surrounding white space, case folded, composed.
+    """The form in which addresses are compared: no surrounding white space, case folded, composed, in one line.
 
     Folding can lengthen an address; of one that would have more than MAX_LENGTH the rest stands as its SHA-256.
     """
-    key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).casefold())
+    one_line = email.strip().replace("\n", " ")
+    key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", one_line).casefold())
     if len(key) <= MAX_LENGTH:
         return key
     kept = MAX_LENGTH - _HASH_LENGTH

@@ -196,7 +196,8 @@ def _walk_gone_accounts(database: Database) -> Iterator[int]:
 def _walk_gone_tokens(database: Database) -> Iterator[int]:
     def forget(database: Database, rows: list[tuple[Any, ...]]) -> None:
         gone = [token_id for token_id, found in rows if found is None]
-        _delete_by(database, "rk_token", "id", gone, "NOT EXISTS (SELECT 1 FROM api_token k WHERE k.token = stored)")
+        is_gone = "NOT EXISTS (SELECT 1 FROM api_token k WHERE k.tenant_id = rk_token.tenant_id AND k.token = stored)"
+        _delete_by(database, "rk_token", "id", gone, is_gone)
 
     select = (
         "SELECT t.id, k.token FROM rk_token t LEFT JOIN api_token k ON k.token = t.stored AND k.tenant_id = t.tenant_id"
@@ -323,11 +324,21 @@ def _claim_membership(database: Database, row: dict[str, str]) -> None:
 
 
 def _forget_gone(database: Database, user_ids: list[str]) -> None:
-    """Delete what was kept of accounts that RAGFlow has deleted."""
+    """Delete what was kept of accounts that RAGFlow has deleted, and the tokens that they made here.
+
+    A token whose maker is not known any more would act for an owner of its tenant.
+    """
     if not user_ids:
         return
     nobody = "NOT EXISTS (SELECT 1 FROM user u WHERE u.id = user_id)"
+    marks = ", ".join("?" * len(user_ids))
     with database.transaction():
+        made = database.all(
+            f"SELECT tenant_id, stored FROM rk_token WHERE user_id IN ({marks}) AND {nobody}",
+            user_ids,
+        )
+        for tenant_id, stored in made:
+            database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
         for table in ("rk_session", "rk_user_role", "rk_token", "rk_membership", "rk_account"):
             _delete_by(database, table, "user_id", user_ids, nobody)
     log.info("%d accounts are gone from RAGFlow's table: their sessions, roles and claims went too", len(user_ids))

@@ -11,9 +11,10 @@ from uuid import uuid1
 import pytest
 
 from common.core.emails import email_key
-from common.services import claims, following, invitations, jobs, opening
+from common.services import claims, following, invitations, jobs, opening, tokens
 from common.services.jobs import Task
 from common.services.plane import Plane
+from common.services.principal import Principal
 from common.worker import periodic
 from tests.people import Clock, Person, new_password, settings_for
 from tests.ragflow.database import RagflowDatabase
@@ -180,6 +181,28 @@ def test_every_hour_rows_without_times_are_found_and_what_is_gone_is_let_go(
         rows = scheduled.plane.database.one(f"SELECT COUNT(*) FROM {table} WHERE user_id = ?", (alice.user_id,))
         assert rows == (0,), table
     assert scheduled.plane.database.one("SELECT COUNT(*) FROM rk_token WHERE user_id = ?", (bob.user_id,)) == (0,)
+
+
+def test_a_token_of_somebody_who_is_gone_does_not_come_back_as_another_owners(
+    scheduled: SharedWorld, clock: Clock
+) -> None:
+    alice, bob = scheduled.known("alice"), scheduled.known("bob")
+    tenant_id = alice.ask("POST", "/api/v1/tenants", {"name": "Together"}).json["data"]["tenant_id"]  # type: ignore[index]
+    scheduled.known("root").administer("POST", f"/tenants/{tenant_id}/users", {"email": bob.email, "role": "owner"})
+    made = tokens.create(
+        scheduled.plane,
+        Principal(
+            user_id=bob.user_id, email=bob.email, tenant_id=tenant_id, tenant_role="owner", credential="session:test"
+        ),
+        tokens.Wish(),
+    )["token"]
+    assert scheduled.api.ask("GET", "/api/v1/users/me", credential=made).json["data"]["id"] == bob.user_id  # type: ignore[index]
+    scheduled.ragflow.delete(bob.user_id)
+    assert scheduled.api.ask("GET", "/api/v1/users/me", credential=made).status_code == 401
+    minute(scheduled, clock, following.WALK)
+
+    assert scheduled.api.ask("GET", "/api/v1/users/me", credential=made).status_code == 401
+    assert scheduled.ragflow.user_of_key(made) is None
 
 
 def test_an_invitation_made_here_is_shown_there_when_its_address_registers_there(
