@@ -11,8 +11,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from common.cli.main import app
+from common.core.errors import StoreUnavailable
+from common.stores.database_facts import looking_at
 from tests.backends.mariadb import MariadbServer
-from tests.people import Clock
+from tests.people import Clock, settings_for
 from tests.ragflow.fixtures import ONE_VERSION, Site
 from tests.ragflow.people import Population
 from tests.servers import environment_for
@@ -192,3 +194,15 @@ class TestServer:
         found = orjson.loads(ask(limited, monkeypatch, "--json").stdout)
 
         assert "utf8mb4_general_ci, utf8mb4_unicode_ci" in remarks(found, "characters")
+
+
+@ONE_VERSION
+def test_a_look_can_not_write_even_if_it_is_told_to(site: Site, population: Population) -> None:
+    settings = settings_for(site.home, **site.environment)
+    before = everything(site)
+
+    for statement in ("DELETE FROM user", "UPDATE user SET nickname = ''", "CREATE TABLE rk_mark (id INTEGER)"):
+        with looking_at(settings.mysql, settings.database_path) as look, pytest.raises(StoreUnavailable):
+            look.all(statement)
+
+    assert everything(site) == before
