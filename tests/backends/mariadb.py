@@ -38,6 +38,7 @@ _FAST = {
     "innodb-doublewrite": "0",
     "innodb-flush-method": "nosync",
     "performance-schema": "OFF",
+    "innodb-file-per-table": "0",
 }
 
 
