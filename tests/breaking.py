@@ -22,6 +22,20 @@ PLACES = {
 WIRE_NAMES = {"metadata": "db", "cache": "redis", "documents": "doc_engine", "objects": "storage"}
 
 
+#: What the list of services calls a server whose section is in the file.
+SERVER_NAMES = {"documents": "elasticsearch", "objects": "minio"}
+
+
+def listed_as(store: str) -> str:
+    """The name of a store in the list of services: that of its section where the file has one."""
+    return SERVER_NAMES[store] if store in SERVER_NAMES and stores.is_server(store) else store
+
+
+def reason_of_absence(store: str, embedded: str) -> str:
+    """What operators are told of a store that was taken away."""
+    return "the connection was refused" if stores.is_server(store) else embedded
+
+
 def place_of(plane: Plane, store: str) -> Path:
     return plane.settings.home / PLACES[store]
 

@@ -69,6 +69,7 @@ class Route:
     hashes: bool = False
     media_type: str = "application/json"
     waits: bool = False
+    changes: bool = False
 
     @property
     def endpoint(self) -> str:

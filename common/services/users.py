@@ -77,7 +77,7 @@ def page_of_users(
     elif sort != "email":
         raise BadField("sort: with q the order is fixed: matches by e-mail, then by nickname.", field="sort")
     else:
-        rows, next_cursor = _search(plane, q.strip().casefold(), limit, cursor)
+        rows, next_cursor = _search(plane, q, limit, cursor)
     return {"users": _listed(plane, rows), "next_cursor": next_cursor}
 
 
@@ -331,12 +331,12 @@ def _page(
     return [row[:-2] for row in page], next_cursor
 
 
-def _search(plane: Plane, prefix: str, limit: int, cursor: str | None) -> tuple[list[tuple[Any, ...]], str | None]:
-    upper = prefix + _LAST_CHARACTER
-    by_email = (" AND a.email_key >= ? AND a.email_key < ?", (prefix, upper))
+def _search(plane: Plane, q: str, limit: int, cursor: str | None) -> tuple[list[tuple[Any, ...]], str | None]:
+    of_email, of_nickname = ((key, key + _LAST_CHARACTER) for key in (email_key(q), claims.nickname_key(q)))
+    by_email = (" AND a.email_key >= ? AND a.email_key < ?", of_email)
     by_nickname = (
         " AND a.nickname_key >= ? AND a.nickname_key < ? AND NOT (a.email_key >= ? AND a.email_key < ?)",
-        (prefix, upper, prefix, upper),
+        (*of_nickname, *of_email),
     )
     rows: list[tuple[Any, ...]] = []
     if cursor is None or _phase(cursor) == "email":

@@ -22,7 +22,7 @@ from common.services.plane import Plane
 from common.services.probing import Prober
 from common.settings import ServiceEntry, Settings, load
 from tests.backends import stores
-from tests.breaking import PLACES, take_away
+from tests.breaking import PLACES, listed_as, take_away
 from tests.people import Clock, Person, Port, World, settings_for
 
 DEFAULT = [
@@ -33,6 +33,11 @@ DEFAULT = [
     (4, "cache", "message_queue"),
     (5, "task_executor", "task_executor"),
 ]
+
+
+def id_of(plane: Plane, name: str) -> str:
+    """The number of a service, as it stands in paths."""
+    return str({each["name"]: each["id"] for each in supervision.get_all_services(plane)}[name])
 
 
 def services_of(person: Person) -> dict[str, dict[str, Any]]:
@@ -79,6 +84,7 @@ def serving(app: Any) -> Iterator[int]:
         server.server_close()
 
 
+@pytest.mark.embedded
 def test_the_default_list_has_this_program_and_its_stores(root: Person) -> None:
     listed = root.administer("GET", "/services").json["data"]
 
@@ -86,9 +92,16 @@ def test_the_default_list_has_this_program_and_its_stores(root: Person) -> None:
     assert listed[0]["host"] == "127.0.0.1"
     assert listed[0]["port"] == 9380
     assert {each["status"] for each in listed[1:5]} == {"alive"}
-    embedded = [each for each in listed[1:5] if not stores.is_server(each["name"])]
-    assert {(each["host"], each["port"]) for each in embedded} == {("-", "-")}
-    assert {each["host"] for each in listed[1:5] if each not in embedded} <= {"127.0.0.1"}
+    assert {(each["host"], each["port"]) for each in listed[1:5]} == {("-", "-")}
+
+
+def test_every_store_is_listed_where_it_is(root: Person) -> None:
+    listed = services_of(root)
+
+    for store in PLACES:
+        service = listed[listed_as(store)]
+        assert service["status"] == "alive"
+        assert service["host"] == ("127.0.0.1" if stores.is_server(store) else "-")
 
 
 @pytest.mark.parametrize("store", ["objects", "documents", "cache"])
@@ -100,13 +113,15 @@ def test_a_store_that_is_broken_is_shown_as_failing_and_the_others_are_not(root:
 
     listed = services_of(root)
 
-    assert {name: listed[name]["status"] for name in PLACES} == dict.fromkeys(PLACES, "alive") | {store: "fail"}
+    statuses = {name: listed[listed_as(name)]["status"] for name in PLACES}
+    assert statuses == dict.fromkeys(PLACES, "alive") | {store: "fail"}
 
 
 def test_the_user_api_is_alive_when_it_answers_its_ping(tmp_path: Path, clock: Clock, world: World) -> None:
     with serving(world.api.app) as port:
         settings = world.plane.settings.model_copy(update={"api_port": port})
-        details = supervision.get_service_details(replace(world.plane, settings=settings), "0")
+        plane = replace(world.plane, settings=settings)
+        details = supervision.get_service_details(plane, id_of(plane, "ragflow_0"))
 
     assert (details["service_name"], details["status"]) == ("ragflow_0", "alive")
     assert details["message"].startswith("Confirmed in ")
@@ -204,7 +219,7 @@ def test_S3_no_secret_is_in_the_lists(tmp_path: Path, world: World) -> None:
 
 
 def test_S25_details_of_the_metadata_store_hold_no_statement(root: Person) -> None:
-    details = root.administer("GET", "/services/1").json["data"]
+    details = root.administer("GET", f"/services/{id_of(root.world.plane, 'metadata')}").json["data"]
 
     assert details["status"] == "alive"
     assert details["message"].keys() == {"type", "status", "elapsed_ms"}
@@ -258,15 +273,18 @@ def test_services_seen_by_many_at_once_get_one_number_each(world: World) -> None
     for thread in threads:
         thread.join(30)
 
-    assert found == [dict(zip((name for _, name, _ in DEFAULT), range(6), strict=True))] * 6
+    assert found == [found[0]] * 6
+    assert sorted(found[0].values()) == list(range(6))
 
 
 def test_R3_services_of_a_type_are_that_part_of_the_list(root: Person) -> None:
     whole = root.administer("GET", "/services").json["data"]
 
-    for number, name, service_type in DEFAULT:
+    for _, _, service_type in DEFAULT:
         part = root.administer("GET", f"/service_types/{service_type}")
-        assert (part.status_code, part.json["data"]) == (200, [whole[number]]), name
+        of_this_type = [each for each in whole if each["service_type"] == service_type]
+        assert (part.status_code, part.json["data"]) == (200, of_this_type), service_type
+        assert of_this_type
 
 
 def test_the_documented_type_storage_is_the_file_store(root: Person) -> None:

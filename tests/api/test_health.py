@@ -11,7 +11,7 @@ import pytest
 from api.app import create_app as create_api
 from common.services.probing import Prober
 from common.stores.storage import FolderStorage, StorageHealth
-from tests.breaking import PLACES, WIRE_NAMES, put_a_folder, take_away
+from tests.breaking import PLACES, WIRE_NAMES, place_of, put_a_folder, reason_of_absence, take_away
 from tests.people import Port, World
 
 HEALTHZ = ("/v1/system/healthz", "/api/v1/system/healthz")
@@ -67,6 +67,34 @@ def test_healthz_is_500_and_names_what_is_down(world: World, port: Port, path: s
     assert answer.json["_meta"].keys() == {name}
 
 
+@pytest.mark.embedded
+def test_a_metadata_file_that_is_moved_away_is_an_outage_until_it_is_back(world: World, port: Port) -> None:
+    session = world.root.session if port is world.api else world.root.admin_session
+    path = "/v1/user/info" if port is world.api else "/api/v1/admin/users"
+    place = place_of(world.plane, "metadata")
+    away = place.with_name("moved.db")
+
+    def asked() -> int:
+        return port.ask("GET", path, credential=session).status_code
+
+    assert asked() == 200
+    place.rename(away)
+    deadline = time.monotonic() + 10
+    while (status := asked()) == 200 and time.monotonic() < deadline:
+        continue
+    assert status == 503
+    assert "metadata" in port.ask("GET", path, credential=session).json["message"]
+    assert port.ask("GET", HEALTHZ[0]).json["db"] == "nok"
+    assert not place.exists()
+
+    away.rename(place)
+    assert asked() == 200
+    # A verdict is shared for a second.
+    while (healthz := port.ask("GET", HEALTHZ[0])).status_code != 200 and time.monotonic() < deadline:
+        continue
+    assert healthz.json["db"] == "ok"
+
+
 def test_S23_healthz_tells_strangers_no_error(world: World, port: Port) -> None:
     break_store(world, "cache")
 
@@ -80,7 +108,8 @@ def test_healthz_tells_those_who_may_read_services_what_is_wrong(world: World, p
     session, ordinary = world.root.admin_session, world.person().session
     take_away(world.plane, "objects")
 
-    assert port.ask("GET", HEALTHZ[0], credential=session).json["_meta"]["storage"]["error"] == "its folder is missing"
+    told = port.ask("GET", HEALTHZ[0], credential=session).json["_meta"]["storage"]["error"]
+    assert told == reason_of_absence("objects", "its folder is missing")
     assert "error" not in port.ask("GET", HEALTHZ[0], credential=ordinary).json["_meta"]["storage"]
 
 
@@ -114,6 +143,7 @@ def test_ready_of_a_store_that_there_is_not_is_400(port: Port, store: str) -> No
     assert "store" in answer.json["message"]
 
 
+@pytest.mark.embedded
 def test_health_comes_back_with_the_store(world: World) -> None:
     folder = world.plane.settings.home / "objects"
     aside = folder.rename(folder.with_name("aside"))
@@ -134,6 +164,7 @@ class CountingStorage(FolderStorage):
         return super().health()
 
 
+@pytest.mark.embedded
 def test_many_probes_at_once_ask_each_store_once(world: World) -> None:
     CountingStorage.asked = 0
     plane = replace(world.plane, objects=CountingStorage(world.plane.settings.home / "objects"))

@@ -433,6 +433,18 @@ def test_one_who_waited_in_vain_keeps_nothing(impatient, holding):
     assert impatient.one("SELECT 1 FROM rk_state WHERE name = 'mine'") is None
 
 
+def test_what_a_stopped_process_has_locked_is_free_again_after_a_while(section, store, monkeypatch):
+    monkeypatch.setattr(mysql_connection, "IDLE_IN_TRANSACTION_S", 1)
+    stopped = MysqlStore(section)
+
+    def stop_within():
+        stopped.run(WRITE)
+        assert store.run(WRITE) == 1
+
+    assert refusal(in_a_transaction, stopped, stop_within) == "the connection was cut"
+    assert store.one(READ) == (1,)
+
+
 def test_of_two_that_wait_for_each_other_one_is_undone_and_one_is_kept(section):
     setup = MysqlStore(section)
     for name in ("a", "b"):
