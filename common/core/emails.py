@@ -49,14 +49,14 @@ def parse_email(value: object, *, field: str = "email") -> str:
 
 
 def email_key(email: str) -> str:
-    """The form in which addresses are compared: no surrounding white space, without case, composed.
+    """The form in which addresses are compared: no surrounding white space, without case, composed, in one line.
 
     Case is Unicode's simple folding, which makes no other letter of any: ``ß`` is not ``ss``. The domain is compared
     as UTS 46 maps it, so that full-width letters are the usual ones; the part before the ``@`` is its host's own
     matter (RFC 5321, 2.3.11) and is composed only (RFC 6532, 3.1). That can lengthen an address; of one that would
     have more than MAX_LENGTH the rest stands as its SHA-256.
     """
-    local, at, domain = email.strip().rpartition("@")
+    local, at, domain = email.strip().replace("\n", " ").rpartition("@")
     key = f"{_folded(local, 'NFC')}{at}{_folded(domain, 'NFKC' if at else 'NFC')}"
     if len(key) <= MAX_LENGTH:
         return key

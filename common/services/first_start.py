@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 
 from common.core.errors import StoreUnavailable
-from common.migrations.runner import migrate
 from common.secret import Secret
-from common.services.opening import first_administrator
+from common.services.opening import bring_up_to_date, first_administrator
 from common.services.plane import Plane
 from common.settings import Settings
 
@@ -32,7 +31,7 @@ def catch_up(
     told, wait_s = "", _FIRST_WAIT_S
     while True:
         try:
-            migrate(plane.database, plane.now_ms())
+            bring_up_to_date(plane.database, plane.now_ms())
             password = first_administrator(plane) if make_administrator else None
         except StoreUnavailable as error:
             if error.reason != told:

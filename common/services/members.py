@@ -21,8 +21,9 @@ Role = Literal["owner", "normal", "invite"]
 _INVITED = """
     FROM rk_invitation i LEFT JOIN rk_account a ON a.email_key = i.email_key
     LEFT JOIN user_tenant x ON x.user_id = a.user_id AND x.tenant_id = i.tenant_id AND x.status = '1'
+    LEFT JOIN rk_membership c ON c.user_id = a.user_id AND c.tenant_id = i.tenant_id
 """
-_UNCLAIMED = f"{_INVITED} WHERE i.tenant_id = ? AND i.expires_at > ? AND x.id IS NULL"
+_UNCLAIMED = f"{_INVITED} WHERE i.tenant_id = ? AND i.expires_at > ? AND x.id IS NULL AND c.user_id IS NULL"
 # Memberships of existing accounts. Parameters: tenant, invited since.
 _ACCOUNTS = """
     SELECT m.id AS id, m.user_id AS user_id, m.role AS role, m.create_time AS since, u.nickname AS nickname,
@@ -80,7 +81,7 @@ def _addresses(plane: Plane, tenant_id: str, after: str, limit: int) -> tuple[li
     Those of accounts are left out: they stand there as memberships.
     """
     rows = plane.database.all(
-        f"SELECT {_ADDRESSES}, x.id {_INVITED} "
+        f"SELECT {_ADDRESSES}, COALESCE(x.id, c.user_id) {_INVITED} "
         "WHERE i.tenant_id = ? AND i.expires_at > ? AND i.id > ? ORDER BY i.id LIMIT ?",
         (tenant_id, plane.now_ms(), after, limit + 1),
     )

@@ -30,13 +30,15 @@ _SHOWN_OWNER = """COALESCE((
     SELECT o.user_id FROM user_tenant o WHERE o.tenant_id = t.id AND o.role = 'owner' AND o.status = '1'
     ORDER BY o.create_time, o.user_id LIMIT 1))
 """
-# Parameters: user, the key of the user's e-mail, now; and for invitations the moment since which they count.
+# Parameters: user, the key of the user's e-mail, user, the moment since which invitations count, user. An invitation
+# whose claim has lost its membership was refused in RAGFlow.
 _OWN = f"""
     SELECT t.id, m.role, t.name, u.nickname, u.email, u.avatar, u.update_time
     FROM (
         SELECT tenant_id, role, create_time FROM user_tenant WHERE user_id = ? AND status = '1'
         UNION ALL
-        SELECT tenant_id, 'invite', created_at FROM rk_invitation WHERE email_key = ?
+        SELECT i.tenant_id, 'invite', i.created_at FROM rk_invitation i WHERE i.email_key = ? AND NOT EXISTS (
+            SELECT 1 FROM rk_membership c WHERE c.tenant_id = i.tenant_id AND c.user_id = ?)
     ) AS m JOIN tenant t ON t.id = m.tenant_id LEFT JOIN user u ON u.id = {_SHOWN_OWNER}
     WHERE COALESCE(t.status, '1') = '1' AND (m.role <> 'invite' OR m.create_time IS NULL OR m.create_time > ?)
     ORDER BY t.id <> ?, m.create_time, t.id
@@ -71,7 +73,7 @@ def of_user(plane: Plane, email: str) -> list[dict[str, Any]]:
 
 
 def _of_account(plane: Plane, user_id: str, email: str) -> list[dict[str, Any]]:
-    rows = plane.database.all(_OWN, (user_id, email_key(email), memberships.invited_since(plane), user_id))
+    rows = plane.database.all(_OWN, (user_id, email_key(email), user_id, memberships.invited_since(plane), user_id))
     listed = [
         {
             "tenant_id": tenant_id,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.services import opening
-from common.services.accounts import nickname_key
+from common.services.claims import nickname_key
 from common.settings import load
 from common.stores.database import Database
 

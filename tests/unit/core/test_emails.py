@@ -118,3 +118,7 @@ def test_a_key_fits_its_column_and_is_the_addresss_own() -> None:
 @given(st.text())
 def test_a_key_is_its_own_key(value: str) -> None:
     assert email_key(email_key(value)) == email_key(value)
+
+
+def test_a_key_has_no_line_end() -> None:
+    assert email_key("two\nlines@example.org") == "two lines@example.org"
