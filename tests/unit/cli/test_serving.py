@@ -13,6 +13,7 @@ from common.secret import Secret
 from common.services import first_start
 from common.settings import Settings, SettingsError
 from tests.people import settings_for
+from tests.servers import free_ports
 
 
 def conf_of(settings: Settings) -> configparser.RawConfigParser:
@@ -72,7 +73,8 @@ def test_a_home_is_held_by_one_only(tmp_path: Path) -> None:
 def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         taken = holder.getsockname()[1]
-        settings = settings_for(tmp_path / "home", RAGKEEPER_API_PORT=str(taken), RAGKEEPER_ADMIN_PORT=str(taken - 1))
+        (other,) = free_ports(1)
+        settings = settings_for(tmp_path / "home", RAGKEEPER_API_PORT=str(taken), RAGKEEPER_ADMIN_PORT=str(other))
         with pytest.raises(SettingsError, match=f"can't listen on 127.0.0.1 port {taken}: address already in use"):
             serving.check_ports(settings)
 
