@@ -29,6 +29,7 @@ class Entry:
     purge: str = ""
     purge_s: float | None = None
     recovery_s: float | None = None
+    serving_s: float | None = None
     acknowledged: int = 0
     lost: int | None = None
     verdict: str = "failed"

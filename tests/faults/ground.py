@@ -122,7 +122,9 @@ class Servers:
     elasticsearch: ElasticsearchServer
     proxies: dict[str, FaultProxy]
 
-    def sections(self, *, schema: str | None = None, through_proxies: bool = True) -> dict[str, dict[str, Any]]:
+    def sections(
+        self, *, schema: str | None = None, through_proxies: bool = True, timeout_s: float = TIMEOUT_S
+    ) -> dict[str, dict[str, Any]]:
         """The sections of a configuration file that lead to them."""
         ports = {
             "metadata": self.mariadb.port,
@@ -145,7 +147,11 @@ class Servers:
             "es": self.elasticsearch.section(hosts=f"http://127.0.0.1:{ports['documents']}"),
             "minio": self.s3.section(host=f"127.0.0.1:{ports['objects']}"),
         }
-        return {name: {**section, "timeout": TIMEOUT_S} for name, section in sections.items()}
+        return {name: {**section, "timeout": timeout_s} for name, section in sections.items()}
+
+    def tables(self) -> list[str]:
+        """What the database has."""
+        return [str(name) for (name,) in self.mariadb.ask("SHOW TABLES", schema=self.schema)]
 
     def s3_buckets(self) -> list[str]:
         """The buckets that there are."""
@@ -320,7 +326,7 @@ def standing(servers: Servers, folder: Path) -> Iterator[Ground]:
     aside_conf = folder / "aside.yaml"
     conf.parent.mkdir(parents=True)
     conf.write_text(json.dumps(servers.sections()))
-    aside_conf.write_text(json.dumps(servers.sections(through_proxies=False)))
+    aside_conf.write_text(json.dumps(servers.sections(through_proxies=False, timeout_s=10)))
     password = new_password()
     with running(home, RAGKEEPER_ADMIN_PASSWORD=password) as live:
         settings = load(environment_for(folder / "aside" / "home", RAGKEEPER_CONF=str(aside_conf)))
