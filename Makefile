@@ -9,7 +9,7 @@ PYTEST := $(PY) -m pytest
 CODE := admin api common tests tools conftest.py
 
 # The quick ones first.
-GROUPS := lint types layers unit http contract integration
+GROUPS := lint types layers unit http http-servers contract integration
 
 .PHONY: help serve test $(GROUPS) format bench soak jobs-soak lock clean runtime dev contract-client python
 
@@ -48,6 +48,9 @@ unit: dev ## Tests of the rules, stores and services
 http: dev ## Tests that speak HTTP to both servers
 	@$(PYTEST) tests/api tests/admin
 
+http-servers: dev ## The same, and what stands below it, with MariaDB, Redis, S3 and Elasticsearch's stand-in
+	@$(PYTEST) tests/api tests/admin tests/unit/services tests/unit/worker tests/unit/migrations --stores=servers
+
 contract: dev contract-client ## Tests with the published ragflow-cli
 	@$(PYTEST) tests/contract
 
@@ -60,8 +63,8 @@ bench: dev ## Measure the speed of the servers
 soak: dev ## Half an hour (or MINUTES=n) of mixed load; memory and connections must stay flat
 	@$(PY) -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
-jobs-soak: dev ## Do 10,000 jobs while their workers are killed at random
-	@$(PY) -m tests.soak
+jobs-soak: dev ## Do 10,000 jobs while their workers are killed at random (STORES=servers: on MariaDB)
+	@$(PY) -m tests.soak $(if $(STORES),--stores $(STORES))
 
 lock: dev ## Resolve the dependencies again and write the locks (UPGRADE=1: to the newest)
 	@compile='.venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet'; \

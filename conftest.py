@@ -9,6 +9,7 @@ pytest_plugins = (
     "tests.backends.s3",
     "tests.backends.elasticsearch",
     "tests.backends.stores",
+    "tests.ragflow.fixtures",
 )
 
 

@@ -98,7 +98,6 @@ class Settings(BaseModel):
 
     home: Path
     host: ListenHost = "127.0.0.1"
-    host_told: bool = False
     admin_port: Port = 9381
     api_port: Port = 9380
 
@@ -360,9 +359,6 @@ def _read_secret_keys(found: _Found) -> None:
 
 
 def _read_sections(found: _Found) -> None:
-    found.values["host_told"] = "host" in found.values
-    if "host" in found.origins:
-        found.origins["host_told"] = found.origins["host"]
     for name, key in _WHOLE_SECTIONS.items():
         section = found.sections.get(key)
         # RAGFlow's file comes with an empty mail_server where no mail is wanted.

@@ -6,31 +6,33 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 from werkzeug.test import TestResponse
 
-from common.stores.database import SqliteStore
+from common.stores.database import Database
 from tests.people import World
 
 Act = Callable[[], TestResponse]
 
 
 @contextmanager
-def neck_and_neck() -> Iterator[None]:
+def neck_and_neck(world: World) -> Iterator[None]:
     """Let threads enter their first transaction only when two of them have come as far: past authentication."""
-    starting, begin = threading.Barrier(2), SqliteStore.transaction
+    kind: Any = type(world.plane.database)
+    starting, begin = threading.Barrier(2), kind.transaction
     entered = threading.local()
 
     @contextmanager
-    def together(store: SqliteStore) -> Iterator[None]:
+    def together(store: Database) -> Iterator[None]:
         if not getattr(entered, "once", False):
             entered.once = True
             starting.wait(timeout=20)
         with begin(store):
             yield
 
-    with patch.object(SqliteStore, "transaction", together):
+    with patch.object(kind, "transaction", together):
         yield
 
 
@@ -44,5 +46,5 @@ def at_once(world: World, *acts: Act) -> list[int]:
             for store in (world.plane.database, world.plane.cache, world.plane.documents):
                 store.close()
 
-    with neck_and_neck(), ThreadPoolExecutor(len(acts)) as pool:
+    with neck_and_neck(world), ThreadPoolExecutor(len(acts)) as pool:
         return list(pool.map(run, acts))

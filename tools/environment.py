@@ -34,6 +34,9 @@ class Environment(NamedTuple):
 
 
 TOO_OLD = "Python 3.11 or newer is needed; install it: apt-get install python3 python3-venv"
+NOT_OURS = (
+    "{} is somebody else's and its environment is not up to date; run this task as its owner, or in a clone of your own"
+)
 NO_CONTRACT_PYTHON = (
     "the published ragflow-cli runs on Python 3.10, 3.11 and 3.12 only and none of them is here; "
     "install one: apt-get install python3.12-venv"
@@ -54,6 +57,12 @@ class CannotBuild(Exception):
 def main(name: str) -> int:
     """Bring the environment `name` up to date; returns the exit status."""
     os.chdir(ROOT)
+    if not os.access(ROOT, os.W_OK):
+        # Somebody else's clone can be used as it is, and not be changed.
+        if is_current(name):
+            return 0
+        print(f"ragkeeper: {NOT_OURS.format(ROOT)}", file=sys.stderr)
+        return 1
     try:
         # Two tasks started at once must not install into one folder. The lock goes when this process does.
         with Path(".environment.lock").open("w") as lock:

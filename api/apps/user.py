@@ -91,6 +91,7 @@ def register(call: Call) -> Reply:
     requires=SIGNED_IN,
     data=bool,
     even_if_password_due=True,
+    changes=True,
     summary="End this session",
 )
 def logout(call: Call) -> bool:

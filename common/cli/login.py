@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from getpass import GetPassWarning
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -24,7 +26,13 @@ def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False) -> s
     """A password from standard input or a prompt; never from an argument, where other accounts can read it."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    answer: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
+    with warnings.catch_warnings():
+        # Without a terminal it would go on and show what is typed.
+        warnings.simplefilter("error", GetPassWarning)
+        try:
+            answer: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
+        except GetPassWarning:
+            fail("there is no terminal to ask for the password on; hand it over with --password-stdin.")
     return answer
 
 
@@ -32,7 +40,9 @@ def login(
     url: Annotated[str, typer.Argument(help="The admin server, such as http://127.0.0.1:9381.")],
     email: Annotated[str, typer.Option(prompt="E-mail", help="Your account.")],
     password_stdin: PasswordStdin = False,
-    api_url: Annotated[str | None, typer.Option(help="The user API; default: the same host, port 9380.")] = None,
+    api_url: Annotated[
+        str | None, typer.Option(help="The user API; default: the same host, the port that the server names.")
+    ] = None,
 ) -> None:
     """Log in to an admin server; the other commands use the session until it ends."""
     base = url.rstrip("/")
@@ -45,7 +55,8 @@ def login(
     session = answer.headers.get("Authorization")
     if session is None:
         fail(f"{answer.url} gave no session; is this the admin server?")
-    default = f"{scheme}://{f'[{host}]' if ':' in host else host}:9380"
+    port = account.get("api_port", 9380) if isinstance(account, dict) else 9380
+    default = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     profile.save(profile.Profile(base, (api_url or default).rstrip("/"), email, session))
     say(f"Logged in to {base} as {email}.")
     if isinstance(account, dict) and account.get("must_change_password"):
@@ -85,20 +96,20 @@ def health(as_json: JsonFlag = False) -> None:
     if as_json:
         show_json(rows)
     else:
-        show_rows(rows, ("server", "url", "ready", "down"), "no servers")
+        show_rows(rows, ("server", "url", "ready", "down", "error"), "no servers")
     if not all(row["ready"] for row in rows):
         raise typer.Exit(1)
 
 
 def _readiness(name: str, url: str) -> dict[str, object]:
-    row: dict[str, object] = {"server": name, "url": url, "ready": False, "down": None}
+    row: dict[str, object] = {"server": name, "url": url, "ready": False, "down": [], "error": None}
     try:
         answer = httpx.get(f"{url}/readyz", timeout=_HEALTH_S, trust_env=False)
-        return {**row, "ready": answer.status_code == 200, "down": answer.json()["down"]}
+        return {**row, "ready": answer.status_code == 200, "down": list(answer.json()["down"])}
     except httpx.RequestError:
-        return {**row, "down": "not reachable"}
+        return {**row, "error": "not reachable"}
     except (ValueError, KeyError, TypeError, httpx.InvalidURL):
-        return {**row, "ready": False, "down": "not a Ragkeeper"}
+        return {**row, "error": "not a Ragkeeper"}
 
 
 def _address(url: str) -> tuple[str, str]:

@@ -44,12 +44,14 @@ def hold_home(home: Path) -> int:
 
 
 def check_ports(settings: Settings, servers: Sequence[str] = ("admin", "api")) -> None:
-    """Raises SettingsError when the port of one of these servers can't be listened on."""
+    """Raises SettingsError when the host, or the port of one of these servers, can't be listened on."""
     # The supervisor removes this file when it ends well. After any other end its programs may still be ending.
     deadline = time.monotonic() + (_LEAVING_S if _pid_file(settings.home).exists() else 0)
     for server in servers:
         variable, port = f"RAGKEEPER_{server.upper()}_PORT", port_of(settings, server)
         while (error := _refusal(settings.host, port)) is not None:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise SettingsError(f"RAGKEEPER_HOST: {settings.host} is no address of this machine.") from error
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 reason = (error.strerror or str(error)).lower()
                 raise SettingsError(f"{variable}: can't listen on {settings.host} port {port}: {reason}.") from error

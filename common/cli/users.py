@@ -172,6 +172,9 @@ def delete_token(email: Email, key: Annotated[str, typer.Argument(help="Its valu
 def list_tenants(limit: Limit = 50, cursor: After = None, as_json: JsonFlag = False) -> None:
     """List tenants by page."""
     page = admin("GET", "/tenants", query={"limit": limit, "cursor": cursor})["data"]
+    if not as_json:
+        for row in page["tenants"]:
+            row["member_count"] = "over 1000" if row["member_count"] is None else row["member_count"]
     columns = ("tenant_id", "name", "owner_email", "member_count", "create_date")
     show_page(page, "tenants", columns, as_json, "There are no tenants.")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
+from typing import Literal
 
 from common.core.errors import BadEmail
 
 # RFC 5321, 4.5.3.1.1 for the part before the @; RAGFlow's column for the whole; RFC 1035 for a label.
 MAX_LOCAL_LENGTH = 64
 MAX_LENGTH = 255
+
+_HASH_LENGTH = 64
 
 # A dot-atom's word (RFC 5322), with the letters and digits of every script (RFC 6531), as RAGFlow takes; without the
 # slash, as addresses are parts of paths, and servers and proxies take even an encoded one for the end of a part.
@@ -45,5 +49,26 @@ def parse_email(value: object, *, field: str = "email") -> str:
 
 
 def email_key(email: str) -> str:
-    """The form in which addresses are compared: no surrounding white space, case folded, composed."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).casefold())
+    """The form in which addresses are compared: no surrounding white space, without case, composed, in one line.
+
+    Case is Unicode's simple folding, which makes no other letter of any: ``ß`` is not ``ss``. The domain is compared
+    as UTS 46 maps it, so that full-width letters are the usual ones; the part before the ``@`` is its host's own
+    matter (RFC 5321, 2.3.11) and is composed only (RFC 6532, 3.1). That can lengthen an address; of one that would
+    have more than MAX_LENGTH the rest stands as its SHA-256.
+    """
+    local, at, domain = email.strip().replace("\n", " ").rpartition("@")
+    key = f"{_folded(local, 'NFC')}{at}{_folded(domain, 'NFKC' if at else 'NFC')}"
+    if len(key) <= MAX_LENGTH:
+        return key
+    kept = MAX_LENGTH - _HASH_LENGTH
+    return key[:kept] + hashlib.sha256(key[kept:].encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _folded(text: str, form: Literal["NFC", "NFKC"]) -> str:
+    return unicodedata.normalize(form, "".join(map(_fold, unicodedata.normalize(form, text))))
+
+
+def _fold(character: str) -> str:
+    """The simple case folding of a character: the one that its full folding is, if that is one, else its small form."""
+    full = character.casefold()
+    return full if len(full) == 1 else character.lower() if len(character.lower()) == 1 else character

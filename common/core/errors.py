@@ -58,13 +58,6 @@ class UnsupportedBody(PlaneError):
     code = 101
 
 
-class TooLarge(PlaneError):
-    """A body over the limit."""
-
-    status = 413
-    code = 413
-
-
 class NotSignedIn(PlaneError):
     """No credential, or one that is unknown, expired or revoked; deliberately without saying which."""
 

@@ -55,11 +55,6 @@ def check_password(plain: str, policy: PasswordPolicy, *, field: str) -> None:
         )
 
 
-def is_encrypted_form(value: str) -> bool:
-    """Whether a password field holds RAGFlow's encrypted form, white space within it being ignored."""
-    return ciphertext_of(value) is not None
-
-
 def is_plain_form(value: str) -> bool:
     """Whether a password field holds a plain text: anything that isn't longer than a password may be."""
     return len(value) <= MAX_LENGTH

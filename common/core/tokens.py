@@ -7,7 +7,7 @@ import re
 import secrets
 
 TOKEN_PREFIX = "ragflow-"
-_STORED_PREFIX = "sha256:"
+STORED_PREFIX = "sha256:"
 _BETA_LENGTH = 32
 
 # RFC 6750's b64token within the 255 characters of RAGFlow's column. RAGFlow's own tokens have had several
@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"ragflow-[A-Za-z0-9._~+/=-]{16,247}")
 _CREDENTIAL = re.compile(r"[\x21-\x7e]+")
 # An Authorization header beyond this holds nothing that was made here or by RAGFlow.
 _MAX_HEADER_LENGTH = 4096
-_SHOWN_AT_EACH_END = 4
+SHOWN_AT_EACH_END = 4
 _SHORTEST_SHOWN_BODY = 16
 
 
@@ -36,7 +36,7 @@ def display_form(token: str) -> str:
     body = token[len(prefix) :]
     if len(body) < _SHORTEST_SHOWN_BODY:
         return f"{prefix}…"
-    return f"{prefix}{body[:_SHOWN_AT_EACH_END]}…{body[-_SHOWN_AT_EACH_END:]}"
+    return f"{prefix}{body[:SHOWN_AT_EACH_END]}…{body[-SHOWN_AT_EACH_END:]}"
 
 
 def stored_form(token: str) -> str:
@@ -44,12 +44,12 @@ def stored_form(token: str) -> str:
 
     A digest without salt or stretching is enough for 112 random bits and more (OWASP ASVS 5, 6.5.2).
     """
-    return _STORED_PREFIX + hashlib.sha256(token.encode("utf-8", errors="surrogatepass")).hexdigest()
+    return STORED_PREFIX + hashlib.sha256(token.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def is_stored_form(text: str) -> bool:
     """Whether this is a digest that ``stored_form`` made, and not a value."""
-    return text.startswith(_STORED_PREFIX)
+    return text.startswith(STORED_PREFIX)
 
 
 def lookup_forms(token: str) -> tuple[str, ...]:

@@ -73,19 +73,6 @@ def _listed(names: Mapping[str, object], verdicts: list[Verdict]) -> str:
     return "; ".join(f"{name}: {verdict.reason}" for name, verdict in zip(names, verdicts, strict=True))
 
 
-def failing(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """The names of what is not well, in the order given."""
-    return [name for name, verdict in verdicts.items() if not verdict.ok]
-
-
-def overall_verdict(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict on the whole: well when every part is, and when there is a part at all."""
-    if not verdicts:
-        return Verdict(False, "nothing was probed")
-    names = failing(verdicts)
-    return Verdict(False, "not well: " + ", ".join(names)) if names else Verdict(True)
-
-
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """One sign of life of a task executor; times are Unix seconds, counts are of tasks."""
@@ -100,21 +87,6 @@ class Heartbeat:
     done: int = 0
     failed: int = 0
     current: Mapping[str, Any] = field(default_factory=dict)
-
-    def as_wire(self) -> dict[str, Any]:
-        """RAGFlow's form: times in ISO 8601 with milliseconds and offset."""
-        return {
-            "ip_address": self.ip_address,
-            "pid": self.pid,
-            "name": self.name,
-            "now": _iso(self.now_s),
-            "boot_at": _iso(self.boot_at_s),
-            "pending": self.pending,
-            "lag": self.lag,
-            "done": self.done,
-            "failed": self.failed,
-            "current": dict(self.current),
-        }
 
 
 def parse_heartbeat(member: str | bytes, *, name: str, score_s: float | None = None) -> Heartbeat | None:
@@ -149,10 +121,6 @@ def parse_heartbeat(member: str | bytes, *, name: str, score_s: float | None = N
         failed=_count(found.get("failed")),
         current=current if isinstance(current, dict) else {},
     )
-
-
-def _iso(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")
 
 
 def _seconds(value: object) -> float | None:

@@ -37,8 +37,14 @@ class JsonResponse(Response):
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer; ``body`` may hold iterators, which are sent as lists."""
-    return JsonResponse(orjson.dumps(body, default=_plain), status, headers)
+    """A JSON answer; ``body`` may hold iterators, which are sent as lists, and whose typed errors are raised."""
+    try:
+        return JsonResponse(orjson.dumps(body, default=_plain), status, headers)
+    except orjson.JSONEncodeError as error:
+        # What an iterator raises has gone through orjson, which calls it something that it can't write.
+        if isinstance(error.__cause__, PlaneError):
+            raise error.__cause__ from None
+        raise
 
 
 def success(route: Route, result: Any) -> Response:
@@ -63,7 +69,7 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if wants_problem(request):
-        return _problem(error, headers)
+        return _problem(error, dialect, headers)
     if dialect == "ragflow" and error.code in _BUSINESS_CODES:
         body = {"code": error.code, "message": error.message, "data": False if error.code in _FALSE_DATA else None}
         return json_response(body, 200, headers)
@@ -115,13 +121,14 @@ def wants_json(request: Request) -> bool:
     ) or "application/json" in request.headers.get("Accept", "")
 
 
-def _problem(error: PlaneError, headers: dict[str, str]) -> Response:
+def _problem(error: PlaneError, dialect: Dialect, headers: dict[str, str]) -> Response:
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES.get(error.status, "Error"),
         "status": error.status,
         "detail": error.message,
-        "code": error.code,
+        # As in the envelope.
+        "code": error.code if dialect == "ragflow" else error.status,
     }
     if error.field:
         body["field"] = error.field

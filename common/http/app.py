@@ -35,6 +35,8 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
     app = DirectFlask(f"ragkeeper-{realm}", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = plane.settings.max_content_length
     app.url_map.strict_slashes = False
+    # A path with an empty part is an unknown one. The router would redirect, to a host that the caller named.
+    app.url_map.merge_slashes = False
     app.extensions["ragkeeper"] = plane
     served = list(routes)
     app.extensions["ragkeeper.routes"] = served
@@ -50,6 +52,10 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
             methods=[route.method],
             provide_automatic_options=False,
         )
+    for rule in app.url_map.iter_rules():
+        if by_endpoint[rule.endpoint].changes and rule.methods:
+            # HEAD is to change nothing (RFC 9110, 9.2.1), though RAGFlow lets a GET.
+            rule.methods.discard("HEAD")
     _answer_errors(app, realm, by_endpoint)
     app.refuse_hooks()
     # RAGFlow's user API may be used by pages of any origin; credentials are in a header that no browser adds by itself.

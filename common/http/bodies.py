@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from flask import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from common.core.errors import BadBody, BadField, UnsupportedBody
 from common.http.route import Dialect, Route
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# What bytes become that are no UTF-8.
+_REPLACED = "\ufffd"
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -47,9 +52,11 @@ class MissingFields(BadField):
 def read_body(request: Request, route: Route) -> BaseModel | None:
     """The validated body of a request, or None where the route takes none or a body that may be absent is.
 
-    Raises BadBody, UnsupportedBody or BadField.
+    Raises BadBody, UnsupportedBody, BadField, and RequestEntityTooLarge also where none is read.
     """
     if route.body is None:
+        if (request.content_length or 0) > (request.max_content_length or 0):
+            raise RequestEntityTooLarge
         return None
     raw = request.get_data(cache=True)
     if not raw and not request.files and not request.form:
@@ -80,7 +87,13 @@ def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any
     if request.mimetype in FORMS:
         if dialect != "ragflow":
             raise UnsupportedBody("Send the body as application/json.")
-        return _without_nul(request.form.to_dict())
+        if request.mimetype == FORMS[0]:
+            _refuse_broken_text(raw, "body")
+        values = request.form.to_dict()
+        for name, value in values.items():
+            if _REPLACED in name + value:
+                raise _not_utf8(name, "body")
+        return _without_nul(values)
     if dialect != "ragflow" and not request.is_json:
         raise UnsupportedBody("Send the body as application/json.")
     try:
@@ -92,18 +105,41 @@ def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any
     return _without_nul(values) if b"\\u0000" in raw else values
 
 
-def _without_nul(value: Any, path: str = "") -> Any:
+def _without_nul(value: Any, path: str = "", whole: str = "body") -> Any:
     """The value itself; raises BadField where a text in it holds a NUL character, which no store takes."""
     if isinstance(value, str) and "\0" in value:
-        raise BadField(f"{path or 'body'}: must not contain NUL characters.", field=path or None)
+        raise BadField(f"{path or whole}: must not contain NUL characters.", field=path or whole)
     if isinstance(value, dict):
         for key, item in value.items():
-            _without_nul(key, path)
-            _without_nul(item, f"{path}.{key}" if path else key)
+            _without_nul(key, path, whole)
+            _without_nul(item, f"{path}.{key}" if path else key, whole)
     if isinstance(value, list):
         for index, item in enumerate(value):
-            _without_nul(item, f"{path}.{index}")
+            _without_nul(item, f"{path}.{index}", whole)
     return value
+
+
+def _refuse_broken_text(raw: bytes, whole: str) -> None:
+    """Raises BadField for the first pair of a query or form that is no UTF-8; werkzeug would pass on its escapes."""
+    if _is_utf8(unquote_to_bytes(raw)):
+        return
+    for pair in raw.split(b"&"):
+        if not _is_utf8(unquote_to_bytes(pair)):
+            name = unquote_to_bytes(pair.partition(b"=")[0].replace(b"+", b" "))
+            raise _not_utf8(name.decode(errors="replace"), whole)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _not_utf8(name: str, whole: str) -> BadField:
+    shown = name if name.isprintable() and _REPLACED not in name and 0 < len(name) <= 64 else whole
+    return BadField(f"{shown}: must be UTF-8 text.", field=shown)
 
 
 def read_query(request: Request, route: Route) -> BaseModel | None:
@@ -112,7 +148,8 @@ def read_query(request: Request, route: Route) -> BaseModel | None:
         return None
     if not request.query_string:
         return _defaults(route.query, route.dialect)
-    values = _without_nul(request.args.to_dict())
+    _refuse_broken_text(request.query_string, "query")
+    values = _without_nul(request.args.to_dict(), whole="query")
     if route.dialect in ("admin", "own"):
         _refuse_unknown(values, route.query)
     return validated(route.query, values, route.dialect)

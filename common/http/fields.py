@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
@@ -19,11 +19,3 @@ Cursor = Annotated[str, Field(max_length=2048, json_schema_extra={"pattern": "^[
 
 class Item(BaseModel):
     """A documented shape of what a route gives; it describes answers and is not run over them."""
-
-
-class Envelope(BaseModel):
-    """The body of every JSON answer."""
-
-    code: int
-    message: str
-    data: Any = None

@@ -227,6 +227,8 @@ def _statuses(route: Route) -> set[int]:
         statuses |= {401, 403}
     if route.body is not None:
         statuses |= {413} if route.dialect == "ragflow" else {413, 415}
+    if route.method != "GET":
+        statuses.add(413)
     if "<" in route.rule:
         # A parameter with a slash in it is another path, which there may not be, or not with this method.
         statuses |= {404, 405}

@@ -16,7 +16,6 @@ from common.services.principal import Principal
 # admin: the admin server's true statuses, code = status. ragflow: the user API's routes of RAGFlow, 200 + code.
 # own: Ragkeeper's routes on the user API, true statuses. bare: a body without envelope (healthz, ping, documents).
 Dialect = Literal["admin", "ragflow", "own", "bare"]
-BodyKind = Literal["json", "multipart"]
 
 _PARAMETER = re.compile(r"<[^>]+>")
 
@@ -69,6 +68,7 @@ class Route:
     hashes: bool = False
     media_type: str = "application/json"
     waits: bool = False
+    changes: bool = False
 
     @property
     def endpoint(self) -> str:

@@ -1,4 +1,4 @@
-"""The first migration: Ragkeeper's own tables, RAGFlow's where they are absent, and claims on what exists."""
+"""The first migration: Ragkeeper's own tables, and RAGFlow's where they are absent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from common.core.emails import email_key
 from common.core.permissions import BUILT_IN_ROLES
 from common.models.account import Account, Session, User
 from common.models.base import RagflowTable, Table
@@ -15,6 +14,7 @@ from common.models.operation import AuditEvent, Job, LockRow, ServiceId, State
 from common.models.role import Role, RoleGrant, RoleHolder, RoleParent
 from common.models.tenant import Invitation, MembershipClaim, Tenant, UserTenant
 from common.models.token import ApiToken, LangfuseProject, TenantLangfuse, TokenRecord
+from common.settings import SettingsError
 from common.stores.database import Database, Taken
 
 RAGFLOW: tuple[type[RagflowTable], ...] = (
@@ -48,8 +48,9 @@ LOCKS = ("superusers", "roles", "tenants")
 
 
 def apply(database: Database, now_ms: int) -> None:
-    """Make the tables and fill what Ragkeeper keeps about rows that RAGFlow made before."""
+    """Make the tables, and note whether a RAGFlow was here first."""
     present = database.tables()
+    _refuse_strangers(database, present)
     for model in OWN:
         database.create(model)
     for name in LOCKS:
@@ -61,9 +62,20 @@ def apply(database: Database, now_ms: int) -> None:
         if model._meta.table_name not in present:
             database.create(model)
     _add_builtin_roles(database, now_ms)
-    if database.one("SELECT value FROM rk_state WHERE name = 'shared_database'") == (1,):
-        _claim_emails(database, now_ms)
-        _claim_memberships(database)
+
+
+def _refuse_strangers(database: Database, present: set[str]) -> None:
+    """Raises SettingsError for tables of RAGFlow's names that are another program's, before anything is made."""
+    for model in RAGFLOW:
+        table = model._meta.table_name
+        if table in present:
+            found = {column.name for column in database.peewee.get_columns(table)}
+            lacking = sorted({field.column_name for field in model._meta.sorted_fields} - found)
+            if lacking:
+                raise SettingsError(
+                    f"The database has a table {table} that is not RAGFlow's (it lacks {', '.join(lacking)}): give "
+                    "Ragkeeper a database of its own, or a RAGFlow's. `ragkeeper doctor --database` tells more."
+                )
 
 
 def _insert_once(database: Database, model: type[Table], **row: Any) -> None:
@@ -84,30 +96,3 @@ def _add_builtin_roles(database: Database, now_ms: int) -> None:
             created_at=now_ms,
             updated_at=now_ms,
         )
-
-
-def _claim_emails(database: Database, now_ms: int) -> None:
-    """The oldest of several rows with one e-mail gets the claim; the others stay as they are, for ``doctor``."""
-    rows = database.all("SELECT id, email, nickname, create_time FROM user ORDER BY create_time, id")
-    for user_id, email, nickname, create_time in rows:
-        try:
-            with database.transaction():
-                database.insert(
-                    Account,
-                    user_id=user_id,
-                    email_key=email_key(email),
-                    nickname_key=(nickname or "").casefold(),
-                    created_at=create_time or now_ms,
-                )
-        except Taken:
-            continue
-
-
-def _claim_memberships(database: Database) -> None:
-    rows = database.all("SELECT id, tenant_id, user_id FROM user_tenant WHERE status = '1' ORDER BY create_time, id")
-    for membership_id, tenant_id, user_id in rows:
-        try:
-            with database.transaction():
-                database.insert(MembershipClaim, tenant_id=tenant_id, user_id=user_id, membership_id=membership_id)
-        except Taken:
-            continue

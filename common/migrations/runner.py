@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from common.migrations import m0001_initial, m0002_jobs
+from common.migrations import m0001_initial, m0002_jobs, m0003_page_indexes, m0004_email_keys
 from common.models.operation import Migration
 from common.stores.database import Database
 
@@ -21,6 +21,8 @@ class Step(NamedTuple):
 STEPS: tuple[Step, ...] = (
     Step(1, "initial", m0001_initial.apply),
     Step(2, "jobs", m0002_jobs.apply),
+    Step(3, "page_indexes", m0003_page_indexes.apply),
+    Step(4, "email_keys", m0004_email_keys.apply),
 )
 
 

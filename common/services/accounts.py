@@ -14,6 +14,7 @@ from common.models.account import Account, User
 from common.models.base import created, touched
 from common.models.content import File
 from common.models.tenant import MembershipClaim, Tenant, UserTenant
+from common.services import claims
 from common.services.plane import Plane
 from common.services.principal import Principal
 from common.stores.database import Taken
@@ -23,7 +24,10 @@ _COLUMNS = "u.id, u.email, u.nickname, u.password, u.is_active, u.status, u.is_s
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """What decides about an account: who it is, its stored hash, and its switches."""
+    """What decides about an account: who it is, its stored hash, and its switches.
+
+    ``is_valid`` is RAGFlow's status "1"; a row that it left without a status is shown, but nobody signs in with it.
+    """
 
     id: str
     email: str
@@ -31,6 +35,12 @@ class AccountRow:
     password: str | None
     is_active: bool
     is_superuser: bool
+    is_valid: bool = True
+
+    @property
+    def may_sign_in(self) -> bool:
+        """Whether the right password opens a session."""
+        return self.is_active and self.is_valid
 
     @property
     def target(self) -> tuple[str, str]:
@@ -40,14 +50,19 @@ class AccountRow:
 
 def find(plane: Plane, email: str) -> AccountRow | None:
     """The account with this e-mail, compared without case, or None. Deleted accounts (status "0") don't count."""
-    key = email_key(email)
-    row = plane.database.one(
-        f"SELECT {_COLUMNS} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?",
-        (key,),
-    )
-    if row is None and plane.shared:
-        row = _adopt(plane, email.strip(), key)
+    row = _claimed(plane, email)
+    if plane.shared and (row is None or row[5] == "0" or email_key(row[1]) != email_key(email)):
+        # RAGFlow may have made, changed or deleted accounts since the claims were looked at.
+        claims.meet(plane.database, email)
+        row = _claimed(plane, email)
     return _account(row)
+
+
+def _claimed(plane: Plane, email: str) -> tuple[Any, ...] | None:
+    return plane.database.one(
+        f"SELECT {_COLUMNS} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?",
+        (email_key(email),),
+    )
 
 
 def by_id(plane: Plane, user_id: str) -> AccountRow | None:
@@ -83,39 +98,10 @@ def get_and_hold(plane: Plane, email: str) -> AccountRow:
 def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
     if row is None or row[5] == "0":
         return None
-    user_id, email, nickname, password, is_active, _, is_superuser = row
-    return AccountRow(user_id, email, nickname or "", password, is_active == "1", bool(is_superuser))
-
-
-def _adopt(plane: Plane, email: str, key: str) -> tuple[Any, ...] | None:
-    """Claim the e-mail of a row that RAGFlow made after the migration; the oldest of several is the account."""
-    rows = plane.database.all(
-        f"SELECT {_COLUMNS}, u.create_time FROM user u WHERE u.email IN (?, ?) ORDER BY u.create_time, u.id",
-        (email, key),
+    user_id, email, nickname, password, is_active, status, is_superuser = row
+    return AccountRow(
+        user_id, email, nickname or "", password, is_active == "1", bool(is_superuser), is_valid=status == "1"
     )
-    # MySQL finds addresses that differ in an accent alone, too; they are others' accounts.
-    row = next((each for each in rows if email_key(each[1]) == key), None)
-    if row is None:
-        return None
-    try:
-        plane.database.insert(
-            Account,
-            user_id=row[0],
-            email_key=key,
-            nickname_key=nickname_key(row[2] or ""),
-            created_at=row[7] or plane.now_ms(),
-        )
-    except Taken:
-        return plane.database.one(
-            f"SELECT {_COLUMNS} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?",
-            (key,),
-        )
-    return row[:7]
-
-
-def nickname_key(nickname: str) -> str:
-    """The form in which nicknames are searched."""
-    return nickname.strip().casefold()[:255]
 
 
 def make(
@@ -134,39 +120,43 @@ def make(
     email = parse_email(email)
     now = plane.now_ms()
     user_id = uuid1().hex
+    if plane.shared:
+        # A claim that nobody has a right to any more stands in nobody's way, and a deleted account's address does.
+        claims.meet(plane.database, email)
+        if plane.database.one("SELECT 1 FROM user WHERE email = ?", (email,)):
+            raise UserExists(email)
     try:
         plane.database.insert(
             Account,
             user_id=user_id,
             email_key=email_key(email),
-            nickname_key=nickname_key(nickname),
+            nickname_key=claims.nickname_key(nickname),
             must_change=must_change,
             created_at=now,
         )
+        plane.database.insert(
+            User,
+            id=user_id,
+            access_token=f"INVALID_{uuid4().hex}",
+            nickname=nickname,
+            password=password_hash,
+            email=email,
+            avatar=None,
+            language=plane.settings.lang,
+            color_schema="Bright",
+            timezone="UTC+8\tAsia/Shanghai",
+            last_login_time=None,
+            is_authenticated="1",
+            is_active="1",
+            is_anonymous="0",
+            login_channel="password",
+            status="1",
+            is_superuser=is_superuser,
+            **created(now, plane.zone),
+        )
     except Taken as error:
+        # Of the claim, or of the index that RAGFlow has on the e-mail since 0.25.
         raise UserExists(email) from error
-    if plane.shared and plane.database.one("SELECT 1 FROM user WHERE email = ?", (email,)):
-        raise UserExists(email)
-    plane.database.insert(
-        User,
-        id=user_id,
-        access_token=f"INVALID_{uuid4().hex}",
-        nickname=nickname,
-        password=password_hash,
-        email=email,
-        avatar=None,
-        language=plane.settings.lang,
-        color_schema="Bright",
-        timezone="UTC+8\tAsia/Shanghai",
-        last_login_time=None,
-        is_authenticated="1",
-        is_active="1",
-        is_anonymous="0",
-        login_channel="password",
-        status="1",
-        is_superuser=is_superuser,
-        **created(now, plane.zone),
-    )
     make_tenant(plane, tenant_id=user_id, owner_id=user_id, name=home_name(nickname or email))
     return AccountRow(user_id, email, nickname, password_hash, True, is_superuser)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 from common.services.plane import Plane
 
@@ -21,6 +23,13 @@ class Link:
 
     column: str
     parent: str | None = None
+
+
+class Selection(NamedTuple):
+    """Rows whose ``column`` has one of these values."""
+
+    column: str
+    values: tuple[str, ...]
 
 
 # Children stand before their parents: as long as a parent's row is there, its children are found. A row belongs to a
@@ -71,7 +80,7 @@ _WITHOUT_ID = {"tenant_llm", "rk_membership", "api_token", "rk_langfuse_project"
 def purged_tables(plane: Plane) -> list[str]:
     """The tables that exist here and can hold a tenant's rows, children before parents."""
     present = plane.database.tables()
-    return [table for table in LINKS if table in present and _condition(table, present)[0]]
+    return [table for table in LINKS if table in present and _conditions(table, present)]
 
 
 def count(plane: Plane, tenant_id: str) -> dict[str, int]:
@@ -79,23 +88,54 @@ def count(plane: Plane, tenant_id: str) -> dict[str, int]:
     present = plane.database.tables()
     counts = {}
     for table in purged_tables(plane):
-        condition, params = _where(table, present, tenant_id)
-        row = plane.database.one(f"SELECT COUNT(*) FROM {table} WHERE {condition}", params)
+        conditions = _conditions(table, present)
+        sql = f"SELECT COUNT(*) FROM {table} WHERE {conditions[0]}"
+        if len(conditions) > 1:
+            # An OR would have a server look at every row; a row that both links lead to counts once.
+            each = (f"SELECT id FROM {table} WHERE {condition}" for condition in conditions)
+            sql = f"SELECT COUNT(*) FROM ({' UNION '.join(each)}) AS found"
+        row = plane.database.one(sql, [tenant_id] * sql.count("?"))
         if row and row[0]:
             counts[table] = int(row[0])
     return counts
 
 
-def remove(plane: Plane, table: str, tenant_id: str, *, limit: int = BATCH) -> int:
-    """Delete up to ``limit`` rows of a tenant from one table, in the running transaction; how many went."""
-    condition, params = _where(table, plane.database.tables(), tenant_id)
+def selections(plane: Plane, table: str, tenant_id: str) -> Iterator[Selection]:
+    """All of a tenant's rows in a table, as selections of which ``remove`` takes some until none is left.
+
+    They are found from their parents downwards, each step by an index: so the work grows with the tenant's rows and
+    with nobody else's, and no statement has to look through all of them.
+    """
+    present = plane.database.tables()
+    for link in LINKS[table]:
+        if link.parent is None:
+            yield Selection(link.column, (tenant_id,))
+        elif link.parent in present:
+            ids = _row_ids(plane, link.parent, tenant_id, present)
+            while some := tuple(islice(ids, BATCH)):
+                yield Selection(link.column, some)
+
+
+def remove(plane: Plane, table: str, selection: Selection, *, limit: int = BATCH) -> int:
+    """Delete up to ``limit`` rows of a selection, in the running transaction; how many went."""
+    marks = ", ".join("?" * len(selection.values))
+    condition = f"{selection.column} IN ({marks})"
     if table in _WITHOUT_ID:
-        return plane.database.run(f"DELETE FROM {table} WHERE {condition}", params)
-    rows = plane.database.all(f"SELECT id FROM {table} WHERE {condition} LIMIT ?", (*params, limit))
+        return plane.database.run(f"DELETE FROM {table} WHERE {condition}", selection.values)
+    rows = plane.database.all(f"SELECT id FROM {table} WHERE {condition} LIMIT ?", (*selection.values, limit))
     if not rows:
         return 0
     marks = ", ".join("?" * len(rows))
     return plane.database.run(f"DELETE FROM {table} WHERE id IN ({marks})", [row_id for (row_id,) in rows])
+
+
+def _row_ids(plane: Plane, table: str, tenant_id: str, present: set[str]) -> Iterator[str]:
+    """The ids of a tenant's rows in a table that others hang on."""
+    for link in LINKS[table]:
+        values = iter((tenant_id,)) if link.parent is None else _row_ids(plane, link.parent, tenant_id, present)
+        if link.parent is None or link.parent in present:
+            for value in values:
+                yield from _ids(plane, table, f"{link.column} = ?", value)
 
 
 def remove_at_once(plane: Plane, tenant_id: str) -> dict[str, int]:
@@ -132,11 +172,11 @@ def stray_objects(plane: Plane, tenant_id: str, *, after: str = "") -> list[tupl
     return [(file_id, bucket, name) for file_id, bucket, name in rows]
 
 
-def _ids(plane: Plane, table: str, condition: str, tenant_id: str) -> Iterator[str]:
+def _ids(plane: Plane, table: str, condition: str, value: str) -> Iterator[str]:
     last = ""
     while True:
         rows = plane.database.all(
-            f"SELECT id FROM {table} WHERE {condition} AND id > ? ORDER BY id LIMIT ?", (tenant_id, last, BATCH)
+            f"SELECT id FROM {table} WHERE {condition} AND id > ? ORDER BY id LIMIT ?", (value, last, BATCH)
         )
         if not rows:
             return
@@ -144,24 +184,18 @@ def _ids(plane: Plane, table: str, condition: str, tenant_id: str) -> Iterator[s
         last = rows[-1][0]
 
 
-def _where(table: str, present: set[str], tenant_id: str) -> tuple[str, list[str]]:
-    condition, parameters = _condition(table, present)
-    return condition, [tenant_id] * parameters
+def _conditions(table: str, present: set[str]) -> list[str]:
+    """The conditions under which a row belongs to a tenant, one a link; each ``?`` is the tenant's id.
 
-
-def _condition(table: str, present: set[str]) -> tuple[str, int]:
-    """The condition under which a row belongs to a tenant, and how often it asks for the tenant's id.
-
-    Links over a table that does not exist here are left out; an empty condition means that none is left.
+    Links over a table that does not exist here are left out; no condition means that none is left.
     """
-    alternatives, parameters = [], 0
+    conditions = []
     for link in LINKS[table]:
         if link.parent is None:
-            alternatives.append(f"{link.column} = ?")
-            parameters += 1
+            conditions.append(f"{link.column} = ?")
         elif link.parent in present:
-            inner, asked = _condition(link.parent, present)
-            if inner:
-                alternatives.append(f"{link.column} IN (SELECT id FROM {link.parent} WHERE {inner})")
-                parameters += asked
-    return " OR ".join(alternatives), parameters
+            conditions += [
+                f"{link.column} IN (SELECT id FROM {link.parent} WHERE {inner})"
+                for inner in _conditions(link.parent, present)
+            ]
+    return conditions

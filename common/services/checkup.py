@@ -8,10 +8,8 @@ from typing import Any
 
 from common import health_utils
 from common.core.audit_tags import EventTag
-from common.core.emails import email_key
-from common.models.account import Account
 from common.models.tenant import MembershipClaim
-from common.services import accounts, audit, memberships
+from common.services import accounts, audit, claims, memberships
 from common.services.home_checks import Finding, Trouble, judged
 from common.services.plane import Plane
 from common.services.principal import system
@@ -38,17 +36,23 @@ def _about_stores(plane: Plane) -> Iterator[Trouble]:
 
 def _about_claims(plane: Plane) -> Iterator[Trouble]:
     """Each account holds its e-mail alone."""
-    for user_id, email, nickname, create_time in _rows(
+    for user_id, email in _rows(
         plane,
-        "SELECT u.id, u.email, u.nickname, u.create_time FROM user u LEFT JOIN rk_account a ON a.user_id = u.id "
-        f"WHERE a.user_id IS NULL AND {_EXISTS} ORDER BY u.create_time, u.id",
+        "SELECT u.id, u.email FROM user u LEFT JOIN rk_account a ON a.user_id = u.id "
+        f"WHERE a.user_id IS NULL AND {_EXISTS} ORDER BY u.id",
     ):
-        holder = plane.database.one("SELECT user_id FROM rk_account WHERE email_key = ?", (email_key(email),))
-        if holder is None:
-            claim = partial(_claim_email, plane, user_id, email, nickname or "", create_time)
-            yield Trouble(f"account {email} has no claim on its e-mail", claim)
+        yield Trouble(f"account {email} has no claim on its e-mail", partial(_claim_email, plane, user_id, email))
+    for first, user_id, email in _rows(
+        plane,
+        "SELECT o.user_id, a.user_id, u.email FROM rk_account a JOIN user u ON u.id = a.user_id "
+        "LEFT JOIN rk_account o ON o.email_key = SUBSTR(a.email_key, 1, INSTR(a.email_key, ?) - 1) "
+        "WHERE INSTR(a.email_key, ?) > 0 ORDER BY a.email_key",
+        (claims.LINE_END, claims.LINE_END),
+    ):
+        if first is None:
+            yield Trouble(f"account {email} has no claim on its e-mail", partial(_claim_email, plane, user_id, email))
         else:
-            yield Trouble(f"accounts {holder[0]} and {user_id} share the e-mail {email}; only the former can log in")
+            yield Trouble(f"accounts {first} and {user_id} share the e-mail {email}; only the former can log in")
     for user_id, key in _rows(
         plane,
         "SELECT a.user_id, a.email_key FROM rk_account a LEFT JOIN user u ON u.id = a.user_id WHERE u.id IS NULL",
@@ -57,15 +61,9 @@ def _about_claims(plane: Plane) -> Iterator[Trouble]:
         yield Trouble(f"the e-mail {key} is claimed by an account that is gone", free)
 
 
-def _claim_email(plane: Plane, user_id: str, email: str, nickname: str, create_time: int | None) -> None:
+def _claim_email(plane: Plane, user_id: str, email: str) -> None:
     with plane.database.transaction():
-        plane.database.insert(
-            Account,
-            user_id=user_id,
-            email_key=email_key(email),
-            nickname_key=accounts.nickname_key(nickname),
-            created_at=create_time or plane.now_ms(),
-        )
+        claims.renew(plane.database, user_id)
         _note(plane, ("user", email))
 
 
@@ -141,6 +139,22 @@ def _about_memberships(plane: Plane) -> Iterator[Trouble]:
         statement = "DELETE FROM rk_membership WHERE tenant_id = ? AND user_id = ?"
         free = partial(_delete, plane, ("tenant", tenant_id), statement, tenant_id, user_id)
         yield Trouble(f"a membership of {user_id} in tenant {tenant_id} is claimed that is gone", free)
+
+    for tenant_id, user_id, rows in _rows(
+        plane,
+        "SELECT tenant_id, user_id, COUNT(*) FROM user_tenant WHERE status = '1' GROUP BY tenant_id, user_id "
+        "HAVING COUNT(*) > 1",
+    ):
+        keep = partial(_keep_strongest, plane, tenant_id, user_id)
+        yield Trouble(f"{user_id} has {rows} memberships in tenant {tenant_id}; the strongest counts", keep)
+
+
+def _keep_strongest(plane: Plane, tenant_id: str, user_id: str) -> None:
+    """Delete what a double membership has in rows beside the one that counts."""
+    with plane.database.transaction():
+        memberships.lock(plane)
+        memberships.delete_doubles(plane, tenant_id, user_id)
+        _note(plane, ("tenant", tenant_id))
 
 
 def _claim_membership(plane: Plane, membership_id: str, tenant_id: str, user_id: str) -> None:

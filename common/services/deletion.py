@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -178,10 +179,11 @@ def _count_objects(plane: Plane, tenant_ids: list[str]) -> dict[str, Any]:
     return {"buckets": buckets, "objects": objects, "complete": complete}
 
 
-def _count_bucket(plane: Plane, bucket: str, at_most: int) -> int:
+def _count_bucket(plane: Plane, bucket: str, at_most: int | None = None) -> int:
     counted, after = 0, ""
-    while counted < at_most:
-        listed = plane.objects.list(bucket, limit=min(LIST_LIMIT, at_most - counted), after=after)
+    while at_most is None or counted < at_most:
+        limit = LIST_LIMIT if at_most is None else min(LIST_LIMIT, at_most - counted)
+        listed = plane.objects.list(bucket, limit=limit, after=after)
         if not listed:
             break
         counted += len(listed)
@@ -189,11 +191,16 @@ def _count_bucket(plane: Plane, bucket: str, at_most: int) -> int:
     return counted
 
 
+def _count_object(plane: Plane, bucket: str, name: str) -> int:
+    return int(plane.objects.list(bucket, name, limit=1) == [name])
+
+
 def purge(task: jobs.Task) -> None:
     """The job after a deletion: remove what its tenants have in every store, in batches, resumable at any of them.
 
-    Progress is ``{finished: [step], removed: {metadata: {table: rows}, documents, objects}}``; rows are counted in the
-    transaction that deletes them, documents and objects after the fact.
+    Progress is ``{finished: [step], removed: {metadata: {table: rows}, documents, objects}, doing}``. Rows are counted
+    in the transaction that deletes them. What other stores hold is counted before it is deleted: ``doing`` is
+    ``{place: number}``, and ``number`` counts as removed when nothing is left in that place.
     """
     _Purge(task).run()
 
@@ -208,6 +215,7 @@ class _Purge:
         self._progress: dict[str, Any] = task.job.progress or {
             "finished": [],
             "removed": {"metadata": {}, "documents": 0, "objects": 0},
+            "doing": {},
         }
 
     def run(self) -> None:
@@ -237,37 +245,69 @@ class _Purge:
             yield table, lambda tenant_id, table=table: self._remove_rows(table, tenant_id)  # type: ignore[misc]
 
     def _remove_rows(self, table: str, tenant_id: str) -> None:
+        for selection in belongings.selections(self._plane, table, tenant_id):
+            while self._remove_some_rows(table, selection):
+                pass
+
+    def _remove_some_rows(self, table: str, selection: belongings.Selection) -> int:
         removed = self._progress["removed"]["metadata"]
-        while True:
-            self._task.pause_point()
-            with self._plane.database.transaction():
-                rows = belongings.remove(self._plane, table, tenant_id)
-                if not rows:
-                    return
+        self._task.pause_point()
+        with self._plane.database.transaction():
+            rows = belongings.remove(self._plane, table, selection)
+            if rows:
                 removed[table] = removed.get(table, 0) + rows
                 self._task.save(self._progress)
+        return rows
 
     def _remove_buckets(self, tenant_id: str) -> None:
+        objects = self._plane.objects
         for bucket in belongings.buckets(self._plane, tenant_id):
             self._task.pause_point()
-            while deleted := self._plane.objects.delete_bucket(bucket):
-                self._counted("objects", deleted)
+            self._clear(
+                "objects",
+                bucket,
+                count=partial(_count_bucket, self._plane, bucket),
+                delete=partial(objects.delete_bucket, bucket),
+            )
 
     def _remove_strays(self, tenant_id: str) -> None:
-        after = ""
+        objects, after = self._plane.objects, ""
         while strays := belongings.stray_objects(self._plane, tenant_id, after=after):
-            self._task.pause_point()
-            self._counted("objects", sum(self._plane.objects.delete(bucket, name) for _, bucket, name in strays))
+            for _, bucket, name in strays:
+                self._task.pause_point()
+                self._clear(
+                    "objects",
+                    f"{bucket}/{name}",
+                    count=partial(_count_object, self._plane, bucket, name),
+                    delete=partial(objects.delete, bucket, name),
+                )
             after = strays[-1][0]
 
     def _remove_documents(self, tenant_id: str) -> None:
-        while deleted := self._plane.documents.delete_tenant(tenant_id):
-            self._counted("documents", deleted)
+        documents = self._plane.documents
+        self._clear(
+            "documents",
+            tenant_id,
+            count=partial(documents.count, tenant_index(tenant_id)),
+            delete=partial(documents.delete_tenant, tenant_id),
+        )
 
-    def _counted(self, store: str, deleted: int) -> None:
-        self._progress["removed"][store] += deleted
-        self._task.save(self._progress)
-        self._task.pause_point()
+    def _clear(self, store: str, place: str, *, count: Callable[[], int], delete: Callable[[], int]) -> None:
+        """Empty a place in a store that takes no part in transactions."""
+        doing: dict[str, int] = self._progress["doing"]
+        number = doing.get(place) or count()
+        if number and place not in doing:
+            doing[place] = number
+            self._task.save(self._progress)
+        deleted = 0
+        while some := delete():
+            deleted += some
+            self._task.save(self._progress)
+            self._task.pause_point()
+        doing.pop(place, None)
+        if number or deleted:
+            self._progress["removed"][store] += max(number, deleted)
+            self._task.save(self._progress)
 
     def _check_nothing_is_left(self) -> None:
         """A RAGFlow that shares the stores may have been writing for the tenant while it was purged."""

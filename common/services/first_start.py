@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 
 from common.core.errors import StoreUnavailable
-from common.migrations.runner import migrate
 from common.secret import Secret
-from common.services.opening import first_administrator
+from common.services.opening import bring_up_to_date, first_administrator
 from common.services.plane import Plane
 from common.settings import Settings
 
@@ -32,7 +31,7 @@ def catch_up(
     told, wait_s = "", _FIRST_WAIT_S
     while True:
         try:
-            migrate(plane.database, plane.now_ms())
+            bring_up_to_date(plane.database, plane.now_ms())
             password = first_administrator(plane) if make_administrator else None
         except StoreUnavailable as error:
             if error.reason != told:
@@ -49,12 +48,13 @@ def catch_up(
 
 def first_words(settings: Settings, password: Secret) -> list[str]:
     """What is said, once, of a first administrator whose password was generated."""
+    admin_url, api_url = address(settings, settings.admin_port), address(settings, settings.api_port)
     return [
         "",
         f"First administrator  {settings.admin_email}",
         f"Generated password   {password.reveal()}",
         "It is shown this once and must be changed before anything else:",
-        f"  ragkeeper login {address(settings, settings.admin_port)} --email {settings.admin_email}",
+        f"  ragkeeper login {admin_url} --api-url {api_url} --email {settings.admin_email}",
         f"  ragkeeper user password {settings.admin_email}",
     ]
 

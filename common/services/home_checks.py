@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from common.core.errors import StoreUnavailable
-from common.migrations.runner import migrate, pending
+from common.migrations.runner import pending
 from common.services.keys import load_keys
-from common.services.opening import database_of
+from common.services.opening import bring_up_to_date, database_of
 from common.services.plane import Plane
 from common.settings import Settings, SettingsError
 
@@ -122,6 +122,6 @@ def _about_migrations(settings: Settings) -> Iterator[Trouble]:
 def _migrate(settings: Settings) -> None:
     database = database_of(settings)
     try:
-        migrate(database, Plane.now_ms())
+        bring_up_to_date(database, Plane.now_ms())
     finally:
         database.close()

@@ -91,13 +91,15 @@ def agree(plane: Plane, who: Principal, tenant_id: str) -> None:
 def claim(plane: Plane, user_id: str, email: str, *, only_tenant: str | None = None) -> None:
     """Turn what is pending for an address into invitations of the account that has it now.
 
+    A claim without a membership is one that RAGFlow has deleted: the invitation was refused or taken back there.
     Belongs into the transaction that makes the account, so that no invitation made meanwhile is missed.
     """
     memberships.lock(plane)
     rows = plane.database.all(
         "SELECT i.tenant_id, i.invited_by, i.created_at FROM rk_invitation i JOIN tenant t ON t.id = i.tenant_id "
-        "WHERE i.email_key = ? AND i.expires_at > ?",
-        (email_key(email), plane.now_ms()),
+        "WHERE i.email_key = ? AND i.expires_at > ? AND NOT EXISTS "
+        "(SELECT 1 FROM rk_membership c WHERE c.tenant_id = i.tenant_id AND c.user_id = ?)",
+        (email_key(email), plane.now_ms(), user_id),
     )
     for tenant_id, invited_by, created_at in rows:
         if only_tenant not in (None, tenant_id) or memberships.role_in(plane, user_id, tenant_id) is not None:
@@ -110,6 +112,23 @@ def claim(plane: Plane, user_id: str, email: str, *, only_tenant: str | None = N
             invited_by=invited_by or user_id,
             at_ms=created_at,
         )
+
+
+def deliver(plane: Plane, *, limit: int = 500) -> int:
+    """Show RAGFlow the invitations of addresses that have registered there meanwhile; how many accounts that were."""
+    rows = plane.database.all(
+        "SELECT DISTINCT u.id, u.email FROM rk_invitation i JOIN rk_account a ON a.email_key = i.email_key "
+        "JOIN user u ON u.id = a.user_id AND u.status = '1' JOIN tenant t ON t.id = i.tenant_id "
+        "WHERE i.expires_at > ? AND NOT EXISTS "
+        "(SELECT 1 FROM rk_membership c WHERE c.tenant_id = i.tenant_id AND c.user_id = a.user_id) AND NOT EXISTS "
+        "(SELECT 1 FROM user_tenant m WHERE m.tenant_id = i.tenant_id AND m.user_id = a.user_id AND m.status = '1') "
+        "LIMIT ?",
+        (plane.now_ms(), limit),
+    )
+    for user_id, email in rows:
+        with plane.database.transaction():
+            claim(plane, user_id, email)
+    return len(rows)
 
 
 def withdraw(plane: Plane, actor: Principal, tenant_id: str, invitation_id: str) -> bool:

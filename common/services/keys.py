@@ -237,9 +237,12 @@ def _password_key(settings: Settings) -> rsa.RSAPrivateKey:
     path = settings.password_private_key
     passphrase = settings.password_private_key_passphrase
     if path is None:
-        pem, passphrase = _made_once(settings.home / "password_key.pem", _new_pair), None
-        path = settings.home / "password_key.pem"
+        path, passphrase = settings.home / "password_key.pem", None
+        pem, named = _made_once(path, _new_pair), str(path)
+        remedy = "bring it back from a backup, or remove it and a new pair is made, which clients then fetch"
     else:
+        named = f"RAGKEEPER_PASSWORD_PRIVATE_KEY: {path}"
+        remedy = "expected is one that the passphrase (RAGKEEPER_PASSWORD_PRIVATE_KEY_PASSPHRASE) opens, if it has one"
         try:
             pem = path.read_bytes()
         except OSError as error:
@@ -247,14 +250,9 @@ def _password_key(settings: Settings) -> rsa.RSAPrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, passphrase.reveal().encode() if passphrase is not None else None)
     except (ValueError, TypeError) as error:
-        raise SettingsError(
-            f"RAGKEEPER_PASSWORD_PRIVATE_KEY: {path} is not a PEM private key that the given passphrase "
-            "(RAGKEEPER_PASSWORD_PRIVATE_KEY_PASSPHRASE) opens."
-        ) from error
+        raise SettingsError(f"{named} holds no PEM private key that can be read; {remedy}.") from error
     if not isinstance(key, rsa.RSAPrivateKey) or key.key_size != 2048:
-        raise SettingsError(
-            f"RAGKEEPER_PASSWORD_PRIVATE_KEY: {path} must hold an RSA key of 2048 bits, as clients use."
-        )
+        raise SettingsError(f"{named} must hold an RSA key of 2048 bits, as clients use.")
     return key
 
 

@@ -18,23 +18,24 @@ from common.services.principal import Principal
 
 Role = Literal["owner", "normal", "invite"]
 
-_UNCLAIMED = """
+_INVITED = """
     FROM rk_invitation i LEFT JOIN rk_account a ON a.email_key = i.email_key
     LEFT JOIN user_tenant x ON x.user_id = a.user_id AND x.tenant_id = i.tenant_id AND x.status = '1'
-    WHERE i.tenant_id = ? AND i.expires_at > ? AND x.id IS NULL
+    LEFT JOIN rk_membership c ON c.user_id = a.user_id AND c.tenant_id = i.tenant_id
 """
-# Memberships of existing accounts, and invitations of addresses that nobody has registered with, which go by their own
-# id. Parameters: tenant, invited since, tenant, now.
-_MEMBERS = f"""
+_UNCLAIMED = f"{_INVITED} WHERE i.tenant_id = ? AND i.expires_at > ? AND x.id IS NULL AND c.user_id IS NULL"
+# Memberships of existing accounts. Parameters: tenant, invited since.
+_ACCOUNTS = """
     SELECT m.id AS id, m.user_id AS user_id, m.role AS role, m.create_time AS since, u.nickname AS nickname,
         u.email AS email, u.avatar AS avatar, u.is_authenticated AS is_authenticated, u.is_active AS is_active,
         u.is_anonymous AS is_anonymous, u.is_superuser AS is_superuser, u.update_time AS update_time
     FROM user_tenant m JOIN user u ON u.id = m.user_id AND u.status = '1'
     WHERE m.tenant_id = ? AND m.status = '1' AND (m.role <> 'invite' OR m.create_time IS NULL OR m.create_time > ?)
-    UNION ALL
-    SELECT i.id, i.id, 'invite', i.created_at, '', i.email, NULL, '0', '0', '0', 0, i.created_at
-    {_UNCLAIMED}
 """
+# Invitations of addresses that nobody has registered with, which go by their own id.
+_ADDRESSES = "i.id, i.id, 'invite', i.created_at, '', i.email, NULL, '0', '0', '0', 0, i.created_at"
+# Parameters: tenant, invited since, tenant, now.
+_MEMBERS = f"{_ACCOUNTS} UNION ALL SELECT {_ADDRESSES} {_UNCLAIMED}"
 
 
 def listed(plane: Plane, tenant_id: str) -> list[dict[str, Any]]:
@@ -51,15 +52,41 @@ def listed(plane: Plane, tenant_id: str) -> list[dict[str, Any]]:
 
 
 def page(plane: Plane, tenant_id: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
-    """A page of everybody, owners too: ``{users, next_cursor}``. Raises TenantNotFound, BadField."""
+    """A page of everybody, owners too: ``{users, next_cursor}``. Raises TenantNotFound, BadField.
+
+    Accounts come first, then addresses, each by id; a page with some of the latter may have less than ``limit``.
+    """
     require(plane, tenant_id)
-    after = decode_cursor(cursor, (str,)) if cursor is not None else ("",)
+    addresses_only, after = decode_cursor(cursor, (int, str)) if cursor is not None else (0, "")
+    accounts_shown: list[tuple[Any, ...]] = []
+    if not addresses_only:
+        rows = plane.database.all(
+            f"{_ACCOUNTS} AND m.id > ? ORDER BY m.id LIMIT ?",
+            (tenant_id, memberships.invited_since(plane), after, limit + 1),
+        )
+        accounts_shown, after = rows[:limit], ""
+        if len(rows) > limit:
+            users = [_shown(plane, row) for row in accounts_shown]
+            return {"users": users, "next_cursor": encode_cursor([0, users[-1]["id"]])}
+    addresses, next_after = _addresses(plane, tenant_id, after, limit - len(accounts_shown))
+    return {
+        "users": [_shown(plane, row) for row in (*accounts_shown, *addresses)],
+        "next_cursor": None if next_after is None else encode_cursor([1, next_after]),
+    }
+
+
+def _addresses(plane: Plane, tenant_id: str, after: str, limit: int) -> tuple[list[tuple[Any, ...]], str | None]:
+    """What stands of ``limit`` pending invitations among the members, and the id to go on after, if there are more.
+
+    Those of accounts are left out: they stand there as memberships.
+    """
     rows = plane.database.all(
-        f"SELECT * FROM ({_MEMBERS}) AS members WHERE id > ? ORDER BY id LIMIT ?",
-        (*_params(plane, tenant_id), *after, limit + 1),
+        f"SELECT {_ADDRESSES}, COALESCE(x.id, c.user_id) {_INVITED} "
+        "WHERE i.tenant_id = ? AND i.expires_at > ? AND i.id > ? ORDER BY i.id LIMIT ?",
+        (tenant_id, plane.now_ms(), after, limit + 1),
     )
-    users = [_shown(plane, row) for row in rows[:limit]]
-    return {"users": users, "next_cursor": encode_cursor([users[-1]["id"]]) if len(rows) > limit else None}
+    next_after = None if len(rows) <= limit else rows[limit - 1][0] if limit else after
+    return [row for row in rows[:limit] if row[-1] is None], next_after
 
 
 def require(plane: Plane, tenant_id: str) -> None:

@@ -137,6 +137,16 @@ def _keep_an_owner(plane: Plane, tenant_id: str, user_id: str) -> None:
         raise OwnerStays("This is the tenant's last owner: make another one first.")
 
 
+def delete_doubles(plane: Plane, tenant_id: str, user_id: str) -> None:
+    """Of several rows of one membership keep the one with the strongest role."""
+    rows = plane.database.all(
+        "SELECT id, role FROM user_tenant WHERE tenant_id = ? AND user_id = ? AND status = '1' ORDER BY id",
+        (tenant_id, user_id),
+    )
+    for row_id, _ in sorted(rows, key=lambda row: _rank(row[1]))[1:]:
+        plane.database.run("DELETE FROM user_tenant WHERE id = ?", (row_id,))
+
+
 def _delete_rows(plane: Plane, tenant_id: str, user_id: str) -> None:
     for table in ("user_tenant", "rk_membership"):
         plane.database.run(f"DELETE FROM {table} WHERE tenant_id = ? AND user_id = ?", (tenant_id, user_id))

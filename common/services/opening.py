@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from common.core.audit_tags import EventTag
 from common.core.errors import StoreUnavailable
-from common.migrations.runner import migrate
+from common.migrations.runner import Step, migrate
 from common.secret import Secret
-from common.services import accounts, audit, passwords
+from common.services import accounts, audit, claims, passwords
 from common.services.keys import load_keys
 from common.services.plane import Plane, Sharing
 from common.services.principal import system
@@ -99,7 +99,7 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     database = database_of(settings)
     if settings.mysql is None:
         _close_to_others(settings.database_path)
-    migrate(database, overrides.get("now_ms", Plane.now_ms)())
+    bring_up_to_date(database, overrides.get("now_ms", Plane.now_ms)())
     return _assembled(settings, database, overrides)
 
 
@@ -134,6 +134,13 @@ def _assembled(settings: Settings, database: Database, overrides: dict[str, Any]
     for store in (plane.cache, plane.documents, plane.objects):
         store.prepare()
     return plane
+
+
+def bring_up_to_date(database: Database, now_ms: int) -> list[Step]:
+    """Migrate the metadata store and claim what stands in RAGFlow's tables; returns the steps that were applied."""
+    steps = migrate(database, now_ms)
+    claims.fill(database, now_ms)
+    return steps
 
 
 def _is_certainly_alone(sharing: Sharing) -> bool:

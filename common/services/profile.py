@@ -16,7 +16,7 @@ from common.core.errors import (
 from common.core.names import parse_nickname
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
 
@@ -102,7 +102,7 @@ def update_profile(
                 after={"fields": sorted(columns)},
             )
         if "nickname" in columns:
-            key = accounts.nickname_key(columns["nickname"])
+            key = claims.nickname_key(columns["nickname"])
             plane.database.execute(Account.update(nickname_key=key).where(Account.user_id == who.user_id))
         if new_hash is not None:
             _write_password(plane, who, new_hash)

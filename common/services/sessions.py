@@ -30,7 +30,7 @@ _ACCOUNT = """
 """
 # The home tenant is the one named like its owner; only who has given that away is searched for another one.
 _SESSION = f"""
-    SELECT s.id, s.created_at, s.expires_at, s.ended_at,
+    SELECT s.id, s.created_at, s.expires_at, s.ended_at, s.value_hash, u.access_token,
         COALESCE(
             (SELECT m.tenant_id FROM user_tenant m
              WHERE m.user_id = u.id AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1' LIMIT 1),
@@ -65,7 +65,7 @@ def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm
         passwords.refuse_where_disabled(plane)
     account = accounts.find(plane, email)
     right = passwords.matches(plane, account.password if account else None, password)
-    if account is None or not right or not account.is_active:
+    if account is None or not right or not account.may_sign_in:
         _record_refusal(plane, origin, email, realm)
         raise LoginRefused
     if realm == "admin":
@@ -73,7 +73,7 @@ def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm
     with plane.database.transaction():
         # Whoever switched the account off or changed its password while the hash was computed has ended all sessions.
         now = accounts.hold(plane, account.id)
-        if now is None or not now.is_active or now.password != account.password:
+        if now is None or not now.may_sign_in or now.password != account.password:
             raise LoginRefused
         return open_session(plane, origin, account, realm)
 
@@ -100,10 +100,11 @@ def open_session(plane: Plane, origin: Origin, account: AccountRow, realm: Realm
     now = plane.now_ms()
     value = uuid4().hex + uuid4().hex
     wire = plane.keys.sign(value)
-    session_id = _insert_session(plane, origin, account.id, realm, wire, value)
     login_columns: dict[str, Any] = {"last_login_time": local_date(now, plane.zone)}
     if plane.shared:
+        _supersede(plane, account.id)
         login_columns["access_token"] = value
+    session_id = _insert_session(plane, origin, account.id, realm, wire, value)
     accounts.change(plane, account.id, **login_columns)
     plane.database.execute(Account.update(last_login_at=now).where(Account.user_id == account.id))
     who = _principal_of(plane, account, origin, credential=f"session:{session_id}")
@@ -126,8 +127,11 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
         if realm == "user":
             return _by_token(plane, credential, origin)
         raise NotSignedIn("Unauthorized")
-    session_id, created_at, expires_at, ended_at, tenant_id, *account = row
+    session_id, created_at, expires_at, ended_at, value_hash, shared_value, tenant_id, *account = row
     now = plane.now_ms()
+    if plane.shared and value_hash is not None and hashed(shared_value or "") != value_hash:
+        # RAGFlow knew this session, and has ended it: by a logout, or by the next login of its user there.
+        raise NotSignedIn("Unauthorized")
     if ended_at is not None or expires_at <= now or (realm == "admin" and created_at + ADMIN_LIMIT_MS <= now):
         raise NotSignedIn("Unauthorized")
     return _principal(plane, account, f"session:{session_id}", tenant_id, origin)
@@ -141,7 +145,7 @@ def log_out(plane: Plane, who: Principal) -> None:
     with plane.database.transaction():
         row = plane.database.one("SELECT value_hash, user_id FROM rk_session WHERE id = ?", (session_id,))
         _end(plane, "id = ?", (session_id,), "logout")
-        if plane.shared and row is not None:
+        if plane.shared and row is not None and row[0] is not None:
             _forget_shared_value(plane, row[1], only_hash=row[0])
         audit.record(plane, EventTag.SESSION_LOGOUT, who, target=("user", who.email))
 
@@ -190,7 +194,7 @@ def _insert_session(plane: Plane, origin: Origin, user_id: str, realm: Realm, wi
         id=session_id,
         user_id=user_id,
         token_hash=hashed(wire),
-        value_hash=hashed(value),
+        value_hash=hashed(value) if plane.shared else None,
         realm=realm,
         address=origin.address,
         agent=(origin.agent or "")[:255],
@@ -199,6 +203,18 @@ def _insert_session(plane: Plane, origin: Origin, user_id: str, realm: Realm, wi
         expires_at=now + (ADMIN_LIMIT_MS if realm == "admin" else USER_LIMIT_MS),
     )
     return session_id
+
+
+def _supersede(plane: Plane, user_id: str) -> None:
+    """RAGFlow knows one session of an account, the one whose value its row holds: it is about to lose sight of those.
+
+    Sessions without ``value_hash`` are this plane's alone. One that RAGFlow has ended already must not come back to
+    life by that.
+    """
+    row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,))
+    known = hashed(row[0] or "") if row else ""
+    _end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (user_id, known), "ragflow")
+    plane.database.run("UPDATE rk_session SET value_hash = NULL WHERE user_id = ? AND ended_at IS NULL", (user_id,))
 
 
 def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
@@ -284,6 +300,7 @@ def _adopt_session(plane: Plane, wire: str, realm: Realm, origin: Origin) -> tup
             "SELECT 1 FROM rk_session WHERE value_hash = ? AND ended_at IS NOT NULL", (hashed(value),)
         ):
             return None
+        _end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (found[0], hashed(value)), "ragflow")
         _insert_session(plane, origin, found[0], realm, wire, value)
         who = Principal(user_id=found[0], email=found[1], origin=origin)
         audit.record(plane, EventTag.SESSION_ADOPT, who, target=("user", found[1]), after={"realm": realm})
@@ -321,7 +338,7 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
     right = passwords.matches(plane, stored, password)
     if not right and decode_from_hash_form(password.encode()) is not None:
         right = passwords.opened_matches(plane, stored, password.encode())
-    if account is None or not right or not account.is_active:
+    if account is None or not right or not account.may_sign_in:
         _record_refusal(plane, origin, email, "admin")
         raise LoginRefused
     refuse_non_administrators(plane, origin, account)

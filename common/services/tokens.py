@@ -7,7 +7,7 @@ last. A row that RAGFlow made has none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
@@ -16,21 +16,47 @@ from common.core.delegation import missing_to_act_on
 from common.core.errors import AmbiguousToken, BadField, NotYourTenant, TenantNotFound, TokenNotFound
 from common.core.expiry import parse_expiry
 from common.core.names import parse_token_name
-from common.core.tokens import display_form, is_stored_form, lookup_forms, new_beta, new_token, stored_form
+from common.core.tokens import (
+    SHOWN_AT_EACH_END,
+    STORED_PREFIX,
+    TOKEN_PREFIX,
+    display_form,
+    is_stored_form,
+    lookup_forms,
+    new_beta,
+    new_token,
+    stored_form,
+)
 from common.models.base import created, http_date, rfc3339
 from common.models.token import ApiToken, TokenRecord
 from common.services import accounts, audit, memberships
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
-from common.services.principal import Principal
+from common.services.principal import Principal, system
 
-_LISTED = """
-    SELECT k.tenant_id, k.token, k.beta, k.dialog_id, k.source, k.create_time, k.update_time,
-        t.id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at
-    FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id
-    WHERE k.tenant_id = ?
-"""
-_ORDER = "COALESCE(k.create_time, 0)"
+_ROW = "k.tenant_id, k.token, k.beta, k.dialog_id, k.source, k.create_time, k.update_time"
+_RECORD = "t.id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at"
+_BOTH = "FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id"
+_LISTED = f"SELECT {_ROW}, {_RECORD} {_BOTH} WHERE k.tenant_id = ?"
+_ORDER = "COALESCE(t.created_at, k.create_time), t.id, k.token"
+# The characters of a token that its display form shows at the front: as many may stand in a cursor.
+_PREFIX_LENGTH = len(TOKEN_PREFIX) + SHOWN_AT_EACH_END
+# A display form says how a token begins; of those that begin like that so many are looked at.
+_LOOKALIKES = 100
+# The whole list is read by so many.
+_PIECE = 500
+_NO_RECORD = (None,) * 6
+
+
+class _Reach(NamedTuple):
+    """Whose tokens: those whose record says so, and those without a record of one tenant, which RAGFlow made.
+
+    ``column`` is of ``rk_token``: ``tenant_id`` for a tenant, ``user_id`` for what an account made in any tenant.
+    """
+
+    column: Literal["tenant_id", "user_id"]
+    value: str
+    tenant_id: str | None
 
 
 class Wish(NamedTuple):
@@ -77,7 +103,9 @@ def create_for(plane: Plane, actor: Principal, email: str, wish: Wish) -> dict[s
 
 
 def own(plane: Plane, who: Principal) -> list[dict[str, Any]]:
-    """Every token of the tenant that the caller acts in and owns, oldest first; in the form of ``create``.
+    """Every token of the tenant that the caller acts in and owns, oldest first, and then those that RAGFlow made.
+
+    In the form of ``create``.
 
     ``token`` and ``beta`` are display forms where tokens are hashed. Raises TenantNotFound, NotYourTenant.
     """
@@ -86,7 +114,7 @@ def own(plane: Plane, who: Principal) -> list[dict[str, Any]]:
 
 def own_page(plane: Plane, who: Principal, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
     """``own``, a page at a time: ``{tokens, next_cursor}``."""
-    return _page(plane, _own_tenant(who), limit, cursor, whole=plane.plain_tokens)
+    return _page(plane, _of_tenant(_own_tenant(who)), limit, cursor, whole=plane.plain_tokens)
 
 
 def own_of_dialog(plane: Plane, who: Principal, dialog_id: str) -> list[dict[str, Any]]:
@@ -95,22 +123,29 @@ def own_of_dialog(plane: Plane, who: Principal, dialog_id: str) -> list[dict[str
 
 
 def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
-    """Every token of an account's home tenant; none when it owns no tenant. Raises UserNotFound.
+    """Every token that an account made, in whatever tenant of its own, and those that RAGFlow made in its home tenant.
 
-    Where tokens are stored in the clear they are shown whole only to who might make one for that account.
+    Each token is its maker's, also where several own the tenant. Where tokens are stored in the clear they are shown
+    whole only to who might make one for that account. Raises UserNotFound.
     """
-    account, tenant_id = _home(plane, email)
-    whole = _may_see_whole(plane, actor, account)
-    return _listing(plane, tenant_id, whole=whole) if tenant_id else []
+    account = accounts.get(plane, email)
+    whole, reach = _may_see_whole(plane, actor, account), _of_account(plane, account)
+    listed: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = _page(plane, reach, _PIECE, cursor, whole=whole)
+        listed += page["tokens"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return listed
 
 
 def page_of_user(
     plane: Plane, actor: Principal, email: str, *, limit: int = 50, cursor: str | None = None
 ) -> dict[str, Any]:
     """``of_user``, a page at a time: ``{tokens, next_cursor}``."""
-    account, tenant_id = _home(plane, email)
-    whole = _may_see_whole(plane, actor, account)
-    return _page(plane, tenant_id or "", limit, cursor, whole=whole)
+    account = accounts.get(plane, email)
+    return _page(plane, _of_account(plane, account), limit, cursor, whole=_may_see_whole(plane, actor, account))
 
 
 def delete(plane: Plane, who: Principal, given: Sequence[str], *, tenant_id: str | None = None) -> int:
@@ -122,19 +157,34 @@ def delete(plane: Plane, who: Principal, given: Sequence[str], *, tenant_id: str
     tenant_id = tenant_id or _own_tenant(who)
     with plane.database.transaction():
         memberships.require_role(plane, who, tenant_id, ("owner",))
-        return sum(_delete(plane, who, tenant_id, one) for one in given)
+        return sum(_delete(plane, who, _of_tenant(tenant_id), one) for one in given)
 
 
 def delete_of_user(plane: Plane, actor: Principal, email: str, given: str) -> None:
-    """Delete a token of an account's home tenant by value, id or display form.
+    """Delete a token of those in ``of_user`` by value, id or display form.
 
     Raises UserNotFound, TokenNotFound, AmbiguousToken, GivesMoreThanHeld.
     """
     with plane.database.transaction():
-        account, tenant_id = _home(plane, email)
+        account = accounts.get(plane, email)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
-        if tenant_id is None or not _delete(plane, actor, tenant_id, given):
+        if not _delete(plane, actor, _of_account(plane, account), given):
             raise TokenNotFound
+
+
+def retire_expired(plane: Plane, *, limit: int = 500) -> int:
+    """Delete tokens whose time is over, for a RAGFlow in the same database knows of no end; how many went."""
+    rows = plane.database.all(
+        "SELECT id, tenant_id, stored, display FROM rk_token WHERE expires_at <= ? ORDER BY expires_at, id LIMIT ?",
+        (plane.now_ms(), limit),
+    )
+    for token_id, tenant_id, stored, display in rows:
+        with plane.database.transaction():
+            plane.database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
+            plane.database.run("DELETE FROM rk_token WHERE id = ?", (token_id,))
+            before = {"id": token_id, "tenant": tenant_id, "expired": True}
+            audit.record(plane, EventTag.TOKEN_DELETE, system("expiry"), target=("token", display), before=before)
+    return len(rows)
 
 
 def _own_tenant(who: Principal) -> str:
@@ -145,9 +195,13 @@ def _own_tenant(who: Principal) -> str:
     return who.tenant_id
 
 
-def _home(plane: Plane, email: str) -> tuple[AccountRow, str | None]:
-    account = accounts.get(plane, email)
-    return account, memberships.home_of(plane, account.id)
+def _of_tenant(tenant_id: str) -> _Reach:
+    return _Reach("tenant_id", tenant_id, tenant_id)
+
+
+def _of_account(plane: Plane, account: AccountRow) -> _Reach:
+    # RAGFlow takes what it made in a tenant for the account whose home that is.
+    return _Reach("user_id", account.id, memberships.home_of(plane, account.id))
 
 
 def _may_see_whole(plane: Plane, actor: Principal, account: AccountRow) -> bool:
@@ -227,25 +281,67 @@ def _make(
 
 def _listing(plane: Plane, tenant_id: str, *, whole: bool, dialog_id: str | None = None) -> list[dict[str, Any]]:
     condition, params = (" AND k.dialog_id = ?", (dialog_id,)) if dialog_id is not None else ("", ())
-    rows = plane.database.all(f"{_LISTED}{condition} ORDER BY {_ORDER}, k.token", (tenant_id, *params))
+    rows = plane.database.all(f"{_LISTED}{condition} ORDER BY t.id IS NULL, {_ORDER}", (tenant_id, *params))
     return [_shown(row, whole) for row in rows]
 
 
-def _page(plane: Plane, tenant_id: str, limit: int, cursor: str | None, *, whole: bool) -> dict[str, Any]:
-    """A cursor is a moment and how many tokens of that moment were shown: a token itself must not stand in it."""
-    since, skipped = decode_cursor(cursor, (int, int)) if cursor is not None else (0, 0)
-    if skipped < 0:
+def _page(plane: Plane, reach: _Reach, limit: int, cursor: str | None, *, whole: bool) -> dict[str, Any]:
+    """Tokens with a record come oldest first, then those without, by value; both are read off an index.
+
+    A cursor is a record's moment and id; or, since a token itself must not stand in it, how a token begins, and how
+    many of those that begin like that or later have been shown.
+    """
+    since, mark, skipped = decode_cursor(cursor, (int, str, int)) if cursor is not None else (0, "", 0)
+    if not 0 <= skipped < 2**31:
         raise BadField("cursor: not a cursor of this list.", field="cursor")
-    rows = plane.database.all(
-        f"{_LISTED} AND {_ORDER} >= ? ORDER BY {_ORDER}, k.token LIMIT ? OFFSET ?",
-        (tenant_id, since, limit + 1, skipped),
+    rows: list[tuple[Any, ...]] = []
+    if since >= 0:
+        rows, next_cursor = _recorded(plane, reach, limit, since, mark)
+        if next_cursor is not None:
+            return {"tokens": [_shown(row, whole) for row in rows], "next_cursor": next_cursor}
+        mark, skipped = "", 0
+    others, next_cursor = _unrecorded(plane, reach, limit - len(rows), mark, skipped)
+    return {"tokens": [_shown(row, whole) for row in (*rows, *others)], "next_cursor": next_cursor}
+
+
+def _recorded(
+    plane: Plane, reach: _Reach, limit: int, since: int, last_id: str
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    records = plane.database.all(
+        f"SELECT t.tenant_id, t.stored, t.created_at, {_RECORD} FROM rk_token t WHERE t.{reach.column} = ? "
+        "AND t.created_at >= ? AND (t.created_at > ? OR t.id > ?) ORDER BY t.created_at, t.id LIMIT ?",
+        (reach.value, since, since, last_id, limit + 1),
     )
-    shown, next_cursor = rows[:limit], None
-    if len(rows) > limit:
-        last = shown[-1][5] or 0
-        of_last = sum((row[5] or 0) == last for row in shown)
-        next_cursor = encode_cursor([last, of_last + (skipped if last == since else 0)])
-    return {"tokens": [_shown(row, whole) for row in shown], "next_cursor": next_cursor}
+    shown = records[:limit]
+    if not shown:
+        return [], None
+    # With values, and not joined: on MySQL no index of RAGFlow's finds a column of ours, which knows upper case.
+    marks = ", ".join("?" * len(shown))
+    rows = plane.database.all(f"SELECT {_ROW} FROM api_token k WHERE k.token IN ({marks})", [row[1] for row in shown])
+    by_key = {(row[0], row[1]): row for row in rows}
+    listed = [(*by_key[row[:2]], *row[3:]) for row in shown if row[:2] in by_key]
+    return listed, encode_cursor([shown[-1][2], shown[-1][3], 0]) if len(records) > limit else None
+
+
+def _unrecorded(
+    plane: Plane, reach: _Reach, limit: int, prefix: str, skipped: int
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    those = f"{_BOTH} WHERE k.tenant_id = ? AND t.id IS NULL AND k.token >= ?"
+    # Where tokens are hashed, all that have no record stand before all that have one.
+    until, params = ("", ()) if plane.plain_tokens else ("AND k.token < ?", (STORED_PREFIX,))
+    rows = plane.database.all(
+        f"SELECT {_ROW} {those} {until} ORDER BY k.token LIMIT ? OFFSET ?",
+        (reach.tenant_id, prefix, *params, limit + 1, skipped),
+    )
+    shown = [(*row, *_NO_RECORD) for row in rows[:limit]]
+    if len(rows) <= limit:
+        return shown, None
+    if not shown:
+        return [], encode_cursor([-1, prefix, skipped])
+    last = shown[-1][1]
+    begin = last[:_PREFIX_LENGTH]
+    counted = plane.database.one(f"SELECT COUNT(*) {those} AND k.token <= ?", (reach.tenant_id, begin, last))
+    return shown, encode_cursor([-1, begin, counted[0] if counted else 0])
 
 
 def _shown(row: tuple[Any, ...], whole: bool) -> dict[str, Any]:
@@ -275,38 +371,65 @@ def _value_shown(stored: str, display: str | None, whole: bool) -> str:
     return stored if whole else display or display_form(stored)
 
 
-def _delete(plane: Plane, actor: Principal, tenant_id: str, given: str) -> int:
-    found = _find(plane, tenant_id, given)
+def _delete(plane: Plane, actor: Principal, reach: _Reach, given: str) -> int:
+    found = _find(plane, reach, given)
     if found is None:
         return 0
-    stored, token_id, display = found
-    plane.database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
+    tenant_id, stored, token_id, display = found
+    if not plane.database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored)):
+        return 0
     plane.database.run("DELETE FROM rk_token WHERE tenant_id = ? AND stored = ?", (tenant_id, stored))
     before = {"id": token_id, "tenant": tenant_id}
     audit.record(plane, EventTag.TOKEN_DELETE, actor, target=("token", display), before=before)
     return 1
 
 
-def _find(plane: Plane, tenant_id: str, given: str) -> tuple[str, str | None, str] | None:
-    """Stored form, id and display form of the tenant's token that has this value, else this id, else looks like this.
+class _Found(NamedTuple):
+    """A token to delete; ``token_id`` is None for one that RAGFlow made."""
+
+    tenant_id: str
+    stored: str
+    token_id: str | None
+    display: str
+
+
+def _find(plane: Plane, reach: _Reach, given: str) -> _Found | None:
+    """The token in reach that has this value, else this id, else looks like this. Raises AmbiguousToken.
 
     Compared in exact characters, whatever the database's collation says.
     """
     forms = lookup_forms(given)
-    rows = plane.database.all(
-        "SELECT k.token, t.id, t.display FROM api_token k "
-        "LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id "
-        "WHERE k.tenant_id = ? AND (k.token IN (?, ?) OR t.id = ? OR t.display = ? OR t.id IS NULL)",
-        (tenant_id, forms[0], forms[-1], given, given),
+    by_value = plane.database.all(
+        f"SELECT k.tenant_id, k.token, t.id, t.display, t.{reach.column} {_BOTH} WHERE k.token IN (?, ?)",
+        (forms[0], forms[-1]),
     )
-    tokens = [(stored, token_id, display or display_form(stored)) for stored, token_id, display in rows]
-    for token in tokens:
-        if token[0] in forms:
-            return token
-    for token in tokens:
-        if token[1] == given:
-            return token
-    alike = [token for token in tokens if token[2] == given and not (token[1] is None and is_stored_form(token[0]))]
+    for tenant_id, stored, token_id, display, whose in by_value:
+        mine = whose == reach.value if token_id is not None else tenant_id == reach.tenant_id
+        if stored in forms and mine:
+            return _Found(tenant_id, stored, token_id, display or display_form(stored))
+    by_id = _records(plane, reach, "id", given)
+    if by_id:
+        return by_id[0]
+    alike = [*_records(plane, reach, "display", given), *_unrecorded_lookalikes(plane, reach, given)]
     if len(alike) > 1:
         raise AmbiguousToken(len(alike))
     return alike[0] if alike else None
+
+
+def _records(plane: Plane, reach: _Reach, column: Literal["id", "display"], given: str) -> list[_Found]:
+    rows = plane.database.all(
+        f"SELECT t.tenant_id, t.stored, t.id, t.display FROM rk_token t WHERE t.{reach.column} = ? AND t.{column} = ?",
+        (reach.value, given),
+    )
+    return [found for found in map(_Found._make, rows) if given in (found.token_id, found.display)]
+
+
+def _unrecorded_lookalikes(plane: Plane, reach: _Reach, given: str) -> list[_Found]:
+    begin, shortened, _ = given.partition("…")
+    if not shortened or not begin.startswith(TOKEN_PREFIX) or reach.tenant_id is None:
+        return []
+    rows = plane.database.all(
+        f"SELECT k.token {_BOTH} WHERE k.tenant_id = ? AND t.id IS NULL AND k.token >= ? ORDER BY k.token LIMIT ?",
+        (reach.tenant_id, begin, _LOOKALIKES),
+    )
+    return [_Found(reach.tenant_id, token, None, given) for (token,) in rows if display_form(token) == given]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -9,14 +10,16 @@ from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
 from common.core.emails import email_key, parse_email
-from common.core.errors import BadField, Conflict, PasswordChangeDue, UserNotFound
+from common.core.errors import BadField, Conflict, PasswordChangeDue, StoreUnavailable, UserNotFound
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
+
+log = logging.getLogger(__name__)
 
 Sort = Literal["email", "-email", "create_time", "-create_time", "nickname", "-nickname"]
 
@@ -29,6 +32,8 @@ _DETAILS = f"""
         (SELECT value FROM rk_state WHERE name = 'role_version')
     FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key = ?
 """
+# A row without a status is there, though nobody signs in with it.
+_EXISTS = "COALESCE(u.status, '1') <> '0'"
 _SORT_COLUMNS = {"email": "a.email_key", "create_time": "a.created_at", "nickname": "a.nickname_key"}
 # Accounts read at once for the whole list.
 _PIECE = 500
@@ -50,7 +55,7 @@ def get_all_users(plane: Plane) -> Iterator[dict[str, Any]]:
 
 def _piece_of_all(plane: Plane, after: str, last_id: str) -> list[tuple[Any, ...]]:
     return plane.database.all(
-        f"SELECT {_LISTED}, u.id FROM user u WHERE u.status = '1' AND u.email >= ? AND (u.email > ? OR u.id > ?) "
+        f"SELECT {_LISTED}, u.id FROM user u WHERE {_EXISTS} AND u.email >= ? AND (u.email > ? OR u.id > ?) "
         "ORDER BY u.email, u.id LIMIT ?",
         (after, after, last_id, _PIECE),
     )
@@ -65,13 +70,23 @@ def page_of_users(
     the further ones by nickname, so that each page is read off an index. Raises BadField for a cursor that is not
     one of this list, and for ``q`` with a sort other than by e-mail.
     """
+    if plane.shared and cursor is None:
+        _see_newcomers(plane)
     if not q:
         rows, next_cursor = _page(plane, sort, limit, cursor, "", ())
     elif sort != "email":
         raise BadField("sort: with q the order is fixed: matches by e-mail, then by nickname.", field="sort")
     else:
-        rows, next_cursor = _search(plane, q.strip().casefold(), limit, cursor)
+        rows, next_cursor = _search(plane, q, limit, cursor)
     return {"users": _listed(plane, rows), "next_cursor": next_cursor}
+
+
+def _see_newcomers(plane: Plane) -> None:
+    """Have accounts in the list that RAGFlow made a moment ago."""
+    try:
+        claims.follow(plane.database, plane.now_ms(), overlap_ms=0, pages=1)
+    except StoreUnavailable as error:
+        log.warning("the list may lack accounts that RAGFlow has just made: %s", error.reason)
 
 
 def get_user_details(plane: Plane, email: str) -> dict[str, Any]:
@@ -79,11 +94,12 @@ def get_user_details(plane: Plane, email: str) -> dict[str, Any]:
 
     Raises UserNotFound.
     """
-    row = plane.database.one(_DETAILS, (email_key(email),))
-    if row is None or row[7] == "0":
+    key = email_key(email)
+    row = plane.database.one(_DETAILS, (key,))
+    if row is None or row[7] == "0" or email_key(row[1]) != key:
         # RAGFlow may have made the row since the migration: looking for the account claims its e-mail.
         accounts.get(plane, email)
-        row = plane.database.one(_DETAILS, (email_key(email),))
+        row = plane.database.one(_DETAILS, (key,))
         if row is None:
             raise UserNotFound(email)
     graph = plane.roles.graph(plane.database, row[14])
@@ -307,7 +323,7 @@ def _page(
     then = "" if column == _SORT_COLUMNS["email"] else f", a.user_id {direction}"
     rows = plane.database.all(
         f"SELECT {_LISTED}, {column}, a.user_id FROM rk_account a JOIN user u ON u.id = a.user_id "
-        f"WHERE u.status = '1'{where}{keyset} ORDER BY {column} {direction}{then} LIMIT ?",
+        f"WHERE {_EXISTS}{where}{keyset} ORDER BY {column} {direction}{then} LIMIT ?",
         (*params, *keys, limit + 1),
     )
     page = rows[:limit]
@@ -315,12 +331,12 @@ def _page(
     return [row[:-2] for row in page], next_cursor
 
 
-def _search(plane: Plane, prefix: str, limit: int, cursor: str | None) -> tuple[list[tuple[Any, ...]], str | None]:
-    upper = prefix + _LAST_CHARACTER
-    by_email = (" AND a.email_key >= ? AND a.email_key < ?", (prefix, upper))
+def _search(plane: Plane, q: str, limit: int, cursor: str | None) -> tuple[list[tuple[Any, ...]], str | None]:
+    of_email, of_nickname = ((key, key + _LAST_CHARACTER) for key in (email_key(q), claims.nickname_key(q)))
+    by_email = (" AND a.email_key >= ? AND a.email_key < ?", of_email)
     by_nickname = (
         " AND a.nickname_key >= ? AND a.nickname_key < ? AND NOT (a.email_key >= ? AND a.email_key < ?)",
-        (prefix, upper, prefix, upper),
+        (*of_nickname, *of_email),
     )
     rows: list[tuple[Any, ...]] = []
     if cursor is None or _phase(cursor) == "email":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +20,8 @@ from common.stores.network import causes
 STORE = "metadata"
 BUSY_TIMEOUT_S = 5.0
 _WAL_RETRY_S = 0.01
+# A read asks only so often whether the file is still there: asking costs twice what the smallest look-up does.
+_RECHECK_S = 0.1
 # A file that is locked against readers too won't be free in a moment.
 _HEALTH_TIMEOUT_S = 0.5
 
@@ -31,6 +35,8 @@ _OUTAGES = (
     "not a database",
     "malformed",
     "i/o error",
+    # A file that was emptied or replaced; no statement here names a table that no migration makes.
+    "no such table",
 )
 # A transaction that SQLite has undone by itself, as it does when the disk is full, can't be undone again: what counts
 # is the error before.
@@ -95,9 +101,43 @@ class Database(Protocol):
 
 
 class _WalDatabase(orm.SqliteDatabase):
-    """Connects also while another process switches a new file to WAL: SQLite applies no busy timeout to that."""
+    """Makes the file when it connects for the first time, and never again: one that has gone since is an outage.
+
+    Connects also while another process switches a new file to WAL: SQLite applies no busy timeout to that.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._uri = path.absolute().as_uri()
+        self._path = path.absolute()
+        self._opened = threading.local()
+        super().__init__(f"{self._uri}?mode=rwc", uri=True, **options)
+
+    def has_moved(self, recheck_s: float) -> bool:
+        """Whether this thread's connection is to another file than the one that is there now.
+
+        Looked at when ``recheck_s`` have passed since the last look, or the connection is new. Raises OSError where
+        there is no file.
+        """
+        now = time.monotonic()
+        if now < self._opened.looked_at + recheck_s:
+            return False
+        moved = bool(self._file_now() != self._opened.file)
+        self._opened.looked_at = now
+        return moved
+
+    def _file_now(self) -> tuple[int, int]:
+        found = self._path.stat()
+        return found.st_dev, found.st_ino
 
     def _connect(self) -> Any:
+        connection = self._connect_patiently()
+        self.database = f"{self._uri}?mode=rw"
+        self._opened.looked_at, self._opened.file = -math.inf, None
+        with suppress(OSError):
+            self._opened.file = self._file_now()
+        return connection
+
+    def _connect_patiently(self) -> Any:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
@@ -111,10 +151,11 @@ class _WalDatabase(orm.SqliteDatabase):
 class SqliteStore:
     """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, recheck_s: float = _RECHECK_S) -> None:
         self.path = path
+        self._recheck_s = recheck_s
         self._peewee: Any = _WalDatabase(
-            str(path),
+            path,
             timeout=BUSY_TIMEOUT_S,
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -2000, "foreign_keys": 0},
         )
@@ -127,7 +168,7 @@ class SqliteStore:
     def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         # Here and in ``all`` without the context manager: every request passes here, and it costs as much as a look-up.
         try:
-            row: tuple[Any, ...] | None = self._peewee.connection().execute(sql, params).fetchone()
+            row: tuple[Any, ...] | None = self._connection(self._recheck_s).execute(sql, params).fetchone()
         except (sqlite3.Error, orm.DatabaseError) as error:
             _tell(error)
             raise
@@ -135,7 +176,7 @@ class SqliteStore:
 
     def all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         try:
-            rows: list[tuple[Any, ...]] = self._peewee.connection().execute(sql, params).fetchall()
+            rows: list[tuple[Any, ...]] = self._connection(self._recheck_s).execute(sql, params).fetchall()
         except (sqlite3.Error, orm.DatabaseError) as error:
             _tell(error)
             raise
@@ -143,22 +184,41 @@ class SqliteStore:
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
         with _outages():
-            changed: int = self.peewee.connection().execute(sql, params).rowcount
+            changed: int = self._connection().execute(sql, params).rowcount
             return changed
 
     def execute(self, query: Any) -> Any:
         with _outages():
+            self._connection()
             return query.execute(self.peewee)
 
     def insert(self, model: type[orm.Model], **row: Any) -> None:
         with _outages():
+            self._connection()
             model.insert(**row).execute(self.peewee)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         # A plain BEGIN that reads first fails at once under contention; taking the lock first waits its turn.
-        with _outages(), self.peewee.atomic("IMMEDIATE"):
-            yield
+        with _outages():
+            self._connection()
+            with self.peewee.atomic("IMMEDIATE"):
+                yield
+
+    def _connection(self, recheck_s: float = 0.0) -> Any:
+        """This thread's connection, to the file that is there now: into one that was moved away, writes would be lost.
+
+        Within a transaction there is no way back, and none is looked for.
+        """
+        connection = self._peewee.connection()
+        try:
+            if connection.in_transaction or not self._peewee.has_moved(recheck_s):
+                return connection
+        except OSError as error:
+            self.close()
+            raise StoreUnavailable(STORE, "its file is missing") from error
+        self.close()
+        return self._peewee.connection()
 
     def lock(self, name: str) -> None:
         """Nothing to do: BEGIN IMMEDIATE lets one writer in at a time."""

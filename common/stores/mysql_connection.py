@@ -17,6 +17,10 @@ from common.stores.sockets import TimedSocket, reached
 
 #: Seconds that a statement waits for rows that another transaction has changed.
 LOCK_WAIT_S = 5
+#: Seconds after which the server ends a transaction whose process is stopped, with what that has locked. MySQL has a
+#: limit for all idle connections alike; another one is opened unseen.
+IDLE_IN_TRANSACTION_S = 15
+IDLE_S = 60
 #: The longest GROUP_CONCAT in bytes; MySQL's default of 1,024 would cut the roles of an account without a word.
 _CONCAT_BYTES = 1 << 20
 # What MySQL 8 does by default. MariaDB would take one row's value for a whole group.
@@ -126,14 +130,17 @@ class BoundedConnection(Connection):
 
     def _set_up(self) -> None:
         limit_s = self._timeout_s * _READ_SHARE
-        # On MySQL it is for reads alone, which spares the prefix of ``write``.
-        limit = f"max_statement_time={limit_s:.3f}" if self.mariadb else f"max_execution_time={limit_s * 1000:.0f}"
+        if self.mariadb:
+            limits = f"max_statement_time={limit_s:.3f}, idle_transaction_timeout={IDLE_IN_TRANSACTION_S}"
+        else:
+            # For reads alone, which spares the prefix of ``write``.
+            limits = f"max_execution_time={limit_s * 1000:.0f}, wait_timeout={IDLE_S}"
         with self.cursor() as cursor:
             # What was read before a lock was waited for must be read anew afterwards, and not from a snapshot.
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             cursor.execute(
                 f"SET SESSION sql_mode='{_SQL_MODE}', innodb_lock_wait_timeout={LOCK_WAIT_S}, "
-                f"group_concat_max_len={_CONCAT_BYTES}, {limit}"
+                f"group_concat_max_len={_CONCAT_BYTES}, {limits}"
             )
 
     def _renew(self, extra_s: float) -> None:

@@ -23,7 +23,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _NAME_BYTES = 1024
 _PART = 200
 _GOES_ON = "+"
-_MOVE_TRIES = 10
+_MOVE_TRIES = 100
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from common.core.errors import StoreUnavailable
-from common.services import deletion, jobs, mail, password_reset, token_expiry
+from common.services import deletion, following, jobs, mail, password_reset, token_expiry
 from common.services.jobs import Claimed, GiveUp, Handler, JobInterrupted, JobLost, Task, TryLater
 from common.services.plane import Plane
 from common.worker import heartbeat, periodic
@@ -37,6 +37,8 @@ def handlers() -> dict[str, Handler]:
         password_reset.CODE_MAIL: password_reset.send_code_mail,
         token_expiry.SEARCH: token_expiry.search,
         token_expiry.MAIL: token_expiry.send_notice,
+        following.FOLLOW: following.follow,
+        following.WALK: following.walk,
         periodic.HOUSEKEEPING: periodic.keep_house,
     }
 

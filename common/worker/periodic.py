@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.core.errors import StoreUnavailable
-from common.services import deletion, invitations, jobs, sessions, token_expiry
+from common.services import deletion, following, invitations, jobs, sessions, token_expiry
 from common.services.plane import Plane
 
 log = logging.getLogger(__name__)
@@ -23,15 +23,21 @@ _BATCHES = 100
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A kind of job and the seconds between two of them."""
+    """A kind of job and the seconds between two of them; some are of use beside a RAGFlow only."""
 
     kind: str
     every_s: float
+    beside_ragflow: bool = False
 
 
 # What a purge has not removed is known by its dead letter alone.
 _NEVER_FORGOTTEN = (deletion.PURGE,)
-SCHEDULE = (Periodic(HOUSEKEEPING, 3600.0), Periodic(token_expiry.SEARCH, 3600.0))
+SCHEDULE = (
+    Periodic(HOUSEKEEPING, 3600.0),
+    Periodic(token_expiry.SEARCH, 3600.0),
+    Periodic(following.FOLLOW, following.FOLLOW_EVERY_S, beside_ragflow=True),
+    Periodic(following.WALK, following.WALK_EVERY_S, beside_ragflow=True),
+)
 
 
 def enqueue_due(plane: Plane, scheduler: str, schedule: tuple[Periodic, ...] = SCHEDULE) -> None:
@@ -47,7 +53,8 @@ def enqueue_due(plane: Plane, scheduler: str, schedule: tuple[Periodic, ...] = S
         log.warning("scheduling without a lease: the %s store is unavailable: %s", error.store, error.reason)
     for periodic in schedule:
         try:
-            jobs.enqueue_period(plane, periodic.kind, periodic.every_s)
+            if not periodic.beside_ragflow or plane.shared:
+                jobs.enqueue_period(plane, periodic.kind, periodic.every_s)
         except StoreUnavailable as error:
             log.warning("%s not enqueued: the %s store is unavailable: %s", periodic.kind, error.store, error.reason)
 

@@ -15,7 +15,8 @@ from common.services.jobs import JobInterrupted, JobLost, Task
 from common.services.plane import Plane
 from common.services.principal import system
 from tests.people import Clock, Person, World
-from tests.ragflow_tables import TABLES, fill, make_tables
+from tests.ragflow.content import TABLES, fill, make_tables
+from tests.ragflow.database import beside
 
 SHELL = system("test")
 
@@ -465,10 +466,10 @@ def test_rows_that_appear_during_the_purge_are_found_and_the_job_starts_over(
     assert job
     remove = belongings.remove
 
-    def write_meanwhile(plane: Plane, table: str, tenant_id: str) -> int:
+    def write_meanwhile(plane: Plane, table: str, selection: belongings.Selection) -> int:
         if table == "tenant" and not plane.database.one("SELECT 1 FROM search"):
-            plane.database.run("INSERT INTO search VALUES ('late', ?, ?)", (tenant_id, tenant_id))
-        return remove(plane, table, tenant_id)
+            beside(plane).insert("search", tenant_id=someone.user_id)
+        return remove(plane, table, selection)
 
     with monkeypatch.context() as patch:
         patch.setattr(belongings, "remove", write_meanwhile)

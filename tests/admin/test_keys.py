@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,29 @@ def test_S13_a_key_is_for_the_tenant_that_the_account_owns(
     assert made["tenant_id"] == someone.user_id
     assert [item["id"] for item in root.administer("GET", f"/users/{someone.email}/keys").json["data"]] == [made["id"]]
     assert root.administer("GET", f"/users/{other.email}/keys").json["data"] == []
+
+
+def test_S13_the_tokens_of_an_accounts_organisations_are_its_own_and_nobody_elses(
+    world: World, root: Person, someone: Person
+) -> None:
+    org = someone.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    other = world.person()
+    root.administer("POST", f"/tenants/{org}/users", {"email": other.email, "role": "owner"})
+    mine, theirs = (
+        person.ask("POST", "/api/v1/system/tokens", {}, headers={"X-Tenant": org}).json["data"]
+        for person in (someone, other)
+    )
+
+    def listed(person: Person, query: str = "") -> Any:
+        return root.administer("GET", f"/users/{person.email}/keys{query}").json["data"]
+
+    assert [(item["id"], item["tenant_id"]) for item in listed(someone)] == [(mine["id"], org)]
+    assert [item["id"] for item in listed(other, "?limit=5")["tokens"]] == [theirs["id"]]
+    for given in (theirs["id"], theirs["token"], display_form(theirs["token"])):
+        assert root.administer("DELETE", f"/users/{someone.email}/keys/{given}").status_code == 404
+    assert root.administer("DELETE", f"/users/{someone.email}/keys/{display_form(mine['token'])}").status_code == 200
+    assert not works(world, mine["token"])
+    assert works(world, theirs["token"])
 
 
 def test_an_account_that_owns_no_tenant_has_no_keys_and_gets_none(world: World, root: Person, someone: Person) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.people import Person, World
+from common.core.audit_tags import EventTag
+from common.core.errors import LoginRefused
+from common.services import accounts, audit, sessions
+from common.services.accounts import AccountRow
+from common.services.plane import Plane
+from common.services.principal import Origin
+from tests.people import Person, World, new_password
 from tests.side_by_side import Act, at_once
 
 pytestmark = pytest.mark.race
@@ -80,3 +87,45 @@ def test_a_name_is_given_to_one_role_only(world: World, root: Person) -> None:
 
     assert root.admin_session
     assert sorted(at_once(world, make, make)) == [200, 409]
+
+
+def test_a_login_that_meets_a_new_password_opens_no_session_with_the_old_one(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone, changing, looked, over = world.person(), threading.Event(), threading.Event(), threading.Event()
+    by_id, record = accounts.by_id, audit.record
+
+    def tell(plane: Plane, user_id: str) -> AccountRow | None:
+        account = by_id(plane, user_id)
+        if threading.current_thread() is logging_in:
+            looked.set()
+        return account
+
+    def dawdle(plane: Plane, tag: EventTag, *values: Any, **more: Any) -> None:
+        record(plane, tag, *values, **more)
+        if tag is EventTag.USER_PASSWORD:
+            # The change is made and not committed: the login finds the old password right, and must wait to look again.
+            changing.set()
+            assert not looked.wait(1)
+
+    def log_in() -> None:
+        with pytest.raises(LoginRefused):
+            sessions.log_in(world.plane, Origin(), someone.email, someone.password, "user")
+        world.plane.database.close()
+        over.set()
+
+    logging_in = threading.Thread(target=log_in)
+    monkeypatch.setattr(accounts, "by_id", tell)
+    monkeypatch.setattr(audit, "record", dawdle)
+    changer = threading.Thread(
+        target=lambda: root.administer("PUT", f"/users/{someone.email}/password", {"new_password": new_password()})
+    )
+    assert root.admin_session
+    changer.start()
+    assert changing.wait(10)
+    logging_in.start()
+    for thread in (changer, logging_in):
+        thread.join(20)
+
+    assert over.is_set()
+    assert world.plane.database.all("SELECT 1 FROM rk_session WHERE user_id = ?", (someone.user_id,)) == []

@@ -48,6 +48,11 @@ def test_a_member_with_the_right_password_gets_no_session(world: World) -> None:
     assert world.plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
 
 
+def test_HEAD_ends_no_session(root: Person) -> None:
+    assert root.administer("HEAD", "/logout").status_code == 405
+    assert root.administer("GET", "/version").status_code == 200
+
+
 def test_logout_ends_this_session_and_no_other(world: World, root: Person) -> None:
     other = world.admin.ask("POST", "/api/v1/admin/login", {"email": root.email, "password": root.password})
 

@@ -281,6 +281,17 @@ def test_problem_details_are_given_to_who_asks(world: World, root: Person) -> No
     assert answer.json["status"] == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("GET", "/users?limit=0", None), ("GET", "/users/nobody@ragkeeper.test", None), ("POST", "/users", {})],
+)
+def test_problem_details_carry_the_code_of_the_envelope(root: Person, method: str, path: str, body: object) -> None:
+    envelope = root.administer(method, path, body)
+    problem = root.administer(method, path, body, headers={"Accept": "application/problem+json"})
+
+    assert problem.json["code"] == envelope.json["code"] == envelope.status_code == problem.status_code
+
+
 def test_a_generated_password_must_be_changed_before_anything_else(world: World) -> None:
     fresh = world.person(is_superuser=True, must_change=True)
 

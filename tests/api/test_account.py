@@ -58,6 +58,17 @@ def test_S7_two_logins_live_side_by_side_and_no_wire_form_repeats(world: World) 
         assert world.api.ask("GET", "/api/v1/users/me", credential=f"Bearer {token}").json["code"] == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/user/logout", "/api/v1/auth/logout"])
+def test_HEAD_ends_no_session(world: World, path: str) -> None:
+    someone = world.person()
+
+    answer = someone.ask("HEAD", path)
+
+    assert answer.status_code == 405
+    assert "HEAD" not in answer.headers["Allow"]
+    assert someone.ask("GET", "/v1/user/info").status_code == 200
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_logout_takes_both_methods(world: World, method: str) -> None:
     someone = world.person()

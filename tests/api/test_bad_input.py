@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -116,14 +117,13 @@ def test_no_path_and_no_query_is_a_500(world: World, port: Port) -> None:
     assert found == []
 
 
-def test_a_body_over_a_mebibyte_is_413_wherever_a_body_is_taken(world: World, port: Port) -> None:
+def test_a_body_over_a_mebibyte_is_413_also_where_none_is_taken(world: World, port: Port) -> None:
     token, big = credential(world, port), b'{"a": "' + b"x" * 1_048_577 + b'"}'
     answers = {
         route.endpoint: port.ask(
             route.method, path_of(route, world.root.user_id), credential=token, data=big, headers=JSON
         ).status_code
         for route in routes_of(port)
-        if route.body is not None
     }
 
     assert {endpoint: status for endpoint, status in answers.items() if status not in (404, 413)} == {}
@@ -163,6 +163,67 @@ def test_an_unknown_parameter_is_refused_and_named(world: World, root: Person) -
 
 def test_a_route_of_RAGFlow_ignores_parameters_that_it_does_not_know(root: Person) -> None:
     assert root.ask("GET", "/v1/system/token_list?_=1790000000").json["code"] == 0
+
+
+BROKEN = ("%ff", "%ED%A0%80", "a%C3", "%ff%fe")
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_query_that_is_no_UTF8_is_refused_and_its_parameter_named(root: Person, text: str) -> None:
+    ours = root.administer("GET", f"/users?limit=5&q={text}")
+    theirs = root.ask("GET", f"/v1/system/token_list?limit=5&cursor={text}")
+
+    assert (ours.status_code, ours.json["message"]) == (400, "q: must be UTF-8 text.")
+    assert (theirs.status_code, theirs.json["code"]) == (200, 101)
+    assert theirs.json["message"] == "cursor: must be UTF-8 text."
+
+
+@pytest.mark.parametrize("query", ["%00=1", "q%00=1", "%ff=1"])
+def test_a_parameter_without_a_usable_name_is_blamed_on_the_query(root: Person, query: str) -> None:
+    answer = root.administer("GET", f"/users?{query}", headers={"Accept": "application/problem+json"})
+
+    assert (answer.status_code, answer.json["field"]) == (400, "query")
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_form_that_is_no_UTF8_changes_nothing_and_its_field_is_named(world: World, text: str) -> None:
+    person = world.person()
+    kinds = {
+        "application/x-www-form-urlencoded": f"nickname={text}".encode(),
+        "multipart/form-data; boundary=x": b'--x\r\nContent-Disposition: form-data; name="nickname"\r\n\r\n'
+        + unquote_to_bytes(text)
+        + b"\r\n--x--\r\n",
+    }
+    before = person.ask("GET", "/v1/user/info").json["data"]["nickname"]
+
+    for kind, data in kinds.items():
+        answer = person.ask("POST", "/v1/user/setting", data=data, headers={"Content-Type": kind})
+        assert (answer.status_code, answer.json["code"]) == (200, 101)
+        assert answer.json["message"] == "nickname: must be UTF-8 text."
+    assert person.ask("GET", "/v1/user/info").json["data"]["nickname"] == before
+
+
+def test_a_form_in_UTF8_is_taken(world: World) -> None:
+    person = world.person()
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    answer = person.ask("POST", "/v1/user/setting", data=b"nickname=%C3%85sa+%F0%9F%90%B1", headers=form)
+
+    assert answer.json["code"] == 0
+    assert person.ask("GET", "/v1/user/info").json["data"]["nickname"] == "Åsa 🐱"
+
+
+@pytest.mark.parametrize("path", ["/users/%2F", "/users//", "//users", "/users//admin"])
+def test_a_path_with_an_empty_part_is_unknown_and_no_host_is_named(world: World, path: str) -> None:
+    answers = [
+        world.root.administer("GET", path, headers={"Host": "evil.example"}),
+        world.root.ask("GET", f"/v1/{path}", headers={"Host": "evil.example"}),
+    ]
+
+    for answer in answers:
+        assert (answer.status_code, answer.json["code"]) == (404, 404)
+        assert "Location" not in answer.headers
+        assert "evil.example" not in answer.get_data(as_text=True)
 
 
 def test_an_unknown_path_is_judged_before_the_credential(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from api.app import create_app as create_api
 from common.services.probing import Prober
 from common.stores.storage import FolderStorage, StorageHealth
-from tests.breaking import PLACES, WIRE_NAMES, put_a_folder, reason_of_absence, take_away
+from tests.breaking import PLACES, WIRE_NAMES, place_of, put_a_folder, reason_of_absence, take_away
 from tests.people import Port, World
 
 HEALTHZ = ("/v1/system/healthz", "/api/v1/system/healthz")
@@ -65,6 +65,34 @@ def test_healthz_is_500_and_names_what_is_down(world: World, port: Port, path: s
     assert answer.status_code == 500
     assert [key for key, word in answer.json.items() if word == "nok"] == [name, "status"]
     assert answer.json["_meta"].keys() == {name}
+
+
+@pytest.mark.embedded
+def test_a_metadata_file_that_is_moved_away_is_an_outage_until_it_is_back(world: World, port: Port) -> None:
+    session = world.root.session if port is world.api else world.root.admin_session
+    path = "/v1/user/info" if port is world.api else "/api/v1/admin/users"
+    place = place_of(world.plane, "metadata")
+    away = place.with_name("moved.db")
+
+    def asked() -> int:
+        return port.ask("GET", path, credential=session).status_code
+
+    assert asked() == 200
+    place.rename(away)
+    deadline = time.monotonic() + 10
+    while (status := asked()) == 200 and time.monotonic() < deadline:
+        continue
+    assert status == 503
+    assert "metadata" in port.ask("GET", path, credential=session).json["message"]
+    assert port.ask("GET", HEALTHZ[0]).json["db"] == "nok"
+    assert not place.exists()
+
+    away.rename(place)
+    assert asked() == 200
+    # A verdict is shared for a second.
+    while (healthz := port.ask("GET", HEALTHZ[0])).status_code != 200 and time.monotonic() < deadline:
+        continue
+    assert healthz.json["db"] == "ok"
 
 
 def test_S23_healthz_tells_strangers_no_error(world: World, port: Port) -> None:

@@ -15,7 +15,7 @@ from api.app import create_app as create_api
 from common.core.passwords import encode_for_hash
 from common.models.account import User
 from common.models.base import created
-from common.services import opening, sessions
+from common.services import accounts, opening, sessions
 from tests.people import Clock, Person, Port, World, settings_for
 
 SECRET_KEY = "a key that both programs were given and long enough"
@@ -125,3 +125,16 @@ def test_an_account_that_ragflow_made_after_the_migration_logs_in(shared: World,
     answer = shared.api.ask("POST", "/v1/user/login", {"email": "Other@ragflow.test", "password": password})
 
     assert answer.json["code"] == 0
+
+
+def test_an_address_that_differs_in_an_accent_is_another_one(shared: World, clock: Clock) -> None:
+    row = {
+        "id": uuid1().hex, "nickname": "Jose", "email": "jose@ragflow.test", "is_authenticated": "1",
+        "is_active": "1", "is_anonymous": "0", "status": "1", "is_superuser": False, "password": None,
+    }  # fmt: skip
+    shared.plane.database.insert(User, **row, **created(clock(), shared.plane.zone))
+
+    assert accounts.find(shared.plane, "jos\u00e9@ragflow.test") is None
+    found = accounts.find(shared.plane, "JOSE@ragflow.test")
+    assert found is not None
+    assert found.id == row["id"]

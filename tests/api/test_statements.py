@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from peewee import Model
 from werkzeug.test import TestResponse
 
+from common.core.cursors import encode_cursor
+from common.models.tenant import Invitation, MembershipClaim, UserTenant
+from common.models.token import ApiToken, TokenRecord
 from common.services.plane import Plane
+from common.services.tenants import MODELS
 from tests.bench import seed
 from tests.people import Person
 from tests.statements import connects, kept_connection, looked_at, statements
@@ -104,3 +111,82 @@ def test_a_page_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane,
         seed.fill(plane.database, range(20, 520))
 
     assert looked_at(plane, read) <= of_few * 1.2 + FEW
+
+
+def fill_tenant(plane: Plane, tenant_id: str, numbers: range) -> None:
+    """Give a tenant members of these numbers, and as many invited addresses, tokens, and tokens that RAGFlow made."""
+    of_tenant, until = {"tenant_id": tenant_id}, plane.now_ms() + 1
+    rows: dict[type[Model], list[dict[str, Any]]] = defaultdict(list)
+    for number in numbers:
+        name, member = f"e{number:031x}", {**of_tenant, "user_id": seed.id_of(number)}
+        address = {"email": f"{name}@x.test", "email_key": f"{name}@x.test", "created_at": 1, "expires_at": until}
+        record = {"user_id": tenant_id, "display": name, "beta_display": "", "created_at": number}
+        rows[UserTenant].append({**member, "id": name, "role": "normal", "invited_by": tenant_id, "status": "1"})
+        rows[MembershipClaim].append({**member, "membership_id": name})
+        rows[Invitation].append({**of_tenant, **address, "id": name, "role": "normal", "invited_by": tenant_id})
+        rows[ApiToken] += [{**of_tenant, "token": f"{form}{name}"} for form in ("sha256:", "ragflow-")]
+        rows[TokenRecord].append({**of_tenant, **record, "id": name, "stored": f"sha256:{name}"})
+    with plane.database.transaction():
+        for model, each in rows.items():
+            plane.database.execute(model.insert_many(each))
+
+
+def last_token(person: Person) -> str:
+    """The id of a token that is made now."""
+    made = person.ask("POST", "/api/v1/system/tokens", {})
+    assert made.json is not None
+    return str(made.json["data"]["id"])
+
+
+LISTS: dict[str, Read] = {
+    "own tokens": lambda person: person.ask("GET", "/api/v1/system/tokens?limit=5"),
+    "own tokens that RAGFlow made": lambda person: person.ask(
+        "GET", f"/api/v1/system/tokens?limit=5&cursor={encode_cursor([-1, 'ragflow-', 0])}"
+    ),
+    "an account's tokens": lambda person: person.administer("GET", f"/users/{person.email}/keys?limit=5"),
+    "a tenant's members": lambda person: person.administer("GET", f"/tenants/{person.user_id}/users?limit=5"),
+    "addresses invited to a tenant": lambda person: person.administer(
+        "GET", f"/tenants/{person.user_id}/users?limit=5&cursor={encode_cursor([1, ''])}"
+    ),
+    "deleting a token by id": lambda person: person.ask("DELETE", f"/api/v1/system/tokens/{last_token(person)}"),
+    "writing what belongs to a tenant": lambda person: person.ask(
+        "POST", "/v1/user/set_tenant_info", dict.fromkeys(MODELS, "m") | {"tenant_id": person.user_id}
+    ),
+}
+
+
+@pytest.mark.parametrize("read", LISTS.values(), ids=LISTS)
+def test_a_tenant_that_grows_costs_no_page_more(plane: Plane, root: Person, read: Read) -> None:
+    with plane.database.transaction():
+        seed.fill(plane.database, range(1020))
+    fill_tenant(plane, root.user_id, range(20))
+    succeed(read(root))
+    of_few = looked_at(plane, lambda: read(root))
+
+    fill_tenant(plane, root.user_id, range(20, 1020))
+
+    assert looked_at(plane, lambda: read(root)) <= of_few * 1.2 + FEW
+
+
+def test_a_large_tenant_costs_the_page_of_tenants_no_more_than_one_that_is_counted(plane: Plane, root: Person) -> None:
+    def read() -> TestResponse:
+        return root.administer("GET", "/tenants?limit=1")
+
+    def counted() -> int | None:
+        (tenant,) = (read().json or {})["data"]["tenants"]
+        assert tenant["tenant_id"] == seed.id_of(0)
+        return tenant["member_count"]
+
+    with plane.database.transaction():
+        seed.fill(plane.database, range(4000))
+    fill_tenant(plane, seed.id_of(0), range(1, 900))
+    assert counted() == 900
+    of_counted = looked_at(plane, read)
+
+    fill_tenant(plane, seed.id_of(0), range(900, 4000))
+
+    assert looked_at(plane, read) <= of_counted
+    assert counted() is None
+    shown = root.administer("GET", f"/tenants/{seed.id_of(0)}").json
+    assert shown is not None
+    assert shown["data"]["member_count"] == 4000

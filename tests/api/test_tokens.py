@@ -337,7 +337,9 @@ def test_pages_have_every_token_once_also_of_one_moment(world: World, owner: Per
     for number in range(7):
         make(owner)
         clock.forward(seconds=number % 3)
-    ragflow_row(world, owner.user_id, THEIRS)
+    for number in range(3):
+        # Of these a cursor may not say more than how they begin.
+        ragflow_row(world, owner.user_id, f"{THEIRS[:-1]}{number}")
     seen: list[str] = []
     cursor = ""
     while True:
@@ -349,10 +351,10 @@ def test_pages_have_every_token_once_also_of_one_moment(world: World, owner: Per
         cursor = f"&cursor={page['next_cursor']}"
 
     assert seen == [item["token"] for item in listed(owner)]
-    assert len(set(seen)) == 8
+    assert len(set(seen)) == 10
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=501", "cursor=AAAA", "cursor=WzAsLTFd"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "cursor=AAAA", "cursor=WzAsIiIsLTFd"])
 def test_a_page_that_makes_no_sense_is_101(owner: Person, query: str) -> None:
     assert owner.ask("GET", f"{LIST}?{query}").json["code"] == 101
 

@@ -38,6 +38,7 @@ _FAST = {
     "innodb-doublewrite": "0",
     "innodb-flush-method": "nosync",
     "performance-schema": "OFF",
+    "innodb-file-per-table": "0",
 }
 
 
@@ -104,6 +105,8 @@ class MariadbServer:
             "skip-name-resolve": 1,
             "skip-log-bin": 1,
             "pid-file": self.folder / "pid",
+            # Not the machine's, in which servers of other namespaces choose the same names.
+            "tmpdir": self.folder,
             "log-error": self.folder / "mariadb.log",
             "character-set-server": "utf8mb4",
             # RAGFlow's own deployment says so.

@@ -6,8 +6,10 @@ are not those of tenants, each home has a place of its own.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,7 +97,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the servers, before the head of the run says which there are."""
     if session.config.getoption("stores") == "servers" and not session.config.getoption("collectonly"):
         folder = Path(tempfile.mkdtemp(prefix="ragkeeper-stores-"))
-        session.config.add_cleanup(_stop)
+        session.config.add_cleanup(partial(_stop, folder))
         for kind, start in BACKENDS.items():
             place = folder / kind
             place.mkdir()
@@ -124,7 +126,8 @@ def _places_are_emptied() -> Iterator[None]:
         backend.forget()
 
 
-def _stop() -> None:
+def _stop(folder: Path) -> None:
     for backend in _running.values():
         backend.stop()
     _running.clear()
+    shutil.rmtree(folder)

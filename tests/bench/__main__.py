@@ -21,6 +21,7 @@ from tests.bench.report import Line
 
 GROUPS: dict[str, Callable[[Effort, Path], Iterator[Line]]] = {
     "reads": reads.measure,
+    "reads on MariaDB": reads.measure_on_mariadb,
     "health": health.measure,
     "pages": lists.measure_pages,
     "whole list": lists.measure_whole_list,

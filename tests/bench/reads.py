@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
+from tests.backends.mariadb import running_mariadb
 from tests.bench import load, raw_app, seed
 from tests.bench.effort import Effort
 from tests.bench.processes import Plane, cpu_s, post, running_plane, running_raw_app
@@ -49,13 +50,24 @@ class Subject:
 
 def measure(effort: Effort, folder: Path) -> Iterator[Line]:
     """Lines for the reference, each read, and the memory of all processes after them."""
-    home = folder / "reads"
-    seed.make_home(home, effort.few_users)
-    log = folder / "reads.log"
+    yield from _measured(effort, folder / "reads", TARGET)
+
+
+def measure_on_mariadb(effort: Effort, folder: Path) -> Iterator[Line]:
+    """The same reads with the metadata on a MariaDB of its own, whose CPU is not counted; without a target."""
+    with running_mariadb(folder / "mariadb") as server:
+        url = server.url(server.make_schema())
+        for line in _measured(effort, folder / "reads-mariadb", None, RAGKEEPER_DB_URL=url):
+            yield replace(line, case=f"MariaDB {server.version().partition('-')[0]}: {line.case}")
+
+
+def _measured(effort: Effort, home: Path, target: float | None, **given: str) -> Iterator[Line]:
+    seed.make_home(home, effort.few_users, **given)
+    log = home.with_suffix(".log")
     with (
         running_raw_app(REFERENCE, log) as (raw, raw_port),
         running_raw_app(SAME_WORKERS, log, "bridged()") as (same, same_port),
-        running_plane(seed.environment(home), log) as plane,
+        running_plane(seed.environment(home, **given), log) as plane,
     ):
         plane.sign_in(seed.ADMIN_EMAIL, seed.ADMIN_PASSWORD)
         for _ in range(3):
@@ -71,8 +83,9 @@ def measure(effort: Effort, folder: Path) -> Iterator[Line]:
         ratios = [_in_pairs(reference, subject, effort) for subject in subjects]
         yield _reference_line(reference)
         for subject, of_pairs in zip(subjects, ratios, strict=True):
-            yield _line(subject, of_pairs, None if subject.port == same_port else TARGET)
-        yield memory_line("memory of all processes after the reads", plane)
+            yield _line(subject, of_pairs, None if subject.port == same_port else target)
+        if target is not None:
+            yield memory_line("memory of all processes after the reads", plane)
 
 
 def _own_reads(plane: Plane) -> list[Subject]:

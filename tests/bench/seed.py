@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.services import opening
-from common.services.accounts import nickname_key
+from common.services.claims import nickname_key
 from common.settings import load
 from common.stores.database import Database
 
@@ -22,8 +22,8 @@ _FIRST_NAMES = ("Ada", "Bjorn", "Chloe", "Dmitri", "Emeka")
 _SURNAMES = ("Ångström", "Curie", "Lovelace", "Meitner", "Noether")
 
 
-def environment(home: Path) -> dict[str, str]:
-    """The settings of a plane in this home, on embedded stores."""
+def environment(home: Path, **given: str) -> dict[str, str]:
+    """The settings of a plane in this home, on embedded stores but for what is given."""
     conf = home.parent / f"{home.name}-conf"
     conf.mkdir(exist_ok=True)
     (conf / "service_conf.yaml").write_text("{}\n")
@@ -32,12 +32,13 @@ def environment(home: Path) -> dict[str, str]:
         "RAGKEEPER_CONF": str(conf),
         "RAGKEEPER_ADMIN_EMAIL": ADMIN_EMAIL,
         "RAGKEEPER_ADMIN_PASSWORD": ADMIN_PASSWORD,
+        **given,
     }
 
 
-def make_home(home: Path, users: int) -> None:
+def make_home(home: Path, users: int, **given: str) -> None:
     """Make a home with the first administrator and this many users, each with tenant and membership."""
-    plane = opening.open_plane(load(environment(home)))
+    plane = opening.open_plane(load(environment(home, **given)))
     opening.first_administrator(plane)
     with plane.database.transaction():
         fill(plane.database, range(users))

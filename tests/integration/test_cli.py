@@ -30,7 +30,9 @@ class Operator:
     live: Live
     config: Path
 
-    def run(self, *words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, stdin: str = "", start_new_session: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """A command that may fail."""
         given = {"XDG_CONFIG_HOME": str(self.config), **environment}
         return subprocess.run(
@@ -41,6 +43,7 @@ class Operator:
             capture_output=True,
             text=True,
             timeout=60,
+            start_new_session=start_new_session,
         )
 
     def does(self, *words: str, stdin: str = "", **environment: str) -> str:
@@ -62,7 +65,7 @@ class Operator:
 
     def logs_in(self, email: str, password: str, **environment: str) -> str:
         return self.does(
-            *("login", self.live.admin_url, "--email", email, "--password-stdin", "--api-url", self.live.api_url),
+            *("login", self.live.admin_url, "--email", email, "--password-stdin"),
             stdin=f"{password}\n",
             **environment,
         )
@@ -223,6 +226,21 @@ def test_health_fails_where_nothing_listens(at_shell: Operator) -> None:
     done = at_shell.run("health")
     assert done.returncode == 1
     assert "not reachable" in done.stdout
+    rows = json.loads(at_shell.run("health", "--json").stdout)
+    assert [(row["down"], row["error"]) for row in rows] == [([], "not reachable")] * 2
+
+
+@pytest.mark.parametrize("words", [("user", "create", "a@b.co"), ("login", "http://127.0.0.1:1", "--email", "a@b.co")])
+def test_without_a_terminal_nobody_is_asked_for_a_password(operator: Operator, words: tuple[str, ...]) -> None:
+    done = operator.run(*words, stdin="a password that would be shown\n", start_new_session=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "ragkeeper: there is no terminal to ask for the password on; hand it over with --password-stdin."
+    ]
+
+
+def test_a_login_finds_the_user_api_on_whatever_port(operator: Operator) -> None:
+    assert operator.asks("whoami")["user_api"] == operator.live.api_url
 
 
 def test_a_locked_out_administrator_is_recovered_beside_running_servers(

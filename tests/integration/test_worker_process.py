@@ -18,7 +18,7 @@ from common.services.plane import Plane
 from common.services.principal import system
 from common.settings import load
 from tests.people import World
-from tests.ragflow_tables import fill, make_tables
+from tests.ragflow.content import fill, make_tables
 
 ROOT = Path(__file__).parents[2]
 

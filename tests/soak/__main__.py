@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.soak.queue import environment_on, run
+from tests.backends.stores import SETS
+from tests.soak.queue import environment_on, metadata_of, run
 
 
 def main() -> int:
@@ -18,11 +19,13 @@ def main() -> int:
     options.add_argument("--workers", type=int, default=4)
     options.add_argument("--kills", type=int, default=100)
     options.add_argument("--seed", type=int, default=random.randrange(10**6), help="repeats the choices of a run")
-    options.add_argument("--database-url", help="of an empty database; default: a fresh SQLite file")
+    options.add_argument("--stores", choices=SETS, default=SETS[0], help="servers: a MariaDB of the run's own")
     told = options.parse_args()
-    sys.stdout.write(f"{told.jobs} jobs, {told.workers} workers, {told.kills} kills, seed {told.seed}\n")
-    with tempfile.TemporaryDirectory() as folder:
-        environment = environment_on(Path(folder) / "home", told.database_url)
+    sys.stdout.write(
+        f"{told.jobs} jobs, {told.workers} workers, {told.kills} kills, seed {told.seed}, stores {told.stores}\n"
+    )
+    with tempfile.TemporaryDirectory() as folder, metadata_of(told.stores, Path(folder)) as url:
+        environment = environment_on(Path(folder) / "home", url)
         outcome = run(environment, count=told.jobs, workers=told.workers, kills=told.kills, seed=told.seed)
     sys.stdout.write(f"{outcome}\n{'once each in effect' if outcome.is_right else 'NOT once each'}\n")
     return 0 if outcome.is_right else 1

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import peewee
-
 from common.services import jobs
 from common.services.opening import open_plane
 from common.services.plane import Plane
 from common.settings import load
+from tests.backends.mariadb import running_mariadb
 from tests.soak.worker import KIND, Effect
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +45,16 @@ class Outcome:
         return (self.lost, self.strange, self.not_done) == (0, 0, 0)
 
 
+@contextmanager
+def metadata_of(stores: str, folder: Path) -> Iterator[str | None]:
+    """The URL of an empty metadata store on a server of its own; None for embedded stores."""
+    if stores == "embedded":
+        yield None
+        return
+    with running_mariadb(folder / "mariadb") as server:
+        yield server.url(server.make_schema())
+
+
 def environment_on(home: Path, database_url: str | None) -> dict[str, str]:
     """An environment with stores in a fresh home, and the metadata store at the URL if there is one."""
     (home.parent / "service_conf.yaml").write_text("{}\n")
@@ -56,7 +65,7 @@ def environment_on(home: Path, database_url: str | None) -> dict[str, str]:
 def run(environment: Mapping[str, str], *, count: int, workers: int, kills: int, seed: int) -> Outcome:
     """Let ``workers`` processes do ``count`` jobs while one of them is killed ``kills`` times, at random."""
     plane, chance = open_plane(load(environment)), random.Random(seed)
-    peewee.SchemaManager(Effect, database=plane.database.peewee).create_all(safe=True)
+    plane.database.create(Effect)
     wanted = _enqueue(plane, count)
     began = time.monotonic()
     with _crew(environment, workers) as crew:

@@ -47,7 +47,6 @@ def refusal(read, *args, **kwargs):
 def test_it_starts_without_any_configuration():
     settings = load({"HOME": "/home/op"})
     assert (settings.host, settings.admin_port, settings.api_port) == ("127.0.0.1", 9381, 9380)
-    assert not settings.host_told
     assert settings.admin_email == "admin@ragflow.io"
     assert settings.admin_password is None
     assert settings.secret_keys == ()
@@ -114,13 +113,6 @@ def test_the_environment_wins_over_the_file(conf):
     assert (conf(text).admin_port, conf(text).api_port) == (9001, 9002)
     settings = conf(text, RAGKEEPER_HOST="10.0.0.2", RAGKEEPER_ADMIN_PORT="9003", RAGKEEPER_API_PORT="9004")
     assert (settings.host, settings.admin_port, settings.api_port) == ("10.0.0.2", 9003, 9004)
-
-
-def test_a_host_in_the_file_or_the_environment_counts_as_told(conf):
-    assert conf("admin: {host: 127.0.0.1}").host_told
-    assert conf(RAGKEEPER_HOST="127.0.0.1").host_told
-    assert not conf("admin: {http_port: 9381}").host_told
-    assert not conf("ragflow: {host: 0.0.0.0}").host_told
 
 
 def test_the_ragflow_section_does_not_say_where_ragkeeper_listens(conf):

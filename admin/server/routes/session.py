@@ -47,7 +47,9 @@ def ping(call: Call) -> Reply:
 )
 def login(call: Call) -> Reply:
     who, wire = sessions.log_in(call.plane, call.who.origin, call.body.email, call.body.password, "admin")
-    return Reply(profile.own_profile(call.plane, who), message="Welcome back!", headers=login_headers(wire))
+    # Beside RAGFlow's fields: where the command finds the other server, of whose port nothing else tells.
+    data = {**profile.own_profile(call.plane, who), "api_port": call.plane.settings.api_port}
+    return Reply(data, message="Welcome back!", headers=login_headers(wire))
 
 
 @routes.add(
@@ -56,6 +58,7 @@ def login(call: Call) -> Reply:
     requires=SIGNED_IN,
     data=bool,
     even_if_password_due=True,
+    changes=True,
     summary="End this session",
 )
 def logout(call: Call) -> bool:

@@ -57,7 +57,10 @@ class LeavingMember(Body):
 
 
 class ListedTenant(Item):
-    """A tenant in a list; ``member_count`` has owners and pending invitations of accounts."""
+    """A tenant in a list; ``member_count`` has owners and pending invitations of accounts.
+
+    It is null for a tenant of more than 1000: ask for the tenant itself.
+    """
 
     tenant_id: str
     name: str
@@ -65,7 +68,7 @@ class ListedTenant(Item):
     owner_email: str | None
     create_date: str | None
     update_date: str | None
-    member_count: int
+    member_count: int | None
 
 
 class TenantPage(Item):
@@ -78,6 +81,7 @@ class TenantPage(Item):
 class TenantDetails(ListedTenant):
     """A tenant."""
 
+    member_count: int
     owners: list[str]
     parser_ids: str
     llm_id: str

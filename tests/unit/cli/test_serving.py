@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from common.cli import serving
+from common.secret import Secret
 from common.services import first_start
 from common.settings import Settings, SettingsError
 from tests.people import settings_for
+from tests.servers import free_ports
 
 
 def conf_of(settings: Settings) -> configparser.RawConfigParser:
@@ -71,9 +73,24 @@ def test_a_home_is_held_by_one_only(tmp_path: Path) -> None:
 def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         taken = holder.getsockname()[1]
-        settings = settings_for(tmp_path / "home", RAGKEEPER_API_PORT=str(taken), RAGKEEPER_ADMIN_PORT=str(taken - 1))
+        (other,) = free_ports(1)
+        settings = settings_for(tmp_path / "home", RAGKEEPER_API_PORT=str(taken), RAGKEEPER_ADMIN_PORT=str(other))
         with pytest.raises(SettingsError, match=f"can't listen on 127.0.0.1 port {taken}: address already in use"):
             serving.check_ports(settings)
+
+
+@pytest.mark.parametrize("host", ["not.a.host.invalid", "203.0.113.7"])
+def test_a_host_that_is_not_here_is_named_with_its_own_setting(tmp_path: Path, host: str) -> None:
+    with pytest.raises(SettingsError, match=f"^RAGKEEPER_HOST: {host} "):
+        serving.check_ports(settings_for(tmp_path / "home", RAGKEEPER_HOST=host))
+
+
+def test_the_first_words_have_a_login_that_finds_both_servers(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "home", RAGKEEPER_ADMIN_PORT="7001", RAGKEEPER_API_PORT="7002")
+    assert (
+        "  ragkeeper login http://127.0.0.1:7001 --api-url http://127.0.0.1:7002 --email root@ragkeeper.test"
+        in first_start.first_words(settings, Secret("x"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,33 @@ def test_no_text_breaks_it(value: str) -> None:
 def test_addresses_are_compared_without_case() -> None:
     assert email_key(" Admin@RAGFlow.IO ") == email_key("admin@ragflow.io") == "admin@ragflow.io"
     assert email_key("REN\u00c9@example.org") == email_key("rene\u0301@EXAMPLE.org")
-    assert email_key("STRASSE@example.org") == email_key("stra\u00dfe@example.org")
+    assert email_key("\u039f\u0394\u039f\u03a3@example.org") == email_key("\u03bf\u03b4\u03bf\u03c2@example.org")
+    assert email_key("STRA\u1e9eE@example.org") == email_key("stra\u00dfe@example.org")
     assert email_key("a@example.org") != email_key("b@example.org")
+
+
+def test_no_letter_is_folded_into_others() -> None:
+    assert email_key("stra\u00dfe@example.org") != email_key("strasse@example.org")
+    assert email_key("a@stra\u00dfe.org") != email_key("a@strasse.org")
+    assert email_key("\ufb01@example.org") != email_key("fi@example.org")
+
+
+def test_a_domain_in_full_width_letters_is_the_usual_one_and_a_name_is_not() -> None:
+    assert email_key("a@\uff25xample.org") == email_key("a@example.org")
+    assert email_key("\uff21@example.org") != email_key("a@example.org")
+
+
+def test_a_key_fits_its_column_and_is_the_addresss_own() -> None:
+    long = [f"a@{chr(0xFDFA) * 60}.{end}.org" for end in ("one", "two")]
+
+    assert [len(email_key(address)) for address in long] == [255, 255]
+    assert len(set(map(email_key, long))) == 2
 
 
 @given(st.text())
 def test_a_key_is_its_own_key(value: str) -> None:
     assert email_key(email_key(value)) == email_key(value)
+
+
+def test_a_key_has_no_line_end() -> None:
+    assert email_key("two\nlines@example.org") == "two lines@example.org"

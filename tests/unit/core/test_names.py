@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from common.core.errors import BadField
-from common.core.names import parse_nickname, parse_role_name
+from common.core.names import parse_nickname, parse_role_name, parse_tenant_name
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,12 @@ def test_a_nickname_loses_surrounding_white_space() -> None:
         "a\x7fb",
         "a\u2028b",
         "a\ud800",
+        "ada\u202emoc.elpmaxe",
+        "a\u2066b",
+        "a\u200fb",
+        "a\u200bb",
+        "a\ufeffb",
+        "a\U000e0041b",
         None,
         5,
     ],
@@ -71,3 +77,10 @@ def test_it_refuses_a_nickname_that_is_blank_long_or_holds_control_characters(va
     with pytest.raises(BadField) as caught:
         parse_nickname(value)
     assert caught.value.field == "nickname"
+
+
+@pytest.mark.parametrize(
+    "name", ["\U0001f469\u200d\U0001f52c", "\u0646\u0627\u0645\u0647\u200c\u0627\u06cc", "\u0639\u0627\u0645 \u06dd"]
+)
+def test_it_takes_joiners_and_format_characters_that_can_be_seen(name: str) -> None:
+    assert parse_tenant_name(name) == name

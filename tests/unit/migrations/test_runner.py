@@ -12,7 +12,7 @@ from peewee import SchemaManager
 
 from common.core.permissions import BUILT_IN_ROLES
 from common.migrations.runner import STEPS, migrate, pending
-from common.models.account import User
+from common.models.account import Account, User
 from common.models.base import created
 from common.models.tenant import UserTenant
 from common.stores.database import SqliteStore
@@ -60,7 +60,7 @@ def test_two_starts_at_once_do_not_meet(tmp_path: Path) -> None:
     assert steps == [step.number for step in STEPS]
 
 
-def test_ragflows_tables_are_noticed_claimed_and_left_as_they_are(database: SqliteStore) -> None:
+def test_ragflows_tables_are_noticed_and_left_as_they_are(database: SqliteStore) -> None:
     for model in (User, UserTenant):
         SchemaManager(model, database=database.peewee).create_all()
     stamps = created(START_MS, UTC)
@@ -80,6 +80,19 @@ def test_ragflows_tables_are_noticed_claimed_and_left_as_they_are(database: Sqli
 
     assert [database.all(f"SELECT * FROM {table} ORDER BY id") for table in ("user", "user_tenant")] == before
     assert database.one("SELECT value FROM rk_state WHERE name = 'shared_database'") == (1,)
-    claims = database.all("SELECT user_id, email_key FROM rk_account ORDER BY user_id")
-    assert claims == [("u0", "a@x.test"), ("u2", "b@x.test")]
-    assert database.all("SELECT membership_id FROM rk_membership") == [("m0",)]
+
+
+def test_keys_of_emails_are_those_of_the_rule_and_one_that_is_taken_stays(database: SqliteStore) -> None:
+    migrate(database, START_MS)
+    emails = ("stra\u00dfe@x.test", "a@\uff38.test", "a@x.test", "ada@x.test")
+    for number, (email, key) in enumerate(zip(emails, ("strasse@x.test", "a@\uff58.test", *emails[2:]), strict=True)):
+        database.insert(Account, user_id=f"u{number}", email_key=key, nickname_key="", created_at=0)
+        database.insert(
+            User, id=f"u{number}", nickname="", email=email, is_authenticated="1", is_active="1", is_anonymous="0"
+        )
+    database.run("DELETE FROM rk_migration WHERE number = 4")
+
+    assert [step.number for step in migrate(database, START_MS)] == [4]
+
+    keys = [key for (key,) in database.all("SELECT email_key FROM rk_account ORDER BY user_id")]
+    assert keys == ["stra\u00dfe@x.test", "a@\uff58.test", "a@x.test", "ada@x.test"]

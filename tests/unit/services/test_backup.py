@@ -22,6 +22,9 @@ from common.settings import Settings
 from common.stores import sqlite_copy
 from tests.people import World, settings_for
 
+# What is backed up is the home; servers have means of their own.
+pytestmark = pytest.mark.embedded
+
 Members = dict[str, bytes]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from common.services import accounts, checkup, home_checks, recovery
 from common.services.plane import Plane
+from tests.breaking import take_away
 from tests.people import Clock, Person, World
 
 
@@ -111,7 +112,8 @@ def test_jobs_that_are_overdue_or_dead_are_named(world: World, ann: Person, cloc
 
 
 def test_a_store_that_is_down_is_named(plane: Plane) -> None:
-    (plane.settings.home / "documents.sqlite3").unlink()
+    plane.documents.close()
+    take_away(plane, "documents")
     assert unwell(plane)["stores"] == "problem"
 
 

@@ -88,6 +88,14 @@ def test_a_missing_or_unfit_pair_is_one_sentence(tmp_path: Path) -> None:
         load_keys(Settings(home=tmp_path, password_private_key=tmp_path / "long.pem"))
 
 
+@pytest.mark.parametrize("content", [b"", b"no PEM"])
+def test_a_pair_of_the_home_that_is_broken_is_named_by_its_file_alone(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "password_key.pem").write_bytes(content)
+
+    with pytest.raises(SettingsError, match=f"^{tmp_path}/password_key.pem holds no PEM private key"):
+        load_keys(Settings(home=tmp_path))
+
+
 def test_rotated_keys_still_read_what_the_old_one_wrote(tmp_path: Path) -> None:
     pair = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     old, new = Secret("o" * 40), Secret("n" * 40)

@@ -266,7 +266,7 @@ def test_moments_are_read_as_moments_or_as_their_text(store: Database) -> None:
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "metadata.db")
+    store = SqliteStore(tmp_path / "metadata.db", recheck_s=0)
     store.create(State)
     yield store
     store.close()
@@ -322,8 +322,54 @@ def test_a_full_disk_is_an_outage_and_takes_the_whole_transaction(embedded: Sqli
 
 
 def test_a_wrong_statement_is_not_called_an_outage(embedded: SqliteStore) -> None:
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        embedded.all("SELECT * FROM no_such")
+    with pytest.raises(sqlite3.OperationalError, match="no such column"):
+        embedded.all("SELECT no_such FROM rk_state")
+
+
+def test_a_file_that_is_moved_away_is_an_outage_until_it_is_back(embedded: SqliteStore, tmp_path: Path) -> None:
+    embedded.insert(State, name="kept", value=1)
+    moved = tmp_path / "moved.db"
+    embedded.path.rename(moved)
+
+    for attempt in (
+        lambda: embedded.one("SELECT 1"),
+        lambda: embedded.all("SELECT 1"),
+        lambda: embedded.run("DELETE FROM rk_state"),
+        lambda: embedded.insert(State, name="lost", value=1),
+        lambda: embedded.execute(State.delete()),
+        lambda: embedded.transaction().__enter__(),
+    ):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                attempt()
+    assert not embedded.path.exists()
+
+    moved.rename(embedded.path)
+    assert embedded.all("SELECT name FROM rk_state") == [("kept",)]
+
+
+def test_a_file_that_is_replaced_is_read_and_written_at_once(embedded: SqliteStore, tmp_path: Path) -> None:
+    embedded.insert(State, name="old", value=1)
+    other = SqliteStore(tmp_path / "other.db")
+    other.create(State)
+    other.insert(State, name="new", value=1)
+    other.close()
+
+    for end in ("-wal", "-shm"):
+        embedded.path.with_name(f"{embedded.path.name}{end}").unlink()
+    other.path.replace(embedded.path)
+
+    assert embedded.all("SELECT name FROM rk_state") == [("new",)]
+
+
+def test_a_file_without_its_tables_is_an_outage(embedded: SqliteStore, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.db"
+    empty.touch()
+
+    empty.replace(embedded.path)
+
+    with pytest.raises(StoreUnavailable):
+        embedded.one("SELECT 1 FROM rk_state")
 
 
 def test_every_commit_is_on_disk_before_it_is_acknowledged(embedded: SqliteStore) -> None:

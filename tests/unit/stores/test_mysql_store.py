@@ -26,6 +26,7 @@ from common.stores.mysql_store import MysqlStore
 from tests.backends.mariadb import USER, running_mariadb
 from tests.backends.proxy import fault_proxy
 from tests.people import START_MS
+from tests.ragflow.schema import statements
 from tests.servers import free_ports
 from tests.unit.stores.servers import hang, raw_server
 
@@ -165,11 +166,8 @@ def test_it_knows_mariadb_from_mysql(store):
 
 def test_keys_are_exact_and_ids_are_compared_as_ragflows(mariadb_server, schema):
     mariadb_server.ask("ALTER DATABASE COLLATE utf8mb4_general_ci", schema=schema)
-    mariadb_server.ask(
-        "CREATE TABLE user (id VARCHAR(32) PRIMARY KEY, nickname VARCHAR(100), email VARCHAR(255), create_time BIGINT) "
-        "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
-        schema=schema,
-    )
+    for statement in statements("0.22", "mysql", "utf8mb4_unicode_ci"):
+        mariadb_server.ask(statement, schema=schema)
     store = MysqlStore(mariadb_server.section(schema))
     migrate(store, START_MS)
     columns = dict(
@@ -431,6 +429,18 @@ def test_one_who_waited_in_vain_keeps_nothing(impatient, holding):
     said = refusal(in_a_transaction, impatient, *calls)
     assert said == "another transaction held what was needed for too long"
     assert impatient.one("SELECT 1 FROM rk_state WHERE name = 'mine'") is None
+
+
+def test_what_a_stopped_process_has_locked_is_free_again_after_a_while(section, store, monkeypatch):
+    monkeypatch.setattr(mysql_connection, "IDLE_IN_TRANSACTION_S", 1)
+    stopped = MysqlStore(section)
+
+    def stop_within():
+        stopped.run(WRITE)
+        assert store.run(WRITE) == 1
+
+    assert refusal(in_a_transaction, stopped, stop_within) == "the connection was cut"
+    assert store.one(READ) == (1,)
 
 
 def test_of_two_that_wait_for_each_other_one_is_undone_and_one_is_kept(section):

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from common.core.errors import StoreUnavailable
-from common.services import jobs
+from common.services import following, jobs
 from common.services.plane import Plane
 from common.worker import periodic
 from common.worker.loop import Worker, handlers
@@ -92,3 +92,9 @@ def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane, clo
     shown = jobs.get(plane, str(jobs.page(plane)["jobs"][0]["id"]))
     assert (shown["state"], shown["progress"]["removed"]["sessions"]) == ("done", 1)
     assert plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
+
+
+def test_without_a_ragflow_beside_it_nothing_is_followed(plane: Plane) -> None:
+    periodic.enqueue_due(plane, "test")
+
+    assert jobs.claim(plane, "worker", 60, [following.FOLLOW, following.WALK]) is None
