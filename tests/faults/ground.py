@@ -24,7 +24,7 @@ from tests.backends.redis import RedisServer, running_redis
 from tests.backends.s3 import S3Server, running_s3
 from tests.backends.s3_front import S3Front, s3_front
 from tests.people import new_password
-from tests.ragflow_tables import fill, make_tables
+from tests.ragflow.content import fill, make_tables
 from tests.servers import Live, environment_for, running
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ _MARIADB = {
     "innodb-file-per-table": "0",
     "innodb-autoextend-increment": "8",
     "innodb-data-file-path": "ibdata1:12M:autoextend:max:128M",
+    # That of the tables that the tests make as RAGFlow has them.
+    "collation-server": "utf8mb4_general_ci",
 }
 
 
@@ -108,6 +110,11 @@ class Someone:
     email: str
     password: str
     token: str | None = None
+
+    @classmethod
+    def new(cls) -> Someone:
+        """With an e-mail of their own."""
+        return cls(f"{uuid4().hex[:12]}@ragkeeper.test", new_password())
 
 
 @dataclass
@@ -214,9 +221,9 @@ class Ground:
         path = "/api/v1/admin/login" if port == self.live.admin_port else "/v1/user/login"
         return ask(port, "POST", path, {"email": email, "password": password})
 
-    def make(self) -> tuple[Answer, ...]:
+    def make(self, someone: Someone | None = None) -> tuple[Answer, ...]:
         """Make an account and a token for it, and keep in mind what of it was acknowledged."""
-        someone = Someone(f"{uuid4().hex[:12]}@ragkeeper.test", new_password())
+        someone = someone or Someone.new()
         made = self.administer("POST", "/users", {"username": someone.email, "password": someone.password})
         if made.status != 200:
             return (made,)
@@ -228,9 +235,10 @@ class Ground:
 
     def made(self) -> Someone:
         """Someone with a token, while all is well."""
-        answers = self.make()
+        someone = Someone.new()
+        answers = self.make(someone)
         assert [answer.status for answer in answers] == [200, 200], answers
-        return list(self.acknowledged.values())[-1]
+        return someone
 
     def lost(self) -> list[str]:
         """Which of the accounts and tokens that were acknowledged are not there."""
@@ -243,7 +251,7 @@ class Ground:
         )
         return [
             email
-            for email, someone in self.acknowledged.items()
+            for email, someone in list(self.acknowledged.items())
             if email not in rows or (someone.token and not rows[email])
         ]
 
@@ -340,15 +348,15 @@ def standing(servers: Servers, folder: Path) -> Iterator[Ground]:
 
 
 class Watch:
-    """Asks for liveness, pings and health all the time, from threads of its own; figures are the worst, in seconds."""
+    """Asks for liveness and pings, and makes accounts, all the time; figures are the worst, in seconds."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._over = threading.Event()
         self.livez_s = self.ping_s = self.healthz_s = 0.0
         self.silent: list[str] = []
-        self.words: set[tuple[str, ...]] = set()
         self._threads = [threading.Thread(target=self._feel, args=(port,), daemon=True) for port in ground.ports]
+        self._threads.append(threading.Thread(target=self._write, daemon=True))
 
     def __enter__(self) -> Watch:
         for thread in self._threads:
@@ -372,6 +380,11 @@ class Watch:
         self.healthz_s = max(self.healthz_s, answer.seconds)
         names = ("db", "redis", "doc_engine", "storage")
         return tuple(name for name in names if answer.body[name] != "ok")
+
+    def _write(self) -> None:
+        # So that some are under way when the fault begins.
+        while not self._over.wait(0.1):
+            self._ground.make()
 
     def _feel(self, port: int) -> None:
         while not self._over.wait(0.03):

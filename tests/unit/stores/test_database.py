@@ -309,11 +309,16 @@ def test_a_full_disk_is_an_outage_and_takes_the_whole_transaction(embedded: Sqli
     embedded.insert(State, name="before", value="v")
     [pages] = embedded.one("PRAGMA page_count") or ()
     embedded.peewee.execute_sql(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StoreUnavailable) as raised, ExitStack() as stack:
-        for _ in range(depth):
-            stack.enter_context(embedded.transaction())
-        embedded.insert(State, name="in it", value="v")
-        embedded.insert(State, name="large", value="v" * 100_000)
+
+    def write_too_much() -> None:
+        with ExitStack() as stack:
+            for _ in range(depth):
+                stack.enter_context(embedded.transaction())
+            embedded.insert(State, name="in it", value="v")
+            embedded.insert(State, name="large", value="v" * 100_000)
+
+    with pytest.raises(StoreUnavailable) as raised:
+        write_too_much()
     assert raised.value.reason == "database or disk is full"
     embedded.peewee.execute_sql("PRAGMA max_page_count = 1000000")
     with embedded.transaction():
