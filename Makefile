@@ -9,9 +9,9 @@ PYTEST := $(PY) -m pytest
 CODE := admin api common tests tools conftest.py
 
 # The quick ones first.
-GROUPS := lint types layers unit http http-servers contract integration
+GROUPS := lint types layers unit http http-servers contract integration faults-first
 
-.PHONY: help serve test $(GROUPS) format bench soak jobs-soak lock clean runtime dev contract-client python
+.PHONY: help serve test $(GROUPS) faults format bench soak jobs-soak lock clean runtime dev contract-client python
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,13 @@ contract: dev contract-client ## Tests with the published ragflow-cli
 
 integration: dev ## Tests with the real processes
 	@$(PYTEST) tests/integration
+
+faults-first: dev ## The first seven faults of each store: real servers that refuse, die, hang, drip, cut, and change passwords
+	@$(PYTEST) tests/faults -m 'not whole_table'
+
+faults: dev ## Every fault of every store, then what was seen as a table in Markdown (as root: one makes a small disk)
+	@rm -f build/faults/faults.json; status=0; $(PYTEST) tests/faults || status=$$?; \
+	$(PY) -m tests.faults.table || status=1; exit $$status
 
 bench: dev ## Measure the speed of the servers
 	@$(PY) -m tests.bench

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import peewee as orm
 
 from common.core.errors import StoreUnavailable
+from common.stores.network import causes
 
 STORE = "metadata"
 BUSY_TIMEOUT_S = 5.0
@@ -37,6 +38,9 @@ _OUTAGES = (
     # A file that was emptied or replaced; no statement here names a table that no migration makes.
     "no such table",
 )
+# A transaction that SQLite has undone by itself, as it does when the disk is full, can't be undone again: what counts
+# is the error before.
+_UNDONE = ("no transaction is active", "no such savepoint")
 
 
 class Taken(Exception):
@@ -264,11 +268,16 @@ def _outages() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, orm.DatabaseError) as error:
-        _tell(error)
+        for each in causes(error):
+            if not any(sign in str(each) for sign in _UNDONE):
+                if isinstance(each, StoreUnavailable):
+                    raise each from error
+                _tell(each)
+                break
         raise
 
 
-def _tell(error: Exception) -> None:
+def _tell(error: BaseException) -> None:
     """Raises Taken or StoreUnavailable where that is what the error means; else returns."""
     text = str(error).lower()
     if isinstance(error, (sqlite3.IntegrityError, orm.IntegrityError)):

@@ -24,9 +24,9 @@ VISIBILITY_S = 60.0
 GRACE_S = 7.0
 # How often an idle worker looks, and the longest wait between two looks while the store is down.
 _IDLE_S = 0.5
-_LONGEST_OUTAGE_WAIT_S = 15.0
-# A job that needs a store which is down comes back after this.
-_STORE_WAIT_S = 15.0
+_LONGEST_OUTAGE_WAIT_S = 5.0
+# A job that needs a store which is down comes back after this: it goes on within 10 s of the store.
+_STORE_WAIT_S = 5.0
 
 
 def handlers() -> dict[str, Handler]:

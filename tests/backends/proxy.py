@@ -24,11 +24,15 @@ _CALL_LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is done to what passes. ``after_bytes`` of each connection's answers still pass; ``delay_s`` is for each."""
+    """What is done to what passes. ``after_bytes`` of each connection's answers still pass; ``delay_s`` is for each.
 
-    kind: Literal["pass", "refuse", "hang", "hang_mid_answer", "slow", "cut"] = "pass"
+    ``most`` is how many connections may be open at once.
+    """
+
+    kind: Literal["pass", "refuse", "hang", "hang_mid_answer", "slow", "cut", "limit"] = "pass"
     after_bytes: int = 0
     delay_s: float = 0.0
+    most: int = MAX_LINKS
 
 
 PASS = Fault()
@@ -121,6 +125,10 @@ class FaultProxy:
         """Reset the open connections, and each new one as soon as it is accepted."""
         self._call(self._switch(Fault("cut")))
 
+    def limit(self, most: int) -> None:
+        """Reset the open connections, and let only so many new ones in at once: the rest are reset, too."""
+        self._call(self._switch(Fault("limit", most=most)))
+
     def cut_once(self) -> None:
         """Reset the open connections; new ones fare as before."""
         self._call(self._cut_links())
@@ -134,7 +142,7 @@ class FaultProxy:
             link.answered = 0
         self._changed.set()
         self._changed = asyncio.Event()
-        if fault.kind in ("refuse", "cut"):
+        if fault.kind in ("refuse", "cut", "limit"):
             await self._cut_links()
         if fault.kind == "refuse":
             await self._close_port()
@@ -166,7 +174,7 @@ class FaultProxy:
         self._accepted += 1
         link = _Link(writer)
         task = asyncio.current_task()
-        if self._fault.kind in ("cut", "refuse") or len(self._links) >= MAX_LINKS or task is None:
+        if self._fault.kind in ("cut", "refuse") or len(self._links) >= self._fault.most or task is None:
             _reset(writer)
             return
         self._links.add(link)
@@ -210,7 +218,7 @@ class FaultProxy:
         """How many of the bytes that wait may pass; returns when at least one may."""
         while True:
             fault, changed = self._fault, self._changed
-            if fault.kind == "pass" or (fault.kind in ("slow", "hang_mid_answer") and not answers):
+            if fault.kind in ("pass", "limit") or (fault.kind in ("slow", "hang_mid_answer") and not answers):
                 return waiting
             if fault.kind == "hang_mid_answer" and link.answered < fault.after_bytes:
                 count = min(waiting, fault.after_bytes - link.answered)

@@ -152,6 +152,19 @@ def test_one_cut_leaves_new_connections_alone(proxy: FaultProxy) -> None:
         assert new.ask(b"hello") == b"hello"
 
 
+def test_it_lets_so_many_connections_in_and_resets_the_rest(proxy: FaultProxy) -> None:
+    with Client(proxy) as before:
+        before.ask(b"before")
+        proxy.limit(1)
+        with pytest.raises(ConnectionResetError):
+            before.socket.recv(1)
+    with Client(proxy) as first:
+        assert first.ask(b"hello") == b"hello"
+        with Client(proxy) as second, pytest.raises(ConnectionError):
+            second.ask(b"hello")
+        assert first.ask(b"again") == b"again"
+
+
 def test_a_server_that_is_gone_is_a_connection_that_ends() -> None:
     with raw_server(echo) as port:
         pass

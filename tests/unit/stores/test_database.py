@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -301,6 +302,28 @@ def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         SqliteStore(tmp_path / "gone" / "metadata.db").one("SELECT 1")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_full_disk_is_an_outage_and_takes_the_whole_transaction(embedded: SqliteStore, depth: int) -> None:
+    embedded.insert(State, name="before", value="v")
+    [pages] = embedded.one("PRAGMA page_count") or ()
+    embedded.peewee.execute_sql(f"PRAGMA max_page_count = {pages}")
+
+    def write_too_much() -> None:
+        with ExitStack() as stack:
+            for _ in range(depth):
+                stack.enter_context(embedded.transaction())
+            embedded.insert(State, name="in it", value="v")
+            embedded.insert(State, name="large", value="v" * 100_000)
+
+    with pytest.raises(StoreUnavailable) as raised:
+        write_too_much()
+    assert raised.value.reason == "database or disk is full"
+    embedded.peewee.execute_sql("PRAGMA max_page_count = 1000000")
+    with embedded.transaction():
+        embedded.insert(State, name="after", value="v")
+    assert embedded.all("SELECT name FROM rk_state ORDER BY name") == [("after",), ("before",)]
 
 
 def test_a_wrong_statement_is_not_called_an_outage(embedded: SqliteStore) -> None:

@@ -14,6 +14,7 @@ from common.services.plane import Plane
 from common.worker import periodic
 from common.worker.loop import Worker, handlers, run
 from common.worker.tally import Tally
+from tests.people import Clock
 
 
 def enqueue(plane: Plane, kind: str) -> str:
@@ -110,6 +111,23 @@ def test_a_store_that_is_down_costs_the_job_no_attempt(plane: Plane) -> None:
     shown = jobs.get(plane, job_id)
     assert (shown["state"], shown["attempts"]) == ("ready", 0)
     assert "objects" in shown["error"]
+
+
+def test_a_job_goes_on_within_ten_seconds_of_the_store_that_it_waited_for(plane: Plane, clock: Clock) -> None:
+    job_id = enqueue(plane, "greet")
+    tries: list[int] = []
+
+    def at_first_without_store(task: Task) -> None:
+        tries.append(clock.now)
+        if len(tries) == 1:
+            raise StoreUnavailable("objects", "gone")
+
+    at_work = worker(plane, greet=at_first_without_store)
+    at_work.work_once()
+    assert not at_work.work_once()
+    clock.forward(seconds=10)
+    at_work.work_once()
+    assert jobs.get(plane, job_id)["state"] == "done"
 
 
 def test_a_stop_lets_a_job_be_interrupted_and_come_back_with_its_progress(plane: Plane) -> None:
