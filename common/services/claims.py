@@ -233,7 +233,8 @@ def _settle_users(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:
     """Give each of these accounts the claim that it should have."""
     found = [_Account(*row) for row in rows]
     living = [account for account in found if account.status != _DELETED]
-    unclaimed = [account for account in living if account.claimed != account.key]
+    held = {account.key for account in living if account.claimed == account.key}
+    unclaimed = [account for account in living if not _has_its_claim(account, held)]
     if unclaimed:
         try:
             with database.transaction():
@@ -248,6 +249,13 @@ def _settle_users(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:
         if account.claimed is not None and account.nickname_claimed != nickname:
             change = Account.update(nickname_key=nickname).where(Account.user_id == account.id)
             database.execute(change)
+
+
+def _has_its_claim(account: _Account, held: set[str]) -> bool:
+    """Whether an account has its key, or the second one beside the rightful holder of its key."""
+    if account.key in held:
+        return account.claimed in (account.key, _second_key(account.key, account.id))
+    return False
 
 
 def _claim_one(database: Database, account: _Account) -> None:

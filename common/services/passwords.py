@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import argon2
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -15,6 +17,10 @@ _ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=
 
 # Hashes of random values nobody knows: checking a password of an unknown account costs what a known one's does.
 _NOBODY_ARGON2 = "$argon2id$v=19$m=19456,t=2,p=1$dOq06ROthWU7KhuxROMOSw$6uAYZgqgw9LTvr0lKkqNolXwO+M2HxnbVXlJ3A5uiio"
+
+
+class _NoHash(Exception):
+    """A stored text is nobody's password, because no hash looks like that."""
 
 
 def refuse_where_disabled(plane: Plane) -> None:
@@ -56,7 +62,7 @@ def hash_opened(plane: Plane, opened: bytes) -> str:
 def matches(plane: Plane, stored: str | None, wire: str) -> bool:
     """Whether a password as it came over the wire is the one whose hash is stored.
 
-    Takes as long without a stored hash (unknown account, SSO account) as with one.
+    Takes as long where none is stored (unknown account, SSO account), or what is stored is no hash.
     """
     try:
         opened = plane.keys.open_password(wire)
@@ -67,22 +73,36 @@ def matches(plane: Plane, stored: str | None, wire: str) -> bool:
 
 def opened_matches(plane: Plane, stored: str | None, opened: bytes) -> bool:
     """Like ``matches`` for base64(plain)."""
-    if not stored:
-        _spend_a_check(plane, opened)
-        return False
+    # A hash is ASCII, and werkzeug can't compare anything else.
+    if stored and stored.isascii():
+        with suppress(_NoHash):
+            return _check(stored, opened)
+    _spend_a_check(plane, opened)
+    return False
+
+
+def _check(stored: str, opened: bytes) -> bool:
+    """Whether a stored hash is this password's. Raises _NoHash for what is none, having computed none."""
     try:
         if stored.startswith("$argon2"):
             return _ARGON2.verify(stored, opened)
+        if stored.count("$") < 2:
+            raise _NoHash
         return check_password_hash(stored, opened.decode())
-    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, ValueError):
-        return False  # another password, or a stored text that is no hash: nobody's password
+    except argon2.exceptions.VerifyMismatchError:
+        return False
+    except (
+        argon2.exceptions.VerificationError,
+        argon2.exceptions.InvalidHashError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        raise _NoHash from error
 
 
 def _spend_a_check(plane: Plane, opened: bytes) -> None:
     if plane.shared:
         generate_password_hash(opened.decode())
         return
-    try:
+    with suppress(argon2.exceptions.VerifyMismatchError):
         _ARGON2.verify(_NOBODY_ARGON2, opened)
-    except argon2.exceptions.VerifyMismatchError:
-        return

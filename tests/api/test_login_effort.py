@@ -1,0 +1,157 @@
+"""A login that fails costs the same whatever is wrong, so its time does not tell which accounts exist."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid1
+
+import argon2
+import pytest
+
+from admin.server.app import create_app as create_admin
+from api.app import create_app as create_api
+from common.models.account import User
+from common.models.base import created
+from common.services import opening
+from tests.people import Clock, Port, World, settings_for
+from tests.statements import statements
+
+KINDS = {"off": "argon2id", "on": "scrypt"}
+# Stored texts that are no hash.
+NO_HASHES = (
+    None, "", "no hash at all", "$argon2id$broken", "$argon2id$v=19$m=19456,t=2,p=1$x$y", "$argon2x$a$b$c",
+    "scrypt:1:1:1$x", "scrypt:a:8:1$b$c", "scrypt:1:1:1$a$b", "md4$a$b", "pbkdf2:none:1$a$b", "scrypt:32768:8:1$salt$\u00e9",
+    "scrypt:99999999999999999999:8:1$a$b",
+)  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[World]:
+    """A world on a database of its own, and on a shared one."""
+    settings = settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE=request.param)
+    plane = opening.open_plane(settings, now_ms=clock)
+    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    for store in (plane.database, plane.cache, plane.documents):
+        store.close()
+
+
+@contextmanager
+def hashes(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every hash that is computed meanwhile, by its kind; not those that were refused to begin with."""
+    computed: list[str] = []
+    scrypt: Callable[..., bytes] = hashlib.scrypt
+    verify: Callable[..., bool] = argon2._password_hasher.verify_secret
+
+    def noted_scrypt(*given: Any, **options: Any) -> bytes:
+        found = scrypt(*given, **options)
+        computed.append("scrypt")
+        return found
+
+    def noted_argon2(*given: Any) -> bool:
+        try:
+            found = verify(*given)
+        except argon2.exceptions.VerifyMismatchError:
+            computed.append("argon2id")
+            raise
+        computed.append("argon2id")
+        return found
+
+    with patch.context() as patched:
+        patched.setattr(hashlib, "scrypt", noted_scrypt)
+        patched.setattr(argon2._password_hasher, "verify_secret", noted_argon2)
+        yield computed
+
+
+def log_in(world: World, email: str, password: str) -> int:
+    """The code of a login on the user API."""
+    answer = world.api.ask("POST", "/v1/user/login", {"email": email, "password": password})
+    return int(answer.json["code"])
+
+
+def ask_with_basic(world: World, email: str, password: str) -> int:
+    """The code of a request with HTTP Basic, as RAGFlow's oldest client sends it."""
+    credential = base64.b64encode(f"{email}:{password}".encode()).decode()
+    answer = world.admin.ask("GET", "/api/v1/admin/auth", credential=f"Basic {credential}")
+    return int(answer.json["code"])
+
+
+def effort(
+    world: World, patch: pytest.MonkeyPatch, email: str, password: str, ask: Callable[[World, str, str], int] = log_in
+) -> tuple[list[str], list[str]]:
+    """The statements, by their first words, and the hashes of a login that fails."""
+    # What RAGFlow has written is taken note of once.
+    assert ask(world, email, password) != 0
+    with statements(world.plane) as heard, hashes(patch) as computed:
+        assert ask(world, email, password) != 0
+    return [" ".join(statement.split()[:3]) for statement in heard], computed
+
+
+@pytest.fixture
+def of_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """The effort for an address that nobody has."""
+    return effort(world, monkeypatch, "nobody@ragkeeper.test", "a wrong password")
+
+
+def test_an_unknown_address_costs_one_hash_of_the_plane_s_kind(
+    world: World, of_unknown: tuple[list[str], list[str]]
+) -> None:
+    assert of_unknown[1] == [KINDS["on" if world.plane.shared else "off"]]
+
+
+def test_a_wrong_password_costs_what_an_unknown_address_does(
+    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = world.person()
+
+    assert effort(world, monkeypatch, someone.email, "a wrong password") == of_unknown
+    assert effort(world, monkeypatch, someone.email.upper(), "a wrong password") == of_unknown
+
+
+@pytest.mark.parametrize("stored", NO_HASHES)
+def test_an_account_without_a_hash_costs_what_an_unknown_address_does(
+    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch, stored: str | None
+) -> None:
+    someone = world.person()
+    world.plane.database.run("UPDATE user SET password = ? WHERE id = ?", (stored, someone.user_id))
+
+    assert effort(world, monkeypatch, someone.email, someone.password) == of_unknown
+
+
+@pytest.mark.parametrize("column", ["is_active", "status"])
+def test_an_account_that_is_off_or_deleted_costs_what_an_unknown_address_does(
+    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    someone = world.person()
+    world.plane.database.run(f"UPDATE user SET {column} = '0' WHERE id = ?", (someone.user_id,))
+
+    assert effort(world, monkeypatch, someone.email, someone.password) == of_unknown
+    assert effort(world, monkeypatch, someone.email, "a wrong password") == of_unknown
+
+
+@pytest.mark.parametrize("world", ["on"], indirect=True)
+def test_an_address_of_two_accounts_costs_what_an_unknown_one_does(
+    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    for row_id in (uuid1().hex, uuid1().hex):
+        row = {
+            "id": row_id, "nickname": "Twin", "email": "twin@ragflow.test", "is_authenticated": "1",
+            "is_active": "1", "is_anonymous": "0", "status": "1", "is_superuser": False, "password": None,
+        }  # fmt: skip
+        world.plane.database.insert(User, **row, **created(clock(), world.plane.zone))
+
+    assert effort(world, monkeypatch, "twin@ragflow.test", "a wrong password") == of_unknown
+
+
+@pytest.mark.parametrize("password", ["a wrong password", base64.b64encode(b"a wrong password").decode()])
+def test_basic_credentials_cost_the_same_too(world: World, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    known, broken = world.person(is_superuser=True), world.person()
+    world.plane.database.run("UPDATE user SET password = 'no hash' WHERE id = ?", (broken.user_id,))
+    of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", password, ask_with_basic)
+
+    for person in (known, broken):
+        assert effort(world, monkeypatch, person.email, password, ask_with_basic) == of_unknown
