@@ -25,7 +25,8 @@ KINDS = {"off": "argon2id", "on": "scrypt"}
 # Stored texts that are no hash.
 NO_HASHES = (
     None, "", "no hash at all", "$argon2id$broken", "$argon2id$v=19$m=19456,t=2,p=1$x$y", "$argon2x$a$b$c",
-    "scrypt:1:1:1$x", "scrypt:a:8:1$b$c", "scrypt:1:1:1$a$b", "md4$a$b", "pbkdf2:none:1$a$b", "scrypt:32768:8:1$salt$\u00e9",
+    "scrypt:1:1:1$x", "scrypt:a:8:1$b$c", "scrypt:1:1:1$a$b", "md4$a$b", "pbkdf2:none:1$a$b",
+    "scrypt:32768:8:1$salt$\u00e9",
     "scrypt:99999999999999999999:8:1$a$b",
 )  # fmt: skip
 
