@@ -23,7 +23,7 @@ ADMINISTRATOR = "admin@ragflow.io"
 # No restart, and back within this of the server.
 RECOVERY_S = 10.0
 # Two processes, one after the other, wait once for their stores, 2 s; the rest is ample time for a busy machine.
-LIVE_S = 10.0
+LIVE_S = 15.0
 
 
 @pytest.fixture
