@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+# For tests that share nothing: a process for each core.
+SIDE_BY_SIDE := $(PYTEST) -n logical --maxprocesses 4
 CODE := admin api common tests tools conftest.py
 
 # The quick ones first.
@@ -43,13 +45,13 @@ layers: dev ## Check which module may import which (import-linter)
 	@.venv/bin/lint-imports
 
 unit: dev ## Tests of the rules, stores and services
-	@$(PYTEST) tests/unit
+	@$(SIDE_BY_SIDE) tests/unit
 
 http: dev ## Tests that speak HTTP to both servers
-	@$(PYTEST) tests/api tests/admin
+	@$(SIDE_BY_SIDE) tests/api tests/admin
 
 http-servers: dev ## The same, and what stands below it, with MariaDB, Redis, S3 and Elasticsearch's stand-in
-	@$(PYTEST) tests/api tests/admin tests/unit/services tests/unit/worker tests/unit/migrations --stores=servers
+	@$(SIDE_BY_SIDE) tests/api tests/admin tests/unit/services tests/unit/worker tests/unit/migrations --stores=servers
 
 contract: dev contract-client ## Tests with the published ragflow-cli
 	@$(PYTEST) tests/contract

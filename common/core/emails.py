@@ -65,6 +65,9 @@ def email_key(email: str) -> str:
 
 
 def _folded(text: str, form: Literal["NFC", "NFKC"]) -> str:
+    if text.isascii():
+        # The same, at a twentieth of the cost: every request for an account passes here.
+        return text.lower()
     return unicodedata.normalize(form, "".join(map(_fold, unicodedata.normalize(form, text))))
 
 

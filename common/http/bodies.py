@@ -55,7 +55,7 @@ def read_body(request: Request, route: Route) -> BaseModel | None:
     Raises BadBody, UnsupportedBody, BadField, and RequestEntityTooLarge also where none is read.
     """
     if route.body is None:
-        if (request.content_length or 0) > (request.max_content_length or 0):
+        if "CONTENT_LENGTH" in request.environ and (request.content_length or 0) > (request.max_content_length or 0):
             raise RequestEntityTooLarge
         return None
     raw = request.get_data(cache=True)

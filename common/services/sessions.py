@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,9 @@ from common.services import accounts, audit, passwords
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
+from common.stores.database import Taken
+
+log = logging.getLogger(__name__)
 
 # Absolute limits: a session that administers ends after 12 h, a user's after 30 days (ASVS 5, 7.3.2).
 ADMIN_LIMIT_MS = 12 * 3600 * 1000
@@ -295,16 +299,26 @@ def _adopt_session(plane: Plane, wire: str, realm: Realm, origin: Origin) -> tup
     )
     if found is None or found[2] != value:
         return None
-    with plane.database.transaction():
-        if plane.database.one(
-            "SELECT 1 FROM rk_session WHERE value_hash = ? AND ended_at IS NOT NULL", (hashed(value),)
-        ):
-            return None
-        _end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (found[0], hashed(value)), "ragflow")
-        _insert_session(plane, origin, found[0], realm, wire, value)
-        who = Principal(user_id=found[0], email=found[1], origin=origin)
-        audit.record(plane, EventTag.SESSION_ADOPT, who, target=("user", found[1]), after={"realm": realm})
+    try:
+        with plane.database.transaction():
+            _take_over(plane, wire, value, found[0], found[1], realm, origin)
+    except Taken:
+        # A page asks several things at once: another of its requests has just done it.
+        log.debug("a session of RAGFlow's was taken over by two requests at once")
     return plane.database.one(_SESSION, (hashed(wire),))
+
+
+def _take_over(plane: Plane, wire: str, value: str, user_id: str, email: str, realm: Realm, origin: Origin) -> None:
+    """Write RAGFlow's session as one of this plane's, unless it has been one that is over. Raises Taken."""
+    if plane.database.one(
+        "SELECT 1 FROM rk_session WHERE value_hash = ? AND (ended_at IS NOT NULL OR expires_at <= ?)",
+        (hashed(value), plane.now_ms()),
+    ):
+        return
+    _end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (user_id, hashed(value)), "ragflow")
+    _insert_session(plane, origin, user_id, realm, wire, value)
+    who = Principal(user_id=user_id, email=email, origin=origin)
+    audit.record(plane, EventTag.SESSION_ADOPT, who, target=("user", email), after={"realm": realm})
 
 
 def _end(plane: Plane, where: str, params: tuple[str, ...], reason: str) -> int:

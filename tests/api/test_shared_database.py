@@ -17,6 +17,7 @@ from common.models.account import User
 from common.models.base import created
 from common.services import accounts, opening, sessions
 from tests.people import Clock, Person, Port, World, settings_for
+from tests.side_by_side import at_once
 
 SECRET_KEY = "a key that both programs were given and long enough"
 
@@ -76,6 +77,19 @@ def test_a_session_that_ragflow_made_is_taken_over(shared: World) -> None:
     assert len(shared.events("session:adopt")) == 1
     shared.api.ask("POST", "/v1/user/logout", credential=wire)
     assert shared.api.ask("GET", "/v1/user/info", credential=wire).status_code == 401
+
+
+@pytest.mark.race
+def test_a_page_that_asks_many_things_at_once_takes_its_session_over_once(shared: World) -> None:
+    someone = shared.person()
+    value = uuid1().hex
+    shared.plane.database.execute(User.update(access_token=value).where(User.id == someone.user_id))
+    wire = URLSafeTimedSerializer(SECRET_KEY).dumps(value)
+
+    statuses = at_once(shared, *[lambda: shared.api.ask("GET", "/v1/user/info", credential=wire)] * 6)
+
+    assert statuses == [200] * 6
+    assert len(shared.events("session:adopt")) == 1
 
 
 @pytest.mark.parametrize("realm", ["user", "admin"])

@@ -107,6 +107,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Which set this run is on."""
     servers = ", ".join(f"{kind} {backend.described()}" for kind, backend in _running.items())
+    if config.getoption("numprocesses", None):
+        # The processes that this one hands the tests to have servers of their own.
+        _end_servers()
     return f"stores: {config.getoption('stores')}{f' ({servers})' if servers else ''}"
 
 
@@ -126,8 +129,12 @@ def _places_are_emptied() -> Iterator[None]:
         backend.forget()
 
 
-def _stop(folder: Path) -> None:
+def _end_servers() -> None:
     for backend in _running.values():
         backend.stop()
     _running.clear()
+
+
+def _stop(folder: Path) -> None:
+    _end_servers()
     shutil.rmtree(folder)

@@ -26,7 +26,7 @@ from tests.backends.elasticsearch import ElasticsearchServer, running_elasticsea
 from tests.backends.proxy import FaultProxy, fault_proxy
 from tests.backends.s3 import S3Server, running_s3
 from tests.people import Clock, Person, Port, World, settings_for
-from tests.ragflow_tables import fill, make_tables
+from tests.ragflow.content import fill, make_tables
 from tests.servers import Live, end, start, until
 
 TIMEOUT_S = 0.5

@@ -22,7 +22,7 @@ def make_tables(plane: Plane) -> None:
     """Make RAGFlow's tables that are missing, empty."""
     present = plane.database.tables()
     database = beside(plane)
-    database.make_tables(but=[table for table in columns(database.version) if table in present])
+    database.make_tables(collation=None, but=[table for table in columns(database.version) if table in present])
 
 
 def fill(plane: Plane, tenant_id: str, *, datasets: int = 2, documents: int = 3) -> None:

@@ -52,8 +52,8 @@ class RagflowDatabase:
         self.all(f"INSERT INTO {table} ({_quoted(known)}) VALUES ({marks})", list(known.values()))
         return str(values.get("id", ""))
 
-    def make_tables(self, *, collation: str = "utf8mb4_general_ci", but: Sequence[str] = ()) -> None:
-        """Make the tables of this version, but for some."""
+    def make_tables(self, *, collation: str | None = "utf8mb4_general_ci", but: Sequence[str] = ()) -> None:
+        """Make the tables of this version, but for some; without a collation they have the database's."""
         for statement in statements(self.version, self.dialect, collation):
             if not any(f" {name} (" in statement for name in but):
                 self.all(statement)

@@ -123,16 +123,17 @@ def columns(version: Version) -> dict[str, list[Column]]:
     }
 
 
-def statements(version: Version, dialect: Dialect, collation: str = "utf8mb4_general_ci") -> list[str]:
-    """What makes the tables, empty."""
+def statements(version: Version, dialect: Dialect, collation: str | None = None) -> list[str]:
+    """What makes the tables, empty; without a collation they have the database's, as where RAGFlow makes them."""
     made = []
+    options = f" DEFAULT CHARSET=utf8mb4 COLLATE={collation}" if collation else ""
     for table, of_table in columns(version).items():
         parts = [*(c.sql(dialect) for c in of_table), f"PRIMARY KEY ({', '.join(KEYS.get(table, ('id',)))})"]
         indexed = [c for c in of_table if c.indexed]
         if dialect == "mysql":
             # With the table, not after it: a test waits for each statement that changes a schema.
             parts += [f"{'UNIQUE ' if c.unique else ''}INDEX {table}_{c.name} (`{c.name}`)" for c in indexed]
-            made.append(f"CREATE TABLE {table} ({', '.join(parts)}) DEFAULT CHARSET=utf8mb4 COLLATE={collation}")
+            made.append(f"CREATE TABLE {table} ({', '.join(parts)}){options}")
         else:
             made.append(f"CREATE TABLE {table} ({', '.join(parts)})")
             made += [
