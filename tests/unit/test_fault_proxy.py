@@ -161,7 +161,7 @@ def test_it_lets_so_many_connections_in_and_resets_the_rest(proxy: FaultProxy) -
             before.socket.recv(1)
     with Client(proxy) as first:
         assert first.ask(b"hello") == b"hello"
-        with Client(proxy) as second, pytest.raises(ConnectionError):
+        with pytest.raises(ConnectionError), Client(proxy) as second:
             second.ask(b"hello")
         assert first.ask(b"again") == b"again"
 
