@@ -23,11 +23,10 @@ from common.stores.cache import Cache, SqliteCache
 from common.stores.database import Database, SqliteStore
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
-from common.stores.elasticsearch_engine import ElasticsearchEngine
-from common.stores.mysql_store import MysqlStore
-from common.stores.redis_cache import RedisCache
-from common.stores.s3_storage import S3Storage
 from common.stores.storage import FolderStorage, Storage
+
+# A store on a server is imported where it is selected, and only there: with the client library it takes up to 14 MB,
+# in every process that has a plane.
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +47,8 @@ def make_home(settings: Settings) -> None:
 def database_of(settings: Settings) -> Database:
     """The metadata store that the settings select. Raises SettingsError for TLS files that can't be used."""
     if settings.mysql is not None:
+        from common.stores.mysql_store import MysqlStore
+
         return MysqlStore(settings.mysql, reread=_section_now(lambda now: now.mysql))
     return SqliteStore(settings.database_path)
 
@@ -55,6 +56,8 @@ def database_of(settings: Settings) -> Database:
 def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
     """The cache that the settings select. Raises SettingsError for TLS files that can't be used."""
     if settings.redis is not None:
+        from common.stores.redis_cache import RedisCache
+
         return RedisCache(settings.redis, reread=_section_now(lambda now: now.redis))
     return SqliteCache(settings.home / "cache.sqlite3", clock=lambda: now_ms() / 1000)
 
@@ -62,6 +65,8 @@ def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
 def documents_of(settings: Settings) -> DocEngine:
     """The document engine that the settings select. Raises SettingsError for a section that can't be used."""
     if settings.elasticsearch is not None:
+        from common.stores.elasticsearch_engine import ElasticsearchEngine
+
         return ElasticsearchEngine(settings.elasticsearch, reread=_section_now(lambda now: now.elasticsearch))
     return SqliteDocEngine(settings.home / "documents.sqlite3")
 
@@ -69,6 +74,8 @@ def documents_of(settings: Settings) -> DocEngine:
 def objects_of(settings: Settings) -> Storage:
     """The object storage that the settings select. Raises SettingsError for a section that can't be used."""
     if settings.object_store is not None:
+        from common.stores.s3_storage import S3Storage
+
         return S3Storage(settings.object_store, reread=_section_now(_object_store))
     return FolderStorage(settings.home / "objects")
 

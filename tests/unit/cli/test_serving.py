@@ -101,3 +101,14 @@ def test_the_first_words_have_a_login_that_finds_both_servers(tmp_path: Path) ->
 def test_the_printed_address_is_one_that_can_be_opened(tmp_path: Path, host: str, shown: str) -> None:
     settings = settings_for(tmp_path / "home", RAGKEEPER_HOST=host)
     assert first_start.address(settings, 9381) == f"http://{shown}:9381"
+
+
+def test_the_allocator_is_frugal_unless_it_was_set_up_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("RAGKEEPER_HOST", "127.0.0.1")
+    given = serving.environment()
+    assert given["RAGKEEPER_HOST"] == "127.0.0.1"
+    assert given["MALLOC_ARENA_MAX"] == "8"
+    # Below the 19 MiB of argon2.
+    assert int(given["MALLOC_MMAP_THRESHOLD_"]) < 19 * 2**20
