@@ -26,9 +26,9 @@ STOP_S = 8
 WORKERS = 2
 # How long a run that was killed may take to let go of its ports.
 _LEAVING_S = STOP_S + 2
-# For glibc's allocator (mallopt(3)). By itself it raises these limits with the largest block that was freed, so that the
-# 19 and 32 MiB of a password's hash would stay with every process that hashed one; with fixed limits they go back to
-# the system. Page faults are the price: a hash takes about a third more of the processor's time, a read nothing more.
+# For glibc's allocator (mallopt(3)). By itself it raises these limits with the largest block that was freed, so that
+# the 19 or 32 MiB of a password's hash would stay with every process that hashed one; with fixed limits they go back
+# to the system. Page faults are the price: a hash takes about a third more processor time, a read nothing more.
 _ALLOCATOR = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
