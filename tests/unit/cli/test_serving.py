@@ -42,7 +42,8 @@ def test_no_setting_that_is_secret_is_written_down(tmp_path: Path) -> None:
     assert not [secret for secret in secrets.values() if secret in text]
 
 
-def test_a_per_cent_sign_in_the_home_is_no_expansion(tmp_path: Path) -> None:
+def test_a_per_cent_sign_in_the_home_is_no_expansion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_SOCKET_PATH_BYTES", len(str(tmp_path)) + 100)
     settings = settings_for(tmp_path / "100%home")
     assert conf_of(settings)["unix_http_server"]["file"] == f"{tmp_path}/100%%home/supervisor.sock"
 
