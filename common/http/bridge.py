@@ -37,10 +37,10 @@ WAITING = 256
 # What waits for services out there has a third set. Of outward calls half as many may be under way, so that those who
 # wait for probes find a thread beside them.
 WAITING_THREADS = 8
-# So have requests that hash a password. Two processes serve a port, so they keep each core busy about once; a hash
-# takes 20 MB and some 30 ms of a core, so whoever is last in the queue waits for a second or two.
-HASHING_THREADS = max(1, (os.cpu_count() or 1) // 2)
-HASHING_WAITING = 32 * HASHING_THREADS
+# So have requests that hash a password. How many hash at once is another matter (Plane.hashing): a login that waits for
+# a locked row must not hold all others up. Whoever is last in the queue waits for a second or two.
+HASHING_THREADS = 4
+HASHING_WAITING = 16 * max(2, os.cpu_count() or 1)
 # A body has to be there as a whole after so many seconds.
 BODY_S = 20.0
 # What all bodies that are being received may hold of this process's memory, in bytes.

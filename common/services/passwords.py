@@ -48,9 +48,8 @@ def open_new(plane: Plane, wire: str, *, field: str) -> bytes:
 
 def hash_opened(plane: Plane, opened: bytes) -> str:
     """Hash base64(plain): werkzeug's scrypt where RAGFlow must be able to check it, argon2id otherwise."""
-    if plane.shared:
-        return generate_password_hash(opened.decode())
-    return _ARGON2.hash(opened)
+    with plane.hashing:
+        return generate_password_hash(opened.decode()) if plane.shared else _ARGON2.hash(opened)
 
 
 def matches(plane: Plane, stored: str | None, wire: str) -> bool:
@@ -71,18 +70,20 @@ def opened_matches(plane: Plane, stored: str | None, opened: bytes) -> bool:
         _spend_a_check(plane, opened)
         return False
     try:
-        if stored.startswith("$argon2"):
-            return _ARGON2.verify(stored, opened)
-        return check_password_hash(stored, opened.decode())
+        with plane.hashing:
+            if stored.startswith("$argon2"):
+                return _ARGON2.verify(stored, opened)
+            return check_password_hash(stored, opened.decode())
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, ValueError):
         return False  # another password, or a stored text that is no hash: nobody's password
 
 
 def _spend_a_check(plane: Plane, opened: bytes) -> None:
     if plane.shared:
-        generate_password_hash(opened.decode())
+        hash_opened(plane, opened)
         return
     try:
-        _ARGON2.verify(_NOBODY_ARGON2, opened)
+        with plane.hashing:
+            _ARGON2.verify(_NOBODY_ARGON2, opened)
     except argon2.exceptions.VerifyMismatchError:
         return
