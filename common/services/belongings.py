@@ -6,7 +6,7 @@ plane without RAGFlow and a database that RAGFlow made are treated alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -149,27 +149,75 @@ def remove_at_once(plane: Plane, tenant_id: str) -> dict[str, int]:
 
 
 def buckets(plane: Plane, tenant_id: str) -> Iterator[str]:
-    """The buckets that are a tenant's alone: its own, its downloads, one per dataset and one per folder."""
+    """A tenant's buckets: its own, its downloads, one per dataset and one per folder. ``Neighbours`` may be in them."""
     yield tenant_id
     yield f"{tenant_id}-downloads"
     yield from _ids(plane, "knowledgebase", "tenant_id = ?", tenant_id)
     yield from _ids(plane, "file", "tenant_id = ? AND type = 'folder'", tenant_id)
 
 
-def stray_objects(plane: Plane, tenant_id: str, *, after: str = "") -> list[tuple[str, str, str]]:
-    """Files of a tenant in a folder that is not its own: up to BATCH of (file id, bucket, object), by file id.
+class Neighbours:
+    """The tenants that stay when some go, and the objects that their rows name.
 
-    Such a bucket may hold a neighbour's objects, so it must not go whole, nor an object that a neighbour's file names.
+    A file names the object of its location in the bucket of its folder, a document that in the bucket of its dataset.
     """
-    rows = plane.database.all(
-        "SELECT f.id, f.parent_id, f.location FROM file f WHERE f.tenant_id = ? AND f.id > ? AND f.type <> 'folder' "
-        "AND f.location <> '' AND NOT EXISTS "
-        "(SELECT 1 FROM file p WHERE p.id = f.parent_id AND p.tenant_id = f.tenant_id AND p.type = 'folder') "
-        "AND NOT EXISTS (SELECT 1 FROM file o WHERE o.parent_id = f.parent_id AND o.location = f.location "
-        " AND o.tenant_id <> f.tenant_id) ORDER BY f.id LIMIT ?",
-        (tenant_id, after, BATCH),
-    )
-    return [(file_id, bucket, name) for file_id, bucket, name in rows]
+
+    def __init__(self, plane: Plane, going: Sequence[str]) -> None:
+        self._plane = plane
+        self._going = tuple(going)
+        self._stays = f"NOT IN ({', '.join('?' * len(going))})"
+        self._have_documents = {"document", "knowledgebase"} <= plane.database.tables()
+
+    def name_any_in(self, bucket: str) -> bool:
+        """Whether they name any object of a bucket, be it there or not."""
+        return self._plane.database.one(f"{self._named('')} LIMIT 1", self._params(bucket)) is not None
+
+    def named_in(self, bucket: str, names: Sequence[str]) -> set[str]:
+        """Those of up to a listing's names that they name in a bucket; one statement."""
+        marks = ", ".join("?" * len(names))
+        rows = self._plane.database.all(self._named(f"IN ({marks})"), self._params(bucket, names))
+        # The database may take names for one that differ in case.
+        return {name for (name,) in rows}.intersection(names)
+
+    def strays(self, tenant_id: str, *, after: str = "") -> list[tuple[str, str, str]]:
+        """Files of a tenant that goes, in folders that stay: up to BATCH of (file id, bucket, object), by file id.
+
+        Such a bucket is a neighbour's, so it must not go whole, nor an object that a neighbour's row names.
+        """
+        going = ", ".join("?" * len(self._going))
+        sql = (
+            "SELECT f.id, f.parent_id, f.location FROM file f WHERE f.tenant_id = ? AND f.id > ? "
+            "AND f.type <> 'folder' AND f.location <> '' AND NOT EXISTS "
+            f"(SELECT 1 FROM file p WHERE p.id = f.parent_id AND p.tenant_id IN ({going}) AND p.type = 'folder') "
+            "AND NOT EXISTS (SELECT 1 FROM file o WHERE o.parent_id = f.parent_id AND o.location = f.location "
+            f"AND o.tenant_id {self._stays})"
+        )
+        params = [tenant_id, after, *self._going, *self._going]
+        if self._have_documents:
+            sql += (
+                " AND NOT EXISTS (SELECT 1 FROM document d JOIN knowledgebase k ON k.id = d.kb_id "
+                f"WHERE d.kb_id = f.parent_id AND d.location = f.location AND k.tenant_id {self._stays})"
+            )
+            params += self._going
+        rows = self._plane.database.all(f"{sql} ORDER BY f.id LIMIT ?", (*params, BATCH))
+        return [(file_id, bucket, name) for file_id, bucket, name in rows]
+
+    def _named(self, among: str) -> str:
+        """The statement for the names in a bucket, of which ``among`` is a condition."""
+        of_file, of_document = (f"AND {column} {among} " if among else "" for column in ("f.location", "d.location"))
+        sql = (
+            "SELECT f.location FROM file f "
+            f"WHERE f.parent_id = ? AND f.location <> '' {of_file}AND f.tenant_id {self._stays}"
+        )
+        if self._have_documents:
+            sql += (
+                " UNION ALL SELECT d.location FROM document d JOIN knowledgebase k ON k.id = d.kb_id "
+                f"WHERE d.kb_id = ? AND d.location <> '' {of_document}AND k.tenant_id {self._stays}"
+            )
+        return sql
+
+    def _params(self, bucket: str, names: Sequence[str] = ()) -> list[str]:
+        return [bucket, *names, *self._going] * (2 if self._have_documents else 1)
 
 
 def _ids(plane: Plane, table: str, condition: str, value: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.core.audit_tags import EventTag
 from common.core.emails import email_key
@@ -23,6 +23,13 @@ PURGE = "user.purge"
 _OBJECTS_COUNTED = 10_000
 _BUCKETS_COUNTED = 2_000
 _NAMED_IN_MESSAGE = 20
+
+
+class _Page(NamedTuple):
+    """A listing of a bucket: how many objects it has, and which of them no neighbour's row names."""
+
+    listed: int
+    going: list[str]
 
 
 class StillThere(Exception):
@@ -167,28 +174,37 @@ def _remove_account(plane: Plane, account: AccountRow, gone: list[str]) -> dict[
 
 
 def _count_objects(plane: Plane, tenant_ids: list[str]) -> dict[str, Any]:
-    buckets = objects = 0
+    neighbours = belongings.Neighbours(plane, tenant_ids)
+    buckets = objects = seen = 0
     names = (bucket for tenant_id in tenant_ids for bucket in belongings.buckets(plane, tenant_id))
     for bucket in islice(names, _BUCKETS_COUNTED):
-        if objects >= _OBJECTS_COUNTED:
+        if seen >= _OBJECTS_COUNTED:
             break
-        buckets += plane.objects.bucket_exists(bucket)
-        objects += _count_bucket(plane, bucket, _OBJECTS_COUNTED - objects)
-    complete = objects < _OBJECTS_COUNTED and next(names, None) is None
-    objects += sum(len(belongings.stray_objects(plane, tenant_id)) for tenant_id in tenant_ids)
+        buckets += plane.objects.bucket_exists(bucket) and not neighbours.name_any_in(bucket)
+        for page in _pages(plane, neighbours, bucket):
+            seen += page.listed
+            objects += len(page.going)
+            if seen >= _OBJECTS_COUNTED:
+                break
+    complete = seen < _OBJECTS_COUNTED and next(names, None) is None
+    for tenant_id in tenant_ids:
+        strays = neighbours.strays(tenant_id)
+        complete = complete and len(strays) < belongings.BATCH
+        objects += sum(_count_object(plane, bucket, name) for bucket, name in {stray[1:] for stray in strays})
     return {"buckets": buckets, "objects": objects, "complete": complete}
 
 
-def _count_bucket(plane: Plane, bucket: str, at_most: int | None = None) -> int:
-    counted, after = 0, ""
-    while at_most is None or counted < at_most:
-        limit = LIST_LIMIT if at_most is None else min(LIST_LIMIT, at_most - counted)
-        listed = plane.objects.list(bucket, limit=limit, after=after)
-        if not listed:
-            break
-        counted += len(listed)
-        after = listed[-1]
-    return counted
+def _pages(plane: Plane, neighbours: belongings.Neighbours, bucket: str) -> Iterator[_Page]:
+    """All of a bucket, of which objects may be deleted meanwhile."""
+    after = ""
+    while names := plane.objects.list(bucket, limit=LIST_LIMIT, after=after):
+        kept = neighbours.named_in(bucket, names)
+        yield _Page(len(names), [name for name in names if name not in kept])
+        after = names[-1]
+
+
+def _count_bucket(plane: Plane, neighbours: belongings.Neighbours, bucket: str) -> int:
+    return sum(len(page.going) for page in _pages(plane, neighbours, bucket))
 
 
 def _count_object(plane: Plane, bucket: str, name: str) -> int:
@@ -212,6 +228,7 @@ class _Purge:
         self._task = task
         self._plane = task.plane
         self._tenants: list[str] = task.job.payload["tenants"]
+        self._neighbours = belongings.Neighbours(self._plane, self._tenants)
         self._progress: dict[str, Any] = task.job.progress or {
             "finished": [],
             "removed": {"metadata": {}, "documents": 0, "objects": 0},
@@ -260,19 +277,31 @@ class _Purge:
         return rows
 
     def _remove_buckets(self, tenant_id: str) -> None:
-        objects = self._plane.objects
         for bucket in belongings.buckets(self._plane, tenant_id):
             self._task.pause_point()
+            pages = _pages(self._plane, self._neighbours, bucket)
             self._clear(
                 "objects",
                 bucket,
-                count=partial(_count_bucket, self._plane, bucket),
-                delete=partial(objects.delete_bucket, bucket),
+                count=partial(_count_bucket, self._plane, self._neighbours, bucket),
+                delete=partial(self._remove_some_objects, bucket, pages),
             )
+
+    def _remove_some_objects(self, bucket: str, pages: Iterator[_Page]) -> int:
+        """Delete some of a bucket, which goes whole unless a neighbour's row names an object in it; how many went."""
+        objects = self._plane.objects
+        # Asked each time: a neighbour may have begun to put files there.
+        if not self._neighbours.name_any_in(bucket):
+            return objects.delete_bucket(bucket)
+        for page in pages:
+            self._task.pause_point()
+            if page.going and (deleted := objects.delete_some(bucket, page.going)):
+                return deleted
+        return 0
 
     def _remove_strays(self, tenant_id: str) -> None:
         objects, after = self._plane.objects, ""
-        while strays := belongings.stray_objects(self._plane, tenant_id, after=after):
+        while strays := self._neighbours.strays(tenant_id, after=after):
             for _, bucket, name in strays:
                 self._task.pause_point()
                 self._clear(

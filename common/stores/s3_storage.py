@@ -172,6 +172,21 @@ class S3Storage:
 
         return self._ask(remove)
 
+    def delete_some(self, bucket: str, names: Sequence[str]) -> int:
+        """See ``Storage.delete_some``; names that are not there any more count too, for the server does not tell."""
+        place = self._place_if_possible(bucket)
+
+        def remove(client: Minio) -> int:
+            if place is None or not names:
+                return 0
+            try:
+                self._remove(client, place.bucket, [DeleteObject(place.prefix + name) for name in names])
+            except S3Error as error:
+                return self._nothing(error, 0)
+            return len(names)
+
+        return self._ask(remove)
+
     def list(self, bucket: str, prefix: str = "", *, limit: int = 100, after: str = "") -> list[str]:
         """See ``Storage.list``."""
         place = self._place_if_possible(bucket)

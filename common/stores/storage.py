@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict
@@ -67,6 +67,9 @@ class Storage(Protocol):
 
     def delete(self, bucket: str, name: str) -> bool:
         """Removes an object; False when there was none."""
+
+    def delete_some(self, bucket: str, names: Sequence[str]) -> int:
+        """Removes up to LIST_LIMIT objects that a listing gave, and leaves the bucket; how many went."""
 
     def list(self, bucket: str, prefix: str = "", *, limit: int = 100, after: str = "") -> list[str]:
         """At most ``limit`` (1000) names that begin with ``prefix``, after ``after``, in code point order."""
@@ -139,6 +142,10 @@ class FolderStorage:
             except FileNotFoundError:
                 return False
             return True
+
+    def delete_some(self, bucket: str, names: Sequence[str]) -> int:
+        """See ``Storage.delete_some``."""
+        return sum(self.delete(bucket, name) for name in names)
 
     def list(self, bucket: str, prefix: str = "", *, limit: int = 100, after: str = "") -> list[str]:
         """See ``Storage.list``; reads the names of the whole bucket, but keeps no more than it returns."""

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
 import orjson
 import pytest
 
+from common.conf.sections import MinioSection
 from common.core.errors import StoreUnavailable, UserNotFound
 from common.services import accounts, belongings, deletion, jobs
 from common.services.jobs import JobInterrupted, JobLost, Task
 from common.services.plane import Plane
 from common.services.principal import system
+from common.stores.s3_storage import S3Storage
 from tests.people import Clock, Person, World
 from tests.ragflow.content import TABLES, fill, make_tables
 from tests.ragflow.database import beside
+from tests.statements import statements
 
 SHELL = system("test")
+
+
+class Killed(BaseException):
+    """The end of a worker in the middle of a step."""
 
 
 def switch_off(world: World, person: Person) -> Person:
@@ -298,6 +307,132 @@ def test_a_file_in_somebody_elses_folder_goes_alone(world: World) -> None:
     assert stored(world.plane, neighbour.user_id) == before
 
 
+@dataclass
+class Lodger:
+    """Somebody in whose folder (``bucket``) a neighbour has objects: those of ``kept``."""
+
+    someone: Person
+    bucket: str
+    kept: list[str]
+
+
+def lodge(world: World, plane: Plane, *, objects: int = 4) -> Lodger:
+    """A tenant's root folder with ``objects`` objects of its own, and two that a neighbour's file and document name."""
+    make_tables(plane)
+    someone, neighbour = world.person(), world.person()
+    (bucket,) = plane.database.one("SELECT id FROM file WHERE tenant_id = ?", (someone.user_id,)) or ("",)
+    rows = beside(plane)
+    own = {"parent_id": bucket, "tenant_id": someone.user_id, "created_by": someone.user_id, "type": "doc"}
+    with plane.database.transaction():
+        for number in range(objects):
+            # One that differs from the neighbour's in case, which the database may take for the same.
+            name = f"alice-{number}.txt" if number else "BOB.txt"
+            rows.insert("file", name=name, location=name, **own)
+            plane.objects.put(bucket, name, b"content")
+        theirs = {**own, "tenant_id": neighbour.user_id, "created_by": neighbour.user_id}
+        # A folder names no object, and what a row names need not be there.
+        rows.insert("file", name="below", location="", **{**theirs, "type": "folder"})
+        rows.insert("file", name="lost", location="lost.txt", **theirs)
+        rows.insert("file", name="bob", location="bob.txt", **theirs)
+        rows.insert("knowledgebase", id=bucket, tenant_id=neighbour.user_id, name="of the same id")
+        rows.insert("document", kb_id=bucket, location="z.txt")
+    for name in ("bob.txt", "z.txt"):
+        plane.objects.put(bucket, name, b"the neighbour's")
+    return Lodger(switch_off(world, someone), bucket, ["bob.txt", "z.txt"])
+
+
+@pytest.fixture(params=["the plane's", "one bucket for all"])
+def lodging(request: pytest.FixtureRequest, world: World) -> Plane:
+    """The plane, also with an object store that keeps everything in one bucket of an operator's."""
+    if request.param == "the plane's":
+        return world.plane
+    server = request.getfixturevalue("s3_server")
+    bucket = uuid4().hex
+    server.client().make_bucket(bucket)
+    section = MinioSection.model_validate(server.section(timeout=10, bucket=bucket, prefix_path="some/where"))
+    return replace(world.plane, objects=S3Storage(section))
+
+
+def test_a_neighbours_objects_in_a_folder_of_the_tenants_stay_with_their_bucket(world: World, lodging: Plane) -> None:
+    lodger = lodge(world, lodging)
+    planned = deletion.plan(lodging, lodger.someone.email)["objects"]
+
+    job_id = deletion.delete_user(lodging, SHELL, lodger.someone.email)["job_id"]
+    run_purge(lodging)
+
+    assert lodging.objects.list(lodger.bucket) == lodger.kept
+    assert lodging.objects.get(lodger.bucket, "bob.txt") == b"the neighbour's"
+    assert lodging.objects.bucket_exists(lodger.bucket)
+    assert planned == {"buckets": 0, "objects": 4, "complete": True}
+    assert jobs.get(lodging, str(job_id))["progress"]["removed"]["objects"] == 4
+
+
+def test_a_bucket_with_a_neighbours_objects_is_cleared_by_pages_with_one_statement_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "LIST_LIMIT", 3)
+    lodger = lodge(world, world.plane, objects=10)
+    delete(world, lodger.someone)
+
+    with statements(world.plane) as heard:
+        run_purge(world.plane)
+
+    assert world.plane.objects.list(lodger.bucket) == lodger.kept
+    # Twelve objects in pages of three, once counted and once deleted.
+    assert len([each for each in heard if "f.location IN (" in each]) == 8
+
+
+def test_a_purge_that_is_cut_off_among_a_neighbours_objects_counts_right(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "LIST_LIMIT", 3)
+    lodger = lodge(world, world.plane, objects=10)
+    job_id = delete(world, lodger.someone).json["data"]["job_id"]
+    store = type(world.plane.objects)
+    delete_some = store.delete_some
+    kills = 0
+
+    def cut(objects: Any, bucket: str, names: Sequence[str]) -> int:
+        delete_some(objects, bucket, names)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "delete_some", cut)
+        while world.plane.objects.list(lodger.bucket) != lodger.kept:
+            job = jobs.claim(world.plane, "worker", 60, [deletion.PURGE])
+            assert job
+            with pytest.raises(Killed):
+                deletion.purge(Task(world.plane, job, 60))
+            jobs.give_back(world.plane, job)
+            kills += 1
+    run_purge(world.plane)
+
+    assert kills == 4
+    assert jobs.get(world.plane, str(job_id))["progress"]["removed"]["objects"] == 10
+
+
+def test_tenants_that_go_together_are_no_neighbours(world: World) -> None:
+    make_tables(world.plane)
+    someone = world.person()
+    own = organisation(world, someone)
+    folders = [
+        (tenant_id, *(world.plane.database.one("SELECT id FROM file WHERE tenant_id = ?", (tenant_id,)) or ()))
+        for tenant_id in (someone.user_id, own)
+    ]
+    for (tenant_id, _), (_, folder) in zip(folders, reversed(folders), strict=True):
+        beside(world.plane).insert("file", parent_id=folder, tenant_id=tenant_id, location="a.txt", type="doc")
+        world.plane.objects.put(folder, "a.txt", b"content")
+    switch_off(world, someone)
+    planned = deletion.plan(world.plane, someone.email)["objects"]
+
+    job_id = delete(world, someone).json["data"]["job_id"]
+    run_purge(world.plane)
+
+    assert not any(world.plane.objects.bucket_exists(folder) for _, folder in folders)
+    assert planned == {"buckets": 2, "objects": 2, "complete": True}
+    assert jobs.get(world.plane, str(job_id))["progress"]["removed"]["objects"] == 2
+
+
 @pytest.mark.race
 def test_of_two_deletions_at_once_one_is_done_and_one_finds_nobody(world: World) -> None:
     someone = switch_off(world, world.person())
@@ -389,10 +524,6 @@ def test_the_report_stays_readable_and_the_trail_has_it_once(world: World) -> No
     after = orjson.loads(event[4])
     assert after["removed"] == shown["progress"]["removed"]
     assert after["requested_by"] == world.root.email
-
-
-class Killed(BaseException):
-    """The end of a worker in the middle of a step."""
 
 
 def test_a_purge_that_is_cut_off_after_any_save_goes_on_and_counts_right(world: World, clock: Clock) -> None:

@@ -15,7 +15,7 @@ from common.services.jobs import Task
 from common.services.plane import Plane
 from common.settings import load
 
-_CHANGES = ("delete", "delete_bucket", "delete_tenant")
+_CHANGES = ("delete", "delete_some", "delete_bucket", "delete_tenant")
 
 
 class Deadly:

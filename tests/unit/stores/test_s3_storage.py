@@ -141,6 +141,7 @@ def test_the_one_bucket_is_not_made_and_without_it_nothing_is_known(s3_server):
         lambda: storage.get("kb1", "a"),
         lambda: storage.list("kb1"),
         lambda: storage.delete_bucket("kb1"),
+        lambda: storage.delete_some("kb1", ["a"]),
         lambda: storage.bucket_exists("kb1"),
     ):
         assert reason(call) == "the bucket everything does not exist"
@@ -217,6 +218,7 @@ def test_what_the_server_kept_of_a_batch_is_no_success():
 
     with http_server(answer) as port:
         assert reason(storage_at(port).delete_bucket, "kb1") == "it kept 1 of 2 objects (AccessDenied)"
+        assert reason(storage_at(port).delete_some, "kb1", ["a", "b"]) == "it kept 1 of 2 objects (AccessDenied)"
 
 
 # Health

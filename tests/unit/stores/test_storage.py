@@ -165,6 +165,18 @@ def test_a_bucket_is_deleted_in_bounded_steps_and_its_neighbour_stays(storage):
     assert storage.delete_bucket("kb1") == 0
 
 
+def test_some_objects_of_a_bucket_are_deleted_and_the_others_stay(storage):
+    for name in ("a", "b", "dir/c", "e"):
+        storage.put("kb1", name, b"x")
+    storage.put("kb2", "a", b"x")
+    assert storage.delete_some("kb1", ["a", "dir/c"]) == 2
+    assert storage.list("kb1") == ["b", "e"]
+    assert storage.delete_some("kb1", []) == 0
+    assert storage.delete_some("kb1", ["b", "e"]) == 2
+    assert storage.list("kb1") == []
+    assert storage.list("kb2") == ["a"]
+
+
 def test_a_bucket_exists_from_its_first_object_on(storage):
     assert storage.bucket_exists("kb1") is False
     storage.put("kb1", "a", b"x")
@@ -223,6 +235,7 @@ def test_a_missing_root_is_an_unavailable_store_and_is_not_made_anew(tmp_path):
         lambda: storage.delete("kb1", "a"),
         lambda: storage.list("kb1"),
         lambda: storage.delete_bucket("kb1"),
+        lambda: storage.delete_some("kb1", ["a"]),
         lambda: storage.bucket_exists("kb1"),
     ):
         with pytest.raises(StoreUnavailable) as raised:
