@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import socket
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from typing import Any
 
 import httpx
 import psutil
+
+from tests.waiting import pause
 
 COMMAND = Path(sys.executable).with_name("ragkeeper")
 READY_LIMIT_S = 40.0
@@ -118,7 +119,7 @@ def wait_until_ready(live: Live, port: int) -> None:
             if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
-            _pause(0.05)
+            pause(0.05)
     raise AssertionError(f"not ready after {READY_LIMIT_S} s:\n{live.printed()}")
 
 
@@ -127,14 +128,8 @@ def until(condition: Callable[[], Any], live: Live, within_s: float = READY_LIMI
     deadline = time.monotonic() + within_s
     while not (held := condition()):
         assert time.monotonic() < deadline, f"not within {within_s} s:\n{live.printed()}"
-        _pause(0.05)
+        pause(0.05)
     return held
-
-
-def _pause(seconds: float) -> None:
-    """Let the other processes have the processor before looking again."""
-    with selectors.DefaultSelector() as nothing:
-        nothing.select(seconds)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -145,7 +145,7 @@ def _become(command: list[str], last_words: list[str]) -> NoReturn:
         say(line)
     sys.stdout.flush()
     serving.append_output()
-    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    os.execve(command[0], command, serving.environment())  # noqa: S606 - no shell is wanted
 
 
 def worker() -> None:

@@ -374,14 +374,16 @@ class CoolingDown(TooMany):
 class StoreUnavailable(PlaneError):
     """A store can't be reached; ``store`` is metadata, cache, documents or objects. The reason is for the log.
 
-    ``lost`` is False for a store that answers and refuses this one operation, being read-only or full.
+    ``lost`` is False for a store that answers and refuses this one operation, being read-only or full. A ``note`` ends
+    the reason; ``why`` is the reason without it, which stays the same while an outage lasts.
     """
 
     status = 503
     code = 503
 
-    def __init__(self, store: str, reason: str = "", *, lost: bool = True) -> None:
+    def __init__(self, store: str, reason: str = "", *, lost: bool = True, note: str = "") -> None:
         super().__init__(f"The {store} store is not available just now; try again shortly.", store=store)
         self.store = store
-        self.reason = reason
+        self.why = reason
+        self.reason = f"{reason}; {note}" if note else reason
         self.lost = lost

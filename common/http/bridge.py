@@ -37,10 +37,10 @@ WAITING = 256
 # What waits for services out there has a third set. Of outward calls half as many may be under way, so that those who
 # wait for probes find a thread beside them.
 WAITING_THREADS = 8
-# So have requests that hash a password. Two processes serve a port, so they keep each core busy about once; a hash
-# takes 20 MB and some 30 ms of a core, so whoever is last in the queue waits for a second or two.
-HASHING_THREADS = max(1, (os.cpu_count() or 1) // 2)
-HASHING_WAITING = 32 * HASHING_THREADS
+# So have requests that hash a password. How many hash at once is another matter (Plane.hashing): a login that waits for
+# a locked row must not hold all others up. Whoever is last in the queue waits for a second or two.
+HASHING_THREADS = 4
+HASHING_WAITING = 16 * max(2, os.cpu_count() or 1)
 # A body has to be there as a whole after so many seconds.
 BODY_S = 20.0
 # What all bodies that are being received may hold of this process's memory, in bytes.
@@ -133,13 +133,16 @@ class Bridge:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        reads = scope["method"] in _READS
+        method = scope["method"]
+        reads = method in _READS
         answered = await self._without_a_thread(scope) if reads else None
-        if answered is not None:
-            status, fixed = answered
-            await _answer(send, status, fixed.headers(), fixed.body)
+        if answered is None:
+            status, headers, body = await self._through_the_app(scope, receive, reads)
         else:
-            await _answer(send, *await self._through_the_app(scope, receive, reads))
+            status, fixed = answered
+            headers, body = fixed.headers(), fixed.body
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
     async def _without_a_thread(self, scope: Scope) -> tuple[int, Fixed] | None:
         fixed = self._fixed.get(scope["path"])
@@ -184,9 +187,10 @@ class Bridge:
     async def _read_body(self, environ: Environ, receive: Receive, body: bytearray) -> None:
         """Fill ``body``, up to one byte beyond what the app takes; that byte is what makes it too large."""
         declared = environ.get("CONTENT_LENGTH", "")
-        wanted = 0 if declared.isdecimal() and int(declared) > self._max_body else self._max_body + 1
-        if not wanted and "HTTP_EXPECT" in environ:
-            # It waits for a word before it sends: the answer is that word.
+        length = int(declared) if declared.isdecimal() else 0
+        wanted = 0 if length > self._max_body else self._max_body + 1
+        if not wanted and ("HTTP_EXPECT" in environ or length > DROPPED_BYTES):
+            # It waits for a word before it sends, and the answer is that word; or it is too much to wait for.
             return
         dropped = 0
         while dropped <= DROPPED_BYTES:
@@ -225,11 +229,6 @@ def _refusal(environ: Environ, status: int, message: str, *more: tuple[bytes, by
     accept = environ.get("HTTP_ACCEPT", "")
     status, headers, body = early.refusal(status, message, accept=accept, request_id=id_for(environ))
     return status, [*headers, *more], body
-
-
-async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _environ(scope: Scope) -> Environ:

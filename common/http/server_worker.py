@@ -11,7 +11,7 @@ import os
 import resource
 from typing import Any
 
-from gunicorn.asgi.parser import LimitRequestHeaders
+from gunicorn.asgi.parser import LimitRequestHeaders, ParseError
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 
@@ -116,6 +116,9 @@ class GuardedProtocol(ASGIProtocol):
         if self._header_bytes > HEADER_BYTES and _weight(self._callback_parser.headers) > HEADER_BYTES:
             raise LimitRequestHeaders("The header is too large.")
         self._header_bytes = 0
+        parser = self._callback_parser
+        if parser.http_version >= (1, 1) and not any(name.lower() == b"host" for name, _ in parser.headers):
+            raise ParseError("no Host (RFC 9112, 3.2)")
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None

@@ -64,12 +64,12 @@ def opened_plane(*, make_administrator: bool) -> tuple[Plane, Callable[[], None]
     if down is None:
         return plane, None
     log.warning("not ready: the %s store can't be used: %s", down.store, down.reason)
-    return plane, partial(_catch_up, plane, make_administrator)
+    return plane, partial(_catch_up, plane, make_administrator, down.why)
 
 
-def _catch_up(plane: Plane, make_administrator: bool) -> None:
+def _catch_up(plane: Plane, make_administrator: bool, told: str) -> None:
     try:
-        password = catch_up(plane, make_administrator)
+        password = catch_up(plane, make_administrator, told=told)
     except SettingsError as error:
         log.error("%s", error)
         return

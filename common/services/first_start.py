@@ -21,22 +21,23 @@ def catch_up(
     plane: Plane,
     make_administrator: bool,
     *,
+    told: str = "",
     pause: Callable[[float], object] = time.sleep,
 ) -> Secret | None:
     """Do what a start could not do while the metadata store was down, as soon as that can be reached.
 
     Returns the first administrator's password as ``first_administrator`` does. Any number of processes may do this at
-    once. Raises SettingsError.
+    once. Raises SettingsError. Each reason is logged once, but for the one that was ``told`` before.
     """
-    told, wait_s = "", _FIRST_WAIT_S
+    wait_s = _FIRST_WAIT_S
     while True:
         try:
             bring_up_to_date(plane.database, plane.now_ms())
             password = first_administrator(plane) if make_administrator else None
         except StoreUnavailable as error:
-            if error.reason != told:
-                log.warning("not ready: the %s store can't be used: %s", error.store, error.reason)
-            told = error.reason
+            if error.why != told:
+                log.warning("not ready: the %s store can't be used: %s", error.store, error.why)
+            told = error.why
             pause(wait_s)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
         else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,11 +25,10 @@ from common.stores.cache import Cache, SqliteCache
 from common.stores.database import Database, SqliteStore
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
-from common.stores.elasticsearch_engine import ElasticsearchEngine
-from common.stores.mysql_store import MysqlStore
-from common.stores.redis_cache import RedisCache
-from common.stores.s3_storage import S3Storage
 from common.stores.storage import FolderStorage, Storage
+
+# A store on a server is imported where it is selected, and only there: with the client library it takes up to 14 MB,
+# in every process that has a plane.
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ def make_home(settings: Settings) -> None:
 def database_of(settings: Settings) -> Database:
     """The metadata store that the settings select. Raises SettingsError for TLS files that can't be used."""
     if settings.mysql is not None:
+        from common.stores.mysql_store import MysqlStore
+
         return MysqlStore(settings.mysql, reread=_section_now(lambda now: now.mysql))
     return SqliteStore(settings.database_path)
 
@@ -55,6 +58,8 @@ def database_of(settings: Settings) -> Database:
 def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
     """The cache that the settings select. Raises SettingsError for TLS files that can't be used."""
     if settings.redis is not None:
+        from common.stores.redis_cache import RedisCache
+
         return RedisCache(settings.redis, reread=_section_now(lambda now: now.redis))
     return SqliteCache(settings.home / "cache.sqlite3", clock=lambda: now_ms() / 1000)
 
@@ -62,6 +67,8 @@ def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
 def documents_of(settings: Settings) -> DocEngine:
     """The document engine that the settings select. Raises SettingsError for a section that can't be used."""
     if settings.elasticsearch is not None:
+        from common.stores.elasticsearch_engine import ElasticsearchEngine
+
         return ElasticsearchEngine(settings.elasticsearch, reread=_section_now(lambda now: now.elasticsearch))
     return SqliteDocEngine(settings.home / "documents.sqlite3")
 
@@ -69,6 +76,8 @@ def documents_of(settings: Settings) -> DocEngine:
 def objects_of(settings: Settings) -> Storage:
     """The object storage that the settings select. Raises SettingsError for a section that can't be used."""
     if settings.object_store is not None:
+        from common.stores.s3_storage import S3Storage
+
         return S3Storage(settings.object_store, reread=_section_now(_object_store))
     return FolderStorage(settings.home / "objects")
 
@@ -95,29 +104,57 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
 
     Raises SettingsError, and StoreUnavailable when the metadata store can't be brought up to date.
     """
-    make_home(settings)
-    database = database_of(settings)
-    if settings.mysql is None:
-        _close_to_others(settings.database_path)
-    bring_up_to_date(database, overrides.get("now_ms", Plane.now_ms)())
-    return _assembled(settings, database, overrides)
+    database = _database_at_home(settings)
+    now_ms = overrides.get("now_ms", Plane.now_ms)
+    bring_up_to_date(database, now_ms())
+    return _assembled(settings, database, cache_of(settings, now_ms), overrides)
 
 
 def open_unready(settings: Settings) -> tuple[Plane, StoreUnavailable | None]:
     """``open_plane`` for a process that serves while its database server is down, and why it could not be migrated.
 
-    What needs the database raises StoreUnavailable until it is there; see ``first_start.catch_up``.
+    What needs the database raises StoreUnavailable until it is there; see ``first_start.catch_up``. Servers that hang
+    take one time limit in all: each is asked once, side by side, and its breaker answers for it afterwards.
     """
+    database, cache = _database_at_home(settings), cache_of(settings, Plane.now_ms)
+    down = None
+    with _looked_at(cache) if settings.redis is not None else nullcontext():
+        try:
+            bring_up_to_date(database, Plane.now_ms())
+        except StoreUnavailable as error:
+            if settings.mysql is None:
+                raise
+            down = error
+    return _assembled(settings, database, cache, {}), down
+
+
+def _database_at_home(settings: Settings) -> Database:
+    make_home(settings)
+    database = database_of(settings)
+    if settings.mysql is None:
+        _close_to_others(settings.database_path)
+    return database
+
+
+@contextmanager
+def _looked_at(cache: Cache) -> Iterator[None]:
+    """Have the cache store looked at meanwhile; when it hangs, its breaker is open at the end."""
+
+    def look() -> None:
+        # Its breaker says what is wrong.
+        with suppress(StoreUnavailable):
+            cache.health()
+        cache.close()
+
+    look_aside = threading.Thread(target=look, name="look-at-cache")
+    look_aside.start()
     try:
-        return open_plane(settings), None
-    except StoreUnavailable as error:
-        if settings.mysql is None:
-            raise
-        return _assembled(settings, database_of(settings), {}), error
+        yield
+    finally:
+        look_aside.join()
 
 
-def _assembled(settings: Settings, database: Database, overrides: dict[str, Any]) -> Plane:
-    cache = cache_of(settings, overrides.get("now_ms", Plane.now_ms))
+def _assembled(settings: Settings, database: Database, cache: Cache, overrides: dict[str, Any]) -> Plane:
     sharing = Sharing(database, settings.shared_database)
     parts: dict[str, Any] = {
         "settings": settings,

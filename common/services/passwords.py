@@ -54,9 +54,8 @@ def open_new(plane: Plane, wire: str, *, field: str) -> bytes:
 
 def hash_opened(plane: Plane, opened: bytes) -> str:
     """Hash base64(plain): werkzeug's scrypt where RAGFlow must be able to check it, argon2id otherwise."""
-    if plane.shared:
-        return generate_password_hash(opened.decode())
-    return _ARGON2.hash(opened)
+    with plane.hashing:
+        return generate_password_hash(opened.decode()) if plane.shared else _ARGON2.hash(opened)
 
 
 def matches(plane: Plane, stored: str | None, wire: str) -> bool:
@@ -73,11 +72,12 @@ def matches(plane: Plane, stored: str | None, wire: str) -> bool:
 
 def opened_matches(plane: Plane, stored: str | None, opened: bytes) -> bool:
     """Like ``matches`` for base64(plain)."""
-    # A hash is ASCII, and werkzeug can't compare anything else.
-    if stored and stored.isascii():
-        with suppress(_NoHash):
-            return _check(stored, opened)
-    _spend_a_check(plane, opened)
+    with plane.hashing:
+        # A hash is ASCII, and werkzeug can't compare anything else.
+        if stored and stored.isascii():
+            with suppress(_NoHash):
+                return _check(stored, opened)
+        _spend_a_check(plane, opened)
     return False
 
 
@@ -91,13 +91,8 @@ def _check(stored: str, opened: bytes) -> bool:
         return check_password_hash(stored, opened.decode())
     except argon2.exceptions.VerifyMismatchError:
         return False
-    except (
-        argon2.exceptions.VerificationError,
-        argon2.exceptions.InvalidHashError,
-        ValueError,
-        OverflowError,
-    ) as error:
-        raise _NoHash from error
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, ValueError, OverflowError) as none:
+        raise _NoHash from none
 
 
 def _spend_a_check(plane: Plane, opened: bytes) -> None:

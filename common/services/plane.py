@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +25,11 @@ from common.stores.storage import Storage
 
 def _clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _hashing() -> threading.Semaphore:
+    # Two processes serve a port, so both together keep each core busy once. A hash takes 19 or 32 MiB.
+    return threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
 
 
 class RoleSets:
@@ -89,6 +96,7 @@ class Plane:
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
     token_uses: TokenUses = field(default_factory=TokenUses)
+    hashing: threading.Semaphore = field(default_factory=_hashing)
 
     @property
     def shared(self) -> bool:

@@ -164,7 +164,7 @@ class Breaker:
         if epoch is None:
             self._see_to_recovery(state)
             reason = state.circuit.reason or "it was down a moment ago"
-            raise StoreUnavailable(self._store, f"{reason}; not asked again before a probe succeeds")
+            raise StoreUnavailable(self._store, reason, note="not asked again before a probe succeeds")
         return epoch
 
     def failed(self, epoch: int, error: StoreUnavailable) -> None:

@@ -34,6 +34,9 @@ _MIGRATION_STEP_S = 60.0
 # Changes no row, but the server makes all the checks of a write.
 _HEALTH = "UPDATE rk_state SET value = value WHERE 1 = 0"
 
+# MySQL counts a wait for a lock as the time of a read, which it ends early; to MariaDB this is a comment.
+_PATIENTLY = f"/*+ MAX_EXECUTION_TIME({(LOCK_WAIT_S + 1) * 1000}) */"
+
 
 class _Thread(threading.local):
     """What one thread has open.
@@ -122,13 +125,13 @@ class MysqlStore:
 
     def lock(self, name: str) -> None:
         """See ``Database.lock``. The row of a new name is locked by the statement that makes it."""
-        if self.write("SELECT 1 FROM rk_lock WHERE name = %s FOR UPDATE", (name,)).fetchone() is None:
+        if self.write(f"SELECT {_PATIENTLY} 1 FROM rk_lock WHERE name = %s FOR UPDATE", (name,)).fetchone() is None:
             # Not INSERT IGNORE: it would share the lock on a row that another one made meanwhile, a step to a deadlock.
             self.write("INSERT INTO rk_lock (name) VALUES (%s) ON DUPLICATE KEY UPDATE name = name", (name,))
 
     def hold(self, table: str, row_id: str) -> None:
         """See ``Database.hold``."""
-        self.write(f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", (row_id,))
+        self.write(f"SELECT {_PATIENTLY} 1 FROM {table} WHERE id = %s FOR UPDATE", (row_id,))
 
     def tables(self) -> set[str]:
         """See ``Database.tables``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import signal
 import subprocess
 import time
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.servers import free_ports
+from tests.waiting import pause
 
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 5.0
@@ -106,8 +106,7 @@ class ChildServer:
             if self.answers():
                 return True
             # Let the server have the processor before asking again.
-            with selectors.DefaultSelector() as nothing:
-                nothing.select(0.02)
+            pause(0.02)
         return False
 
     def _end(self, how: signal.Signals) -> None:

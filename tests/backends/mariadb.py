@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from common.migrations.runner import migrate
 from common.secret import Secret
 from common.stores.mysql_store import MysqlStore
 from tests.servers import free_ports
+from tests.waiting import pause
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
@@ -231,7 +231,7 @@ class MariadbServer:
             try:
                 return bool(self.ask("SELECT 1"))
             except pymysql.err.OperationalError:
-                _pause(0.02)
+                pause(0.02)
         return False
 
     def _end(self, how: signal.Signals) -> None:
@@ -351,9 +351,3 @@ class MariadbHomes:
                     marks = ", ".join(["%s"] * len(rows[0]))
                     cursor.executemany(f"INSERT INTO `{name}` VALUES ({marks})", rows)
             cursor.execute("COMMIT")
-
-
-def _pause(seconds: float) -> None:
-    """Let the server have the processor before asking again."""
-    with selectors.DefaultSelector() as nothing:
-        nothing.select(seconds)

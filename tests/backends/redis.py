@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from redis.exceptions import ConnectionError as Unreachable
 from redis.retry import Retry
 
 from tests.servers import free_ports
+from tests.waiting import pause
 
 #: Whichever is installed; both speak the same protocol.
 BINARIES = ("redis-server", "valkey-server")
@@ -145,7 +145,7 @@ class RedisServer:
                 try:
                     return bool(client.ping())
                 except (Unreachable, BusyLoadingError):
-                    _pause(0.01)
+                    pause(0.01)
         return False
 
     def _end(self, how: signal.Signals) -> None:
@@ -240,9 +240,3 @@ class RedisHomes:
     def stop(self) -> None:
         """See ``Backend``."""
         self._server.stop()
-
-
-def _pause(seconds: float) -> None:
-    """Let the server have the processor before asking again."""
-    with selectors.DefaultSelector() as nothing:
-        nothing.select(seconds)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """``pairs`` runs of reference and server in turn, each of ``reads`` requests; 4 x ``pages`` of a kind of page."""
+    """``pairs`` runs of reference and server in turn, each of ``reads`` requests; 4 x ``pages`` of a kind of page;
+    ``logins`` on each port before their memory is weighed."""
 
     pairs: int
     reads: int
@@ -16,7 +17,17 @@ class Effort:
     few_users: int
     many_users: int
     listed_users: int
+    logins: int
 
 
-WHOLE = Effort(pairs=7, reads=3000, pages=12, whole_lists=30, few_users=1_000, many_users=100_000, listed_users=10_000)
-QUICK = Effort(pairs=2, reads=40, pages=2, whole_lists=3, few_users=600, many_users=1_200, listed_users=600)
+WHOLE = Effort(
+    pairs=7,
+    reads=3000,
+    pages=12,
+    whole_lists=30,
+    few_users=1_000,
+    many_users=100_000,
+    listed_users=10_000,
+    logins=200,
+)
+QUICK = Effort(pairs=2, reads=40, pages=2, whole_lists=3, few_users=600, many_users=1_200, listed_users=600, logins=32)

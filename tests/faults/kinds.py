@@ -267,9 +267,9 @@ def _one_connection(servers: Servers, store: str) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             proxy.limit(1)
-            ours = stack.enter_context(socket.create_connection((proxy.host, proxy.port)))
-            ours.settimeout(0.05)
             try:
+                ours = stack.enter_context(socket.create_connection((proxy.host, proxy.port)))
+                ours.settimeout(0.05)
                 ours.recv(1)
             except TimeoutError:
                 break

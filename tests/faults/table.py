@@ -23,7 +23,17 @@ _HEAD = (
 )
 
 
-_MORE = ("store", "what", "serves after, s", "healthz says", "back after, s", "acknowledged / lost")
+_MORE = (
+    "store",
+    "what",
+    "serves after, s",
+    "healthz says",
+    "after, ms",
+    "livez, ms",
+    "all else at most, ms",
+    "back after, s",
+    "acknowledged / lost",
+)
 
 
 def main() -> int:
@@ -51,9 +61,12 @@ def _more(entry: Entry) -> tuple[str, ...]:
         entry.store,
         _named(entry),
         _seconds(entry.serving_s),
-        _words(entry),
+        _words(entry) if entry.healthz else "-",
+        _milliseconds(entry.healthz_ms),
+        _milliseconds(entry.livez_ms),
+        _milliseconds(entry.others_ms),
         _seconds(entry.recovery_s),
-        _kept(entry),
+        _kept(entry) if entry.acknowledged else "-",
     )
 
 
@@ -63,6 +76,10 @@ def _words(entry: Entry) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.1f}"
+
+
+def _milliseconds(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds else "-"
 
 
 def _kept(entry: Entry) -> str:

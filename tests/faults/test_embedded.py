@@ -37,6 +37,11 @@ class Small:
         body = {"username": email, "password": new_password()}
         return ask(self.live.admin_port, "POST", "/api/v1/admin/users", body, credential=self._root)
 
+    def set_level(self) -> Answer:
+        """A write to the cache."""
+        level = {"pkg_name": "faults", "level": "INFO"}
+        return ask(self.live.admin_port, "PUT", "/api/v1/admin/log_levels", level, credential=self._root)
+
     def emails(self) -> set[str]:
         return {each["email"] for each in self.users().body["data"]}
 
@@ -67,7 +72,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         yield small
 
 
-@pytest.mark.parametrize("store", PLACES)
+def test_a_cache_that_was_removed_is_made_anew_by_whoever_uses_it(small: Small) -> None:
+    entry = Entry("cache", "embedded-removed")
+    place = small.live.home / PLACES["cache"]
+    for end in ("", "-wal", "-shm"):
+        Path(f"{place}{end}").unlink(missing_ok=True)
+    assert small.make("without-cache@ragkeeper.test").status == 200
+    assert small.set_level().status == 200
+    back, entry.recovery_s = eventually(small.says, RECOVERY_LIMIT_S)
+    assert back, small.words()
+    entry.acknowledged, entry.lost, entry.verdict = 1, 0, "passed"
+    assert "without-cache@ragkeeper.test" in small.emails()
+    entry.write()
+
+
+@pytest.mark.parametrize("store", ["metadata", "documents", "objects"])
 def test_what_is_moved_away_is_named_and_well_again_when_it_is_back(small: Small, store: str) -> None:
     entry = Entry(store, "embedded-moved-away")
     place = small.live.home / PLACES[store]
@@ -82,7 +101,7 @@ def test_what_is_moved_away_is_named_and_well_again_when_it_is_back(small: Small
         entry.livez_ms = small.alive_s() * 1000
         made = small.make(f"during-{store}@ragkeeper.test")
         assert made.status == (503 if store == "metadata" else 200), made
-        assert not place.exists(), "nobody made it anew"
+        assert not place.exists(), "somebody made it anew"
     finally:
         for each in files:
             Path(f"{each}.away").rename(each)

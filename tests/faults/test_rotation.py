@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
 
+from common.services.probing import SHARED_S
 from tests.faults.book import Entry
 from tests.faults.ground import Ground, Servers, eventually
 from tests.faults.kinds import STORES, restart_with, set_database_password
@@ -58,6 +60,8 @@ def test_new_credentials_are_taken_from_the_file_without_a_restart(ground: Groun
     try:
         seen, _ = eventually(lambda: ground.readiness() == [(503, [store])] * 2, SEEN_WITHIN_S)
         assert seen, ground.readiness()
+        # A process that has not looked since shares for so long that all was well.
+        threading.Event().wait(SHARED_S + 0.1)
         ground.configure()
         entry.recovery_s = recovery_s(ground)
         entry.acknowledged = len(ground.make())

@@ -19,6 +19,7 @@ CASES = {
     "whole list of 600 users, time",
     "whole list of 600 users, weight",
     "memory of all processes after the reads",
+    "memory of all processes after 32 logins on each port",
     "a read while 32 clients log in without end",
     "a write while 32 clients log in without end",
     "second start, until both servers are ready",

@@ -194,6 +194,7 @@ NO_REQUESTS = {
     "header": (request(*[b"X: " + b"a" * 8000] * 50), 431),
     "header before a body": (request(*[b"X: " + b"a" * 8000] * 10, b"Content-Length: 2", body=b"{}"), 431),
     "header without end": (request(*[b"X: " + b"a" * 8000] * 20)[:-4], 431),
+    "no host": (b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
     "two hosts": (request(b"Host: other"), 400),
     "two types": (request(JSON, b"Content-Type: text/plain"), 400),
     "length and chunks": (request(b"Content-Length: 1", CHUNKED, body=b"0\r\n\r\n"), 400),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ import httpx
 import pytest
 
 from tests.backends.mariadb import MariadbServer, running_mariadb
+from tests.backends.redis import running_redis
+from tests.backends.s3 import running_s3
 from tests.people import new_password
 from tests.servers import Live, end, running, start, until
 
@@ -19,6 +22,8 @@ pytestmark = pytest.mark.slow
 ADMINISTRATOR = "admin@ragflow.io"
 # No restart, and back within this of the server.
 RECOVERY_S = 10.0
+# Two processes, one after the other, wait once for their stores, 2 s; the rest is ample time for a busy machine.
+LIVE_S = 15.0
 
 
 @pytest.fixture
@@ -77,6 +82,33 @@ def test_it_serves_unready_until_its_database_is_there_and_then_makes_the_admini
         assert server.password not in live.printed()
     finally:
         end(live.process)
+
+
+def test_a_start_while_every_store_hangs_waits_for_each_once_and_side_by_side(
+    tmp_path: Path, server: MariadbServer
+) -> None:
+    schema = server.make_schema()
+    with running_redis(tmp_path / "redis") as redis, running_s3(tmp_path / "s3") as objects:
+        (tmp_path / "conf").mkdir()
+        (tmp_path / "conf" / "service_conf.yaml").write_text(json.dumps({"minio": objects.section()}))
+        frozen = (server, redis, objects)
+        for each in frozen:
+            each.freeze()
+        live = start(tmp_path / "home", RAGKEEPER_DB_URL=server.url(schema), RAGKEEPER_REDIS_URL=redis.url())
+        try:
+            ports = (live.admin_port, live.api_port)
+            waited_s = seconds_until(lambda: all(answer(live, "/livez", port) is not None for port in ports), live)
+            assert waited_s < LIVE_S
+            until(lambda: readiness(live) == (503, ["metadata", "cache", "objects"]), live)
+            for each in frozen:
+                each.thaw()
+            assert seconds_until(lambda: readiness(live) == (200, []), live) < RECOVERY_S
+            said = re.findall(r"WARNING \S+: not ready: the metadata store can't be used: (.*)", live.printed())
+            assert said == ["no answer in time"] * 2
+        finally:
+            for each in frozen:
+                each.thaw()
+            end(live.process)
 
 
 def test_a_password_that_was_given_is_still_known_when_the_database_comes(

@@ -19,6 +19,7 @@ from common.services.principal import system
 from common.settings import load
 from tests.people import World
 from tests.ragflow.content import fill, make_tables
+from tests.waiting import pause
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ class Process:
         while not (held := condition()):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.005)
+            pause(0.005)
         return held
 
     def end(self, by: signal.Signals) -> int:

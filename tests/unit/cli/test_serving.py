@@ -42,7 +42,8 @@ def test_no_setting_that_is_secret_is_written_down(tmp_path: Path) -> None:
     assert not [secret for secret in secrets.values() if secret in text]
 
 
-def test_a_per_cent_sign_in_the_home_is_no_expansion(tmp_path: Path) -> None:
+def test_a_per_cent_sign_in_the_home_is_no_expansion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_SOCKET_PATH_BYTES", len(str(tmp_path)) + 100)
     settings = settings_for(tmp_path / "100%home")
     assert conf_of(settings)["unix_http_server"]["file"] == f"{tmp_path}/100%%home/supervisor.sock"
 
@@ -100,3 +101,14 @@ def test_the_first_words_have_a_login_that_finds_both_servers(tmp_path: Path) ->
 def test_the_printed_address_is_one_that_can_be_opened(tmp_path: Path, host: str, shown: str) -> None:
     settings = settings_for(tmp_path / "home", RAGKEEPER_HOST=host)
     assert first_start.address(settings, 9381) == f"http://{shown}:9381"
+
+
+def test_the_allocator_is_frugal_unless_it_was_set_up_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("RAGKEEPER_HOST", "127.0.0.1")
+    given = serving.environment()
+    assert given["RAGKEEPER_HOST"] == "127.0.0.1"
+    assert given["MALLOC_ARENA_MAX"] == "8"
+    # Below the 19 MiB of argon2.
+    assert int(given["MALLOC_MMAP_THRESHOLD_"]) < 19 * 2**20

@@ -113,6 +113,21 @@ def test_fixed_answers_need_neither_thread_nor_app() -> None:
     assert (pong.status, pong.headers["content-length"]) == (200, "4")
 
 
+def test_HEAD_is_answered_without_a_body_wherever_the_answer_comes_from(app: Flask) -> None:
+    fixed, of_app = Client("HEAD", "/ping"), Client("HEAD", "/shown/a")
+    ask(bridged(app), fixed, of_app)
+
+    assert (fixed.status, fixed.body, fixed.headers["content-length"]) == (200, b"", "4")
+    assert (of_app.status, of_app.body) == (203, b"")
+
+
+def test_what_is_too_much_to_wait_for_is_refused_before_it_comes(app: Flask) -> None:
+    client = Client("POST", "/shown/a", b"{}", headers={"Content-Length": str(bridge.DROPPED_BYTES + 1)})
+    ask(bridged(app), client)
+
+    assert (client.status, client.asked) == (413, 0)
+
+
 @pytest.mark.parametrize("chunks", [[b"x" * (LIMIT + 1)], [b"x" * 600] * 3])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused_by_the_app_in_its_own_words(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import argon2
 import pytest
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -47,3 +50,21 @@ def test_a_bad_new_password_names_its_field(plane: Plane, wire: str) -> None:
         passwords.new_hash(plane, wire, field="new_password")
 
     assert caught.value.field == "new_password"
+
+
+def test_only_so_many_hash_at_once_whoever_asks(plane: Plane) -> None:
+    """Each takes 19 or 32 MiB and a core: the rest of those who log in wait their turn."""
+    one_at_a_time = replace(plane, hashing=threading.Semaphore(1))
+    stored = passwords.new_hash(plane, "a fine long password")
+    done = threading.Event()
+
+    def check() -> None:
+        assert passwords.matches(one_at_a_time, stored, "a fine long password")
+        done.set()
+
+    with one_at_a_time.hashing:
+        checking = threading.Thread(target=check)
+        checking.start()
+        assert not done.wait(0.3)
+    assert done.wait(10)
+    checking.join(10)
