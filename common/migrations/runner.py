@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from common.migrations import m0001_initial, m0002_jobs, m0003_page_indexes, m0004_email_keys
+from common.models.base import Table
 from common.models.operation import Migration
 from common.stores.database import Database
 
 
 class Step(NamedTuple):
-    """A migration: its number, its name, and what it does to the database at a moment (UTC milliseconds)."""
+    """A migration: its number, its name, and what it does to the database at a moment (UTC milliseconds).
+
+    ``makes`` are the tables that it makes where they are missing.
+    """
 
     number: int
     name: str
     apply: Callable[[Database, int], None]
+    makes: Sequence[type[Table]] = ()
 
 
 STEPS: tuple[Step, ...] = (
-    Step(1, "initial", m0001_initial.apply),
-    Step(2, "jobs", m0002_jobs.apply),
+    Step(1, "initial", m0001_initial.apply, (*m0001_initial.OWN, *m0001_initial.RAGFLOW)),
+    Step(2, "jobs", m0002_jobs.apply, m0002_jobs.MAKES),
     Step(3, "page_indexes", m0003_page_indexes.apply),
     Step(4, "email_keys", m0004_email_keys.apply),
 )
@@ -32,6 +37,12 @@ def pending(database: Database) -> list[Step]:
         return list(STEPS)
     applied = {number for (number,) in database.all("SELECT number FROM rk_migration")}
     return [step for step in STEPS if step.number not in applied]
+
+
+def tables_to_be_made(steps: Sequence[Step], present: Collection[str]) -> list[str]:
+    """The tables that applying these steps would add to those that are there, by name."""
+    made = {model._meta.table_name for step in steps for model in (Migration, *step.makes)}
+    return sorted(made.difference(present))
 
 
 def migrate(database: Database, now_ms: int) -> list[Step]:

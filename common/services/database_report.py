@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from common.core.emails import MAX_LENGTH, email_key
 from common.core.errors import StoreUnavailable
-from common.migrations.m0001_initial import OWN, RAGFLOW
-from common.migrations.runner import STEPS
+from common.migrations.m0001_initial import RAGFLOW
+from common.migrations.runner import STEPS, Step, tables_to_be_made
 from common.services.belongings import LINKS
 from common.settings import Settings
 from common.stores.database_facts import Look, ServerFacts, TableFacts, looking_at
@@ -44,8 +44,8 @@ def report(settings: Settings, now_ms: int) -> dict[str, Any]:
     """
     if settings.mysql is None and not settings.database_path.exists():
         missing = Remark("database", "note", f"{settings.database_path} does not exist; the first start makes it")
-        return {"usable": True, "server": None, "shared": False, "ragflow": None, "tables": {}, "migrations": _all(),
-                "remarks": [asdict(missing)]}  # fmt: skip
+        return {"usable": True, "server": None, "shared": False, "ragflow": None, "tables": {},
+                "migrations": _told(STEPS, ()), "remarks": [asdict(missing)]}  # fmt: skip
     with looking_at(settings.mysql, settings.database_path) as look:
         server, tables = look.server(), look.tables()
         remarks = [*_about_server(server, tables, now_ms), *_about_rows(look, tables)]
@@ -218,13 +218,15 @@ _QUESTIONS: tuple[_Question, ...] = (
 
 def _pending(look: Look, tables: dict[str, TableFacts]) -> list[str]:
     applied = {number for (number,) in look.all("SELECT number FROM rk_migration")} if "rk_migration" in tables else ()
-    made = sorted(model._meta.table_name for model in (*OWN, *RAGFLOW) if model._meta.table_name not in tables)
-    steps = [f"{step.number:04d} {step.name}" for step in STEPS if step.number not in applied]
-    return [*steps, *([f"tables to be made: {', '.join(made)}"] if made and steps else [])]
+    return _told([step for step in STEPS if step.number not in applied], tables)
 
 
-def _all() -> list[str]:
-    return [f"{step.number:04d} {step.name}" for step in STEPS]
+def _told(steps: Sequence[Step], tables: Collection[str]) -> list[str]:
+    made = tables_to_be_made(steps, tables)
+    return [
+        *(f"{step.number:04d} {step.name}" for step in steps),
+        *([f"tables to be made: {', '.join(made)}"] if made else []),
+    ]
 
 
 def _is_shared(settings: Settings, look: Look, tables: dict[str, TableFacts]) -> bool:
