@@ -41,8 +41,10 @@ def pending(database: Database) -> list[Step]:
 
 def tables_to_be_made(steps: Sequence[Step], present: Collection[str]) -> list[str]:
     """The tables that applying these steps would add to those that are there, by name."""
-    made = {model._meta.table_name for step in steps for model in (Migration, *step.makes)}
-    return sorted(made.difference(present))
+    makes = [model for step in steps for model in step.makes]
+    if steps:
+        makes.append(Migration)
+    return sorted({model._meta.table_name for model in makes}.difference(present))
 
 
 def migrate(database: Database, now_ms: int) -> list[Step]:

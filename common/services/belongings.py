@@ -6,7 +6,7 @@ plane without RAGFlow and a database that RAGFlow made are treated alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -73,8 +73,20 @@ AT_ONCE = (
     "tenant_langfuse",
     "tenant",
 )
+#: By one of these columns a table's rows belong to a tenant, as far as can be told of one that the map lacks.
+TENANT_COLUMNS = ("tenant_id", "kb_id")
 # No single column identifies their rows. A tenant has few of them: they go in one statement.
 _WITHOUT_ID = {"tenant_llm", "rk_membership", "api_token", "rk_langfuse_project", "tenant_langfuse"}
+
+
+def unknown_among(tables: Iterable[str]) -> list[str]:
+    """Of tables that have one of TENANT_COLUMNS those that a purge leaves alone, because the map lacks them."""
+    return sorted(table for table in tables if table not in LINKS and not table.startswith("rk_"))
+
+
+def left_alone(plane: Plane) -> list[str]:
+    """The tables here that may hold a tenant's rows and are not purged, such as those of a later RAGFlow."""
+    return unknown_among(plane.database.tables_with(TENANT_COLUMNS))
 
 
 def purged_tables(plane: Plane) -> list[str]:

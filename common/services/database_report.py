@@ -11,7 +11,7 @@ from common.core.emails import MAX_LENGTH, email_key
 from common.core.errors import StoreUnavailable
 from common.migrations.m0001_initial import RAGFLOW
 from common.migrations.runner import STEPS, Step, tables_to_be_made
-from common.services.belongings import LINKS
+from common.services.belongings import LINKS, TENANT_COLUMNS, unknown_among
 from common.settings import Settings
 from common.stores.database_facts import Look, ServerFacts, TableFacts, looking_at
 
@@ -122,11 +122,7 @@ def _about_server(server: ServerFacts, tables: dict[str, TableFacts], now_ms: in
     if server.clock_ms is not None and abs(server.clock_ms - now_ms) > _CLOCK_OFF_MS:
         off_s = (server.clock_ms - now_ms) / 1000
         yield Remark("clock", "note", f"the server's clock is {off_s:+.0f} s off this machine's")
-    unknown = sorted(
-        name
-        for name, table in tables.items()
-        if name not in LINKS and not name.startswith("rk_") and table.columns & {"tenant_id", "kb_id"}
-    )
+    unknown = unknown_among(name for name, table in tables.items() if not table.columns.isdisjoint(TENANT_COLUMNS))
     if unknown:
         yield Remark("tables", "note", f"tables that deleting a user leaves alone, not being known: {_some(unknown)}")
 

@@ -85,8 +85,9 @@ def delete_user(plane: Plane, actor: Principal, email: str, *, dry_run: bool = F
 def plan(plane: Plane, email: str) -> dict[str, Any]:
     """What deleting an account would remove, by store; reads only.
 
-    ``{email, tenants, kept_tenants, metadata: {table: rows}, documents, objects: {buckets, objects, complete}}``;
-    ``complete`` is false when the counting of objects stopped early. Raises UserNotFound, StoreUnavailable.
+    ``{email, tenants, kept_tenants, metadata: {table: rows}, documents, objects: {buckets, objects, complete},
+    left_alone: [table]}``; ``complete`` is false when the counting of objects stopped early. Raises UserNotFound,
+    StoreUnavailable.
     """
     account = accounts.get(plane, email)
     gone, kept = _tenants_of(plane, account.id)
@@ -104,6 +105,7 @@ def plan(plane: Plane, email: str) -> dict[str, Any]:
         "metadata": {table: rows for table, rows in metadata.items() if rows},
         "documents": sum(plane.documents.count(tenant_index(tenant_id)) for tenant_id in ids),
         "objects": _count_objects(plane, ids),
+        "left_alone": belongings.left_alone(plane),
     }
 
 
@@ -214,9 +216,10 @@ def _count_object(plane: Plane, bucket: str, name: str) -> int:
 def purge(task: jobs.Task) -> None:
     """The job after a deletion: remove what its tenants have in every store, in batches, resumable at any of them.
 
-    Progress is ``{finished: [step], removed: {metadata: {table: rows}, documents, objects}, doing}``. Rows are counted
-    in the transaction that deletes them. What other stores hold is counted before it is deleted: ``doing`` is
-    ``{place: number}``, and ``number`` counts as removed when nothing is left in that place.
+    Progress is ``{finished: [step], removed: {metadata: {table: rows}, documents, objects}, doing, left_alone:
+    [table]}``. Rows are counted in the transaction that deletes them. What other stores hold is counted before it is
+    deleted: ``doing`` is ``{place: number}``, and ``number`` counts as removed when nothing is left in that place.
+    ``left_alone`` are tables that may hold rows of the tenants, which stay.
     """
     _Purge(task).run()
 
@@ -234,6 +237,7 @@ class _Purge:
             "removed": {"metadata": {}, "documents": 0, "objects": 0},
             "doing": {},
         }
+        self._progress["left_alone"] = belongings.left_alone(self._plane)
 
     def run(self) -> None:
         if "recorded" in self._finished:
@@ -363,6 +367,7 @@ class _Purge:
                     "requested_by": payload["requested_by"],
                     "tenants": self._tenants,
                     "removed": self._progress["removed"],
+                    "left_alone": self._progress["left_alone"],
                     "job": self._task.job.id,
                 },
             )
@@ -386,6 +391,8 @@ def message(result: dict[str, Any]) -> str:
     if dry_run:
         more = "" if result["objects"]["complete"] else " or more"
         lines.append(f"Documents: {result['documents']}. Objects: {result['objects']['objects']}{more}.")
+        if result["left_alone"]:
+            lines.append(f"Tables left alone, not being known: {', '.join(result['left_alone'])}.")
     else:
         lines.append(
             f"Job {result['job_id']} removes the rest from every store; GET /api/v1/admin/jobs/{result['job_id']} "

@@ -93,6 +93,9 @@ class Database(Protocol):
     def tables(self) -> set[str]:
         """Names of the tables that exist."""
 
+    def tables_with(self, columns: Sequence[str]) -> set[str]:
+        """Names of the tables that have any of these columns."""
+
     def health(self) -> float:
         """Ask the store for a sign of life, without writing; the milliseconds that took. Raises StoreUnavailable."""
 
@@ -239,6 +242,14 @@ class SqliteStore:
 
     def tables(self) -> set[str]:
         return {name for (name,) in self.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def tables_with(self, columns: Sequence[str]) -> set[str]:
+        rows = self.all(
+            "SELECT DISTINCT t.name FROM sqlite_master t JOIN pragma_table_info(t.name) c "
+            f"WHERE t.type = 'table' AND c.name IN ({', '.join('?' * len(columns))})",
+            columns,
+        )
+        return {name for (name,) in rows}
 
     def health(self) -> float:
         """A connection of its own sees the file that is there now; it waits for no writer and makes no file."""

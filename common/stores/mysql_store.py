@@ -138,6 +138,16 @@ class MysqlStore:
         rows = self.all("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")
         return {name for (name,) in rows}
 
+    def tables_with(self, columns: Sequence[str]) -> set[str]:
+        """See ``Database.tables_with``."""
+        rows = self.all(
+            "SELECT DISTINCT c.table_name FROM information_schema.columns c JOIN information_schema.tables t "
+            "ON t.table_schema = c.table_schema AND t.table_name = c.table_name WHERE c.table_schema = DATABASE() "
+            f"AND t.table_type = 'BASE TABLE' AND c.column_name IN ({', '.join('?' * len(columns))})",
+            columns,
+        )
+        return {name for (name,) in rows}
+
     @contextmanager
     def migrating(self) -> Iterator[None]:
         """See ``Database.migrating``: what changes the schema commits by itself here, so there is no transaction.

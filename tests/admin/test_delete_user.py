@@ -307,6 +307,35 @@ def test_a_file_in_somebody_elses_folder_goes_alone(world: World) -> None:
     assert stored(world.plane, neighbour.user_id) == before
 
 
+def test_tables_that_are_not_known_are_named_as_left_alone(world: World) -> None:
+    make_tables(world.plane)
+    someone = switch_off(world, world.person())
+    for table, column in (("memory", "tenant_id"), ("evaluation", "kb_id"), ("weather", "town")):
+        world.plane.database.run(f"CREATE TABLE {table} (id VARCHAR(32), {column} VARCHAR(32))")
+    world.plane.database.run("INSERT INTO memory (id, tenant_id) VALUES ('m', ?)", (someone.user_id,))
+
+    plan = delete(world, someone, "?dry_run=true").json
+    job_id = delete(world, someone).json["data"]["job_id"]
+    run_purge(world.plane)
+
+    assert plan["data"]["left_alone"] == ["evaluation", "memory"]
+    assert "Tables left alone, not being known: evaluation, memory." in plan["message"]
+    assert jobs.get(world.plane, str(job_id))["progress"]["left_alone"] == ["evaluation", "memory"]
+    [event] = world.events("user:purge")
+    assert orjson.loads(event[4])["left_alone"] == ["evaluation", "memory"]
+    assert mentions(world.plane, someone.user_id) == {"memory": 1}
+
+
+def test_where_all_tables_are_known_nothing_is_left_alone(world: World) -> None:
+    make_tables(world.plane)
+    someone = switch_off(world, world.person())
+
+    plan = delete(world, someone, "?dry_run=true").json
+
+    assert plan["data"]["left_alone"] == []
+    assert "left alone" not in plan["message"]
+
+
 @dataclass
 class Lodger:
     """Somebody in whose folder (``bucket``) a neighbour has objects: those of ``kept``."""

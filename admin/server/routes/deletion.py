@@ -37,7 +37,7 @@ class Deleted(Item):
 
 
 class DeletionPlan(Item):
-    """What a deletion would remove, by store; ``blocked_by`` says what would refuse it."""
+    """What a deletion would remove, by store, and tables that it leaves; ``blocked_by`` says what would refuse it."""
 
     email: str
     tenants: list[TenantName]
@@ -45,6 +45,7 @@ class DeletionPlan(Item):
     metadata: dict[str, int]
     documents: int
     objects: dict[str, Any]
+    left_alone: list[str]
     blocked_by: str | None
 
 
