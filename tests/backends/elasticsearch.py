@@ -25,6 +25,7 @@ from uuid import uuid4
 import pytest
 
 from tests.backends.child import START_LIMIT_S, ChildServer
+from tests.backends.one_for_all import OneForAll
 from tests.servers import free_ports
 
 BINARY = Path(sysconfig.get_path("purelib")) / "osmem_server" / "bin" / "osmem-server"
@@ -94,6 +95,10 @@ class ElasticsearchServer:
             self._front = None
         self.osmem.stop()
 
+    def kill(self) -> None:
+        """The same: nothing of it outlives the process anyway."""
+        self.stop()
+
     def well(self) -> None:
         """Let the server answer everything again, as Elasticsearch."""
         self._instead = _nothing_instead
@@ -147,46 +152,10 @@ class ElasticsearchServer:
             connection.close()
 
 
-class ElasticsearchHomes:
-    """One server for all homes: indices have the names of tenants, which no two homes share. See ``Backend``."""
-
-    def __init__(self, folder: Path) -> None:
-        self._server = ElasticsearchServer(folder)
-        self._server.start()
-        self._used = False
-
-    def described(self) -> str:
-        """See ``Backend``."""
-        return f"osmem-server {version('osmem-server')} in the place of Elasticsearch"
-
-    def environment(self, home: Path) -> dict[str, str]:
-        """See ``Backend``."""
-        return {}
-
-    def sections(self) -> dict[str, Any]:
-        """See ``Backend``."""
-        self._used = True
-        return {"es": self._server.section()}
-
-    def take_down(self) -> None:
-        """See ``Backend``."""
-        self._server.stop()
-
-    def forward(self, seconds: float) -> None:
-        """See ``Backend``; nothing expires here."""
-
-    def forget(self) -> None:
-        """See ``Backend``."""
-        if not self._used:
-            return
-        self._used = False
-        if not self._server.is_running:
-            self._server.start()
-        self._server.empty()
-
-    def stop(self) -> None:
-        """See ``Backend``."""
-        self._server.stop()
+def elasticsearch_for_all(folder: Path) -> OneForAll:
+    """One server for all homes: indices have the names of tenants."""
+    said = f"osmem-server {version('osmem-server')} in the place of Elasticsearch"
+    return OneForAll(ElasticsearchServer(folder), "es", said)
 
 
 def _nothing_instead(_: str) -> Answer:

@@ -17,6 +17,7 @@ from minio.deleteobjects import DeleteObject
 from urllib3.exceptions import HTTPError
 
 from tests.backends.child import START_LIMIT_S, ChildServer
+from tests.backends.one_for_all import OneForAll
 
 BINARY = Path(sys.executable).with_name("nanio")
 
@@ -68,46 +69,9 @@ class S3Server(ChildServer):
             client.remove_bucket(bucket.name)
 
 
-class S3Homes:
-    """One server for all homes: buckets have the names of datasets, which no two homes share. See ``Backend``."""
-
-    def __init__(self, folder: Path) -> None:
-        self._server = S3Server(folder)
-        self._server.start()
-        self._used = False
-
-    def described(self) -> str:
-        """See ``Backend``."""
-        return f"nanio {version('nanio')}"
-
-    def environment(self, home: Path) -> dict[str, str]:
-        """See ``Backend``."""
-        return {}
-
-    def sections(self) -> dict[str, Any]:
-        """See ``Backend``."""
-        self._used = True
-        return {"minio": self._server.section()}
-
-    def take_down(self) -> None:
-        """See ``Backend``."""
-        self._server.kill()
-
-    def forward(self, seconds: float) -> None:
-        """See ``Backend``; nothing expires here."""
-
-    def forget(self) -> None:
-        """See ``Backend``."""
-        if not self._used:
-            return
-        self._used = False
-        if not self._server.is_running:
-            self._server.start()
-        self._server.empty()
-
-    def stop(self) -> None:
-        """See ``Backend``."""
-        self._server.stop()
+def s3_for_all(folder: Path) -> OneForAll:
+    """One server for all homes: buckets have the names of datasets."""
+    return OneForAll(S3Server(folder), "minio", f"nanio {version('nanio')}")
 
 
 @contextmanager

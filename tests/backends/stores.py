@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from tests.backends.elasticsearch import ElasticsearchHomes
+from tests.backends.elasticsearch import elasticsearch_for_all
 from tests.backends.mariadb import MariadbHomes
 from tests.backends.redis import RedisHomes
-from tests.backends.s3 import S3Homes
+from tests.backends.s3 import s3_for_all
 
 SETS = ("embedded", "servers")
 
@@ -52,8 +52,8 @@ class Backend(Protocol):
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "metadata": MariadbHomes,
     "cache": RedisHomes,
-    "documents": ElasticsearchHomes,
-    "objects": S3Homes,
+    "documents": elasticsearch_for_all,
+    "objects": s3_for_all,
 }
 
 _running: dict[str, Backend] = {}
