@@ -16,6 +16,8 @@ from common.services.principal import Principal
 
 # What the app and its front tell each other in the environ of a request.
 REQUEST_ID, ROUTE, WHO = "ragkeeper.request_id", "ragkeeper.route", "ragkeeper.who"
+# A list, where whoever asks the app does for it, elsewhere and before the answer is sent, what may have to wait.
+BEFORE_THE_ANSWER = "ragkeeper.before_the_answer"
 
 access_log = logging.getLogger("ragkeeper.access")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import cast
 
 from flask import Flask, Response, request
@@ -82,10 +83,19 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
             return _admitted(plane, route, who, path)
         except Forbidden as error:
             if not public:
-                refusals.record(plane, who, route.endpoint, error)
+                _record_refusal(environ, partial(refusals.record, plane, who, route.endpoint, error))
             raise
 
     return view
+
+
+def _record_refusal(environ: Environ, record: Callable[[], None]) -> None:
+    """Readers don't wait for the lock of the database's writers, so what asks for them takes the record along."""
+    elsewhere: list[Callable[[], None]] | None = environ.get(access.BEFORE_THE_ANSWER)
+    if elsewhere is None:
+        record()
+    else:
+        elsewhere.append(record)
 
 
 def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:

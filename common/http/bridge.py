@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from common.http import early
-from common.http.access import id_for
+from common.http.access import BEFORE_THE_ANSWER, id_for
 from common.http.early import Headers
-from common.http.lanes import Lane, LaneFull
+from common.http.lanes import Lane, LaneFull, Onward
 from common.http.wsgi_types import Application, Environ
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Aside = Callable[[Scope], Awaitable[tuple[int, bytes] | None]]
+# Status, headers, body.
+_Answer = tuple[int, Headers, bytes]
 
 # Reads and writes have threads of their own: writers wait for each other, readers don't.
 THREADS = 4
@@ -153,7 +155,7 @@ class Bridge:
         found = await self._aside(scope) if self._aside else None
         return None if found is None else (found[0], Fixed(found[1]))
 
-    async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> tuple[int, Headers, bytes]:
+    async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> _Answer:
         environ = _environ(scope)
         lane = self._lane_of(scope, reads)
         body = bytearray()
@@ -164,6 +166,8 @@ class Bridge:
             if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
                 environ["CONTENT_LENGTH"] = str(len(body))
             environ["wsgi.input"] = BytesIO(body)
+            if lane is self._reads:
+                environ[BEFORE_THE_ANSWER] = []
             status, headers, content = await lane.run(self._call, environ)
         except (TimeoutError, _BodyLate):
             return _refusal(environ, 408, _TOO_SLOW, (b"connection", b"close"))
@@ -207,8 +211,8 @@ class Bridge:
             if not message.get("more_body"):
                 return
 
-    def _call(self, environ: Environ) -> tuple[int, Headers, bytes]:
-        """Ask the app, in a thread: status, headers, body."""
+    def _call(self, environ: Environ) -> _Answer | Onward:
+        """Ask the app, in a thread. A reader that has something written goes on where writers wait for each other."""
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -222,10 +226,19 @@ class Bridge:
             if close is not None:
                 close()
         [(status, headers)] = started
-        return int(status[:3]), [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers], content
+        answer = int(status[:3]), [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers], content
+        writes = environ.get(BEFORE_THE_ANSWER)
+        return Onward(self._writes, _written, (writes, answer)) if writes else answer
 
 
-def _refusal(environ: Environ, status: int, message: str, *more: tuple[bytes, bytes]) -> tuple[int, Headers, bytes]:
+def _written(what: tuple[list[Callable[[], None]], _Answer]) -> _Answer:
+    writes, answer = what
+    for write in writes:
+        write()
+    return answer
+
+
+def _refusal(environ: Environ, status: int, message: str, *more: tuple[bytes, bytes]) -> _Answer:
     accept = environ.get("HTTP_ACCEPT", "")
     status, headers, body = early.refusal(status, message, accept=accept, request_id=id_for(environ))
     return status, [*headers, *more], body

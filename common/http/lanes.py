@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -18,11 +19,20 @@ class LaneFull(Exception):
     """So many calls wait already that another one would only wait in vain."""
 
 
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """What a call gives when the rest of it is for another lane: ``call(argument)`` there gives the result."""
+
+    lane: Lane
+    call: Call
+    argument: Any
+
+
 class Lane:
     """Takes calls from an event loop and runs them in its own threads, in the order they came.
 
-    ``waiting`` is how many calls may wait beside those that run. Cheaper than an executor of the standard library,
-    which makes two futures for each call.
+    ``waiting`` is how many calls may wait beside those that run; one that goes on in another lane counts here. Cheaper
+    than an executor of the standard library, which makes two futures for each call.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str, *, threads: int, waiting: int) -> None:
@@ -53,6 +63,10 @@ class Lane:
                 result, error = call(argument), None
             except Exception as raised:  # noqa: BLE001 - the last resort of a server thread: the waiting side raises it
                 result, error = None, raised
+            if isinstance(result, Onward):
+                # From here and not from the event loop, where nobody may be waiting any more.
+                result.lane._calls.put((future, result.call, result.argument))
+                continue
             try:
                 self._loop.call_soon_threadsafe(_settle, future, result, error)
             except RuntimeError:

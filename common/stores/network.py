@@ -61,7 +61,8 @@ def connected(
     for tried, (family, where) in enumerate(addresses):
         try:
             # One that swallows packets must leave time for the next.
-            return _reached(make(family), where, left_s() / (len(addresses) - tried), finish)
+            share_s = left_s() / (len(addresses) - tried)
+            return _reached(make(family), where, share_s, finish)
         except OSError as failure:
             error = failure
     raise error

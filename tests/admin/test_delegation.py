@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from common.core.errors import GivesMoreThanHeld, NotSignedIn
 from common.core.permissions import BUILT_IN_ROLES
+from common.http.access import BEFORE_THE_ANSWER
 from common.services import roles, sessions
 from common.services.principal import Origin, Principal
 from tests.people import Person, World
@@ -77,6 +79,18 @@ def test_what_a_use_case_refuses_stands_in_the_audit_trail_too(world: World) -> 
     result, actor, target, _, after = world.events("access:refused")[-1]
     assert (result, actor, target) == ("refused", manager.email, "PUT /api/v1/admin/users/<email>/role")
     assert "hold" in after
+
+
+def test_a_refused_read_leaves_its_record_to_whoever_can_wait_for_writers(world: World) -> None:
+    manager = holder(world, "user-manager")
+    left: list[Callable[[], None]] = []
+
+    refused = manager.administer("GET", "/services", environ_overrides={BEFORE_THE_ANSWER: left})
+
+    assert (refused.status_code, world.events("access:refused")) == (403, [])
+    for record in left:
+        record()
+    assert [event[1] for event in world.events("access:refused")] == [manager.email]
 
 
 def test_the_assignable_roles_of_a_user_manager_hold_no_more_than_theirs(world: World) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
 from flask import Flask, Response, request
 
 from common.http import bridge
+from common.http.access import BEFORE_THE_ANSWER
 from common.http.bridge import PONG, Bridge
 from common.http.wsgi_types import Environ
 
@@ -281,6 +283,47 @@ def test_requests_that_wait_for_other_services_delay_only_each_other(method: str
     asyncio.run(run())
 
     assert {client.status for client in (*waiting, *others)} == {200}
+
+
+def test_what_readers_have_written_holds_up_no_other_reader_and_is_written_before_the_answer() -> None:
+    locked, waiting, done = threading.Event(), threading.Semaphore(0), []
+
+    def write(path: str) -> None:
+        waiting.release()
+        assert locked.wait(10)
+        done.append(path)
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path.startswith("/refused"):
+            environ[BEFORE_THE_ANSWER].append(partial(write, path))
+        start_response("200 OK", [])
+        return [b"answered"]
+
+    refused = [Client("GET", f"/refused/{number}") for number in range(2 * bridge.THREADS)]
+    others = [Client("GET", "/other") for _ in range(bridge.THREADS)]
+
+    async def run() -> None:
+        made = bridged(app)
+        made.open(asyncio.get_running_loop())
+        held = [asyncio.create_task(made(each.scope, each.receive, each.send)) for each in refused]
+        for _ in range(bridge.THREADS):
+            await asyncio.to_thread(waiting.acquire, timeout=10)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(made(each.scope, each.receive, each.send) for each in others))
+        assert not any(each.sent for each in refused)
+        # One whose client has gone is written all the same.
+        held[-1].cancel()
+        locked.set()
+        await asyncio.gather(*held, return_exceptions=True)
+        async with asyncio.timeout(10):
+            while len(done) < len(refused):
+                await asyncio.to_thread(waiting.acquire, timeout=1)
+
+    asyncio.run(run())
+
+    assert {client.body for client in (*refused[:-1], *others)} == {b"answered"}
+    assert sorted(done) == sorted(client.scope["path"] for client in refused)
 
 
 def test_a_websocket_is_refused(app: Flask) -> None:
