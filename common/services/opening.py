@@ -20,6 +20,7 @@ from common.services.keys import load_keys
 from common.services.plane import Plane, Sharing
 from common.services.principal import system
 from common.services.recovery import generated_password
+from common.services.variables import Variables
 from common.settings import MinioSection, S3Section, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
 from common.stores.database import Database, SqliteStore
@@ -165,6 +166,7 @@ def _assembled(settings: Settings, database: Database, cache: Cache, overrides: 
         "keys": load_keys(settings, cache, sign_alone=_is_certainly_alone(sharing)),
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
         "sharing": sharing,
+        "variables": Variables(database),
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})

@@ -15,6 +15,7 @@ from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.probing import Prober
 from common.services.token_uses import TokenUses
+from common.services.variables import Variables
 from common.settings import Settings
 from common.stores.cache import Cache
 from common.stores.database import STORE, Database
@@ -90,6 +91,7 @@ class Plane:
     keys: Keys
     egress: EgressGuard
     sharing: Sharing
+    variables: Variables
     zone: tzinfo
     now_ms: Callable[[], int] = _clock_ms
     roles: RoleSets = field(default_factory=RoleSets)

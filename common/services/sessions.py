@@ -30,7 +30,8 @@ LAST_USED_EVERY_MS = 60_000
 _ACCOUNT = """
     u.id, u.email, u.nickname, u.is_superuser, u.is_active, u.status, COALESCE(a.must_change, 0),
     (SELECT GROUP_CONCAT(h.role_id) FROM rk_user_role h WHERE h.user_id = u.id),
-    (SELECT value FROM rk_state WHERE name = 'role_version')
+    (SELECT value FROM rk_state WHERE name = 'role_version'),
+    (SELECT value FROM rk_state WHERE name = 'variables_version')
 """
 # The home tenant is the one named like its owner; only who has given that away is searched for another one.
 _SESSION = f"""
@@ -239,9 +240,10 @@ def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
 
 
 def _principal(plane: Plane, account: list[Any], credential: str, tenant_id: str | None, origin: Origin) -> Principal:
-    user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version = account
+    user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version, settings_version = account
     if is_active != "1" or status != "1":
         raise NotSignedIn("Unauthorized")
+    plane.variables.follow(settings_version or 0)
     graph = plane.roles.graph(plane.database, version)
     standing = graph.standing(roles.split(",") if roles else (), bool(is_superuser))
     return Principal(

@@ -1,0 +1,80 @@
+"""What settings take, in their own kind and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from common.core.errors import BadField
+from common.core.variables import VARIABLES, Variable, as_text, known, parsed, rule
+
+COUNT = Variable("count", "integer", 3, "How many.", least=1, most=10)
+MODE = Variable("mode", "string", "open", "Which.", choices=("open", "closed"))
+NAME = Variable("name", "string", "", "What name.", most=5)
+FLAG = Variable("flag", "bool", False, "Whether.")
+TABLE = Variable("table", "json", {}, "What for each.")
+LIST = Variable("list", "json", [], "Which ones.")
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "value"),
+    [
+        (COUNT, "7", 7),
+        (COUNT, 7, 7),
+        (MODE, "closed", "closed"),
+        (NAME, "", ""),
+        (FLAG, "True", True),
+        (FLAG, False, False),
+        (TABLE, '{"a": 1}', {"a": 1}),
+        (LIST, [1], [1]),
+    ],
+)
+def test_a_value_is_read_in_its_kind_and_as_text(variable: Variable, given: object, value: object) -> None:
+    read = parsed(variable, given)
+
+    assert read == value
+    assert type(read) is type(value)
+    assert parsed(variable, as_text(read)) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "given"),
+    [
+        (COUNT, "0"),
+        (COUNT, 11),
+        (COUNT, "7.0"),
+        (COUNT, True),
+        (COUNT, "٧"),
+        (COUNT, None),
+        (COUNT, "9" * 5000),
+        (MODE, "half"),
+        (NAME, "longer"),
+        (NAME, 1),
+        (FLAG, "yes"),
+        (FLAG, 1),
+        (TABLE, "[]"),
+        (TABLE, "{"),
+        (TABLE, "[" * 100_000),
+        (LIST, {}),
+        (NAME, "x" * 100_000),
+    ],
+)
+def test_what_breaks_the_rule_is_refused_with_the_rule(variable: Variable, given: Any) -> None:
+    with pytest.raises(BadField) as refused:
+        parsed(variable, given)
+
+    assert refused.value.field == "var_value"
+    assert rule(variable) in refused.value.message
+
+
+def test_only_what_is_registered_is_known() -> None:
+    with pytest.raises(BadField):
+        known("no.such.setting")
+    assert all(known(name).name == name for name in VARIABLES)
+
+
+def test_every_default_keeps_its_own_rule_and_every_setting_says_what_it_is_for() -> None:
+    for variable in VARIABLES.values():
+        assert parsed(variable, variable.default) == variable.default
+        assert variable.help.endswith(".")
