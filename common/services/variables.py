@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from common.core.errors import BadField, StoreUnavailable
 from common.core.variables import VARIABLES, Value, parsed
@@ -45,9 +45,7 @@ class Variables:
 
     def integer(self, name: str) -> int:
         """The value of an integer variable."""
-        value = self._value(name)
-        assert isinstance(value, int)
-        return value
+        return cast(int, self._value(name))
 
     def flag(self, name: str) -> bool:
         """The value of a boolean variable."""
@@ -55,9 +53,7 @@ class Variables:
 
     def text(self, name: str) -> str:
         """The value of a string variable."""
-        value = self._value(name)
-        assert isinstance(value, str)
-        return value
+        return cast(str, self._value(name))
 
     def data(self, name: str) -> Any:
         """The value of a variable whose kind is ``json``; not to be changed."""

@@ -45,7 +45,7 @@ def test_a_value_is_read_in_its_kind_and_as_text(variable: Variable, given: obje
         (COUNT, 11),
         (COUNT, "7.0"),
         (COUNT, True),
-        (COUNT, "٧"),
+        (COUNT, "\u0667"),
         (COUNT, None),
         (COUNT, "9" * 5000),
         (MODE, "half"),

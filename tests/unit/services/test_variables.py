@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import MappingProxyType
 
 import pytest
@@ -26,9 +25,8 @@ class Hand:
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variables, "VARIABLES", MappingProxyType({COUNT.name: COUNT}))
-    yield
 
 
 def store(plane: Plane, text: str) -> None:
