@@ -13,7 +13,7 @@ from pymysql.connections import Connection
 from pymysql.constants import CLIENT
 from pymysql.cursors import Cursor
 
-from common.stores.sockets import TimedSocket, reached
+from common.stores.sockets import TimedSocket, TimedTls, reached
 
 #: Seconds that a statement waits for rows that another transaction has changed.
 LOCK_WAIT_S = 5
@@ -157,18 +157,8 @@ class BoundedConnection(Connection):
             raise TimeoutError("the deadline is over")
         return left_s
 
-    def _create_ssl_ctx(self, context: ssl.SSLContext) -> _TimedTls:
-        return _TimedTls(context)
-
-
-class _TimedTls:
-    """What PyMySQL uses of an SSL context, with a handshake that ends in time."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-
-    def wrap_socket(self, sock: TimedSocket, server_hostname: str) -> TimedSocket:
-        return sock.secured(self._context, server_hostname)
+    def _create_ssl_ctx(self, context: ssl.SSLContext) -> TimedTls:
+        return TimedTls(context)
 
 
 @lru_cache(maxsize=2048)
