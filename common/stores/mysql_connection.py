@@ -103,8 +103,8 @@ class BoundedConnection(Connection):
     def write(self, sql: str, params: Sequence[Any] = ()) -> Cursor:
         """``ask`` for a statement that may have to wait for what others have locked.
 
-        A row and its table may both be locked. MariaDB ends that wait too before the deadline; MySQL has no such limit for
-        changes.
+        A row and its table may both be locked. MariaDB ends that wait too before the deadline; MySQL has no such limit
+        for changes.
         """
         if self.mariadb:
             limit_s = self._timeout_s * _READ_SHARE + LOCK_WAIT_S
