@@ -459,6 +459,18 @@ def test_a_reader_of_a_locked_table_is_told_within_the_timeout_and_others_go_on(
     assert store.all("SELECT id FROM rk_job") == []
 
 
+def test_those_who_queue_up_behind_a_reader_of_a_locked_table_do_not_wait_each_in_turn(store, mariadb_server, schema):
+    with mariadb_server.root(schema) as cursor:
+        cursor.execute("LOCK TABLES rk_state WRITE")
+        began = time.monotonic()
+        assert refusal(store.one, READ) == "the statement took too long"
+        for _ in range(20):
+            assert refusal(store.one, READ) == "the statement took too long just now"
+        assert time.monotonic() - began < TIMEOUT_S + GRACE_S
+        assert store.all("SELECT id FROM rk_job") == []
+    assert soon(lambda: store.one(READ)) == (0,)
+
+
 def test_a_writer_to_a_locked_table_is_told_as_one_who_waits_for_a_row(impatient, locked):
     began = time.monotonic()
     assert refusal(impatient.run, WRITE) == "another transaction held what was needed for too long"
