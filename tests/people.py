@@ -151,7 +151,7 @@ class World:
                 self.plane,
                 email=email or f"{uuid4().hex[:12]}@ragkeeper.test",
                 nickname=nickname,
-                password_hash=passwords.new_hash(self.plane, password),
+                password_hash=passwords.new_hash(self.plane, password, passwords.Owner()),
                 is_superuser=is_superuser,
                 must_change=must_change,
             )

@@ -47,7 +47,31 @@ def _registry(variables: Iterable[Variable]) -> Mapping[str, Variable]:
     return MappingProxyType(found)
 
 
-VARIABLES: Mapping[str, Variable] = _registry(())
+VARIABLES: Mapping[str, Variable] = _registry(
+    (
+        Variable(
+            "password.must_change_after_reset",
+            "bool",
+            False,
+            "Whoever's password an administrator has set must change it at the next login.",
+        ),
+        Variable(
+            "password.show_reset_link",
+            "bool",
+            False,
+            "Who makes a link to reset a password sees it, and not only who is mailed it.",
+        ),
+        Variable(
+            "registration.mode",
+            "string",
+            "open",
+            "Who can register: anybody (open), listed addresses (whitelist), invited addresses (invitation), anybody "
+            "once an administrator agrees (approval), nobody (closed).",
+            choices=("open", "whitelist", "invitation", "approval", "closed"),
+        ),
+        Variable("enable_whitelist", "bool", False, "Only addresses on the white list can register."),
+    )
+)
 
 
 def known(name: object) -> Variable:

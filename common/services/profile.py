@@ -61,7 +61,7 @@ def register(plane: Plane, origin: Origin, *, email: str, nickname: str, passwor
     if not plane.settings.register_enabled:
         raise RegistrationDisabled
     nickname = parse_nickname(nickname)
-    password_hash = passwords.new_hash(plane, password)
+    password_hash = passwords.new_hash(plane, password, passwords.new_owner(email, nickname))
     with plane.database.transaction():
         memberships.lock(plane)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
@@ -112,11 +112,13 @@ def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password:
     if who.session_id is None:
         raise Forbidden("A token can't change the password; log in first.")
     account = accounts.by_id(plane, str(who.user_id))
-    if not passwords.matches(plane, account.password if account else None, password):
+    if account is None:
+        raise NotSignedIn("Unauthorized")
+    if not passwords.matches(plane, account.password, password):
         raise WrongCurrentPassword
-    if who.must_change and passwords.matches(plane, account.password if account else None, new_password):
+    if who.must_change and passwords.matches(plane, account.password, new_password):
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
-    return passwords.new_hash(plane, new_password, field="new_password")
+    return passwords.new_hash(plane, new_password, passwords.owner_of(plane, account), field="new_password")
 
 
 def _write_password(plane: Plane, who: Principal, new_hash: str) -> None:

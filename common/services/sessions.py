@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # Absolute limits: a session that administers ends after 12 h, a user's after 30 days (ASVS 5, 7.3.2).
 ADMIN_LIMIT_MS = 12 * 3600 * 1000
 USER_LIMIT_MS = 30 * 24 * 3600 * 1000
+# How often a login looks at a stored hash that changes under it.
+_LOOKS = 3
 # A token's last use is written at most this often.
 LAST_USED_EVERY_MS = 60_000
 
@@ -68,19 +70,26 @@ def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm
     """
     if realm == "user":
         passwords.refuse_where_disabled(plane)
-    account = accounts.find(plane, email)
-    right = passwords.matches(plane, account.password if account else None, password)
-    if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, realm)
-        raise LoginRefused
-    if realm == "admin":
-        refuse_non_administrators(plane, origin, account)
-    with plane.database.transaction():
-        # Whoever switched the account off or changed its password while the hash was computed has ended all sessions.
-        now = accounts.hold(plane, account.id)
-        if now is None or not now.may_sign_in or now.password != account.password:
+    for _ in range(_LOOKS):
+        account = accounts.find(plane, email)
+        checked = passwords.check(plane, account.password if account else None, password)
+        if account is None or not checked.right or not account.may_sign_in:
+            _record_refusal(plane, origin, email, realm)
             raise LoginRefused
-        return open_session(plane, origin, account, realm)
+        if realm == "admin":
+            refuse_non_administrators(plane, origin, account)
+        renewed = passwords.renewed(plane, account.password, checked)
+        with plane.database.transaction():
+            now = accounts.hold(plane, account.id)
+            if now is None or not now.may_sign_in:
+                # Whoever switched the account off while the hash was computed has ended all sessions.
+                raise LoginRefused
+            if now.password == account.password:
+                if renewed is not None:
+                    accounts.change(plane, account.id, password=renewed)
+                return open_session(plane, origin, account, realm)
+        # The password was changed meanwhile, or its hash renewed by another login: what holds now is looked at.
+    raise LoginRefused
 
 
 def refuse_non_administrators(plane: Plane, origin: Origin, account: AccountRow) -> None:
@@ -353,7 +362,7 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
     stored = account.password if account else None
     right = passwords.matches(plane, stored, password)
     if not right and decode_from_hash_form(password.encode()) is not None:
-        right = passwords.opened_matches(plane, stored, password.encode())
+        right = passwords.check_opened(plane, stored, password.encode()).right
     if account is None or not right or not account.may_sign_in:
         _record_refusal(plane, origin, email, "admin")
         raise LoginRefused

@@ -16,7 +16,7 @@ from common.services.plane import Plane
 
 
 def test_an_embedded_home_hashes_with_argon2id(plane: Plane) -> None:
-    stored = passwords.new_hash(plane, "a fine long password")
+    stored = passwords.new_hash(plane, "a fine long password", passwords.Owner())
 
     assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert passwords.matches(plane, stored, "a fine long password")
@@ -32,7 +32,7 @@ def test_a_hash_that_ragflow_made_is_checked_too(plane: Plane) -> None:
 
 def test_nobodys_hash_costs_what_a_real_one_does(plane: Plane) -> None:
     """The check for an unknown account must take as long: same algorithm, memory, passes and lanes."""
-    real = argon2.extract_parameters(passwords.new_hash(plane, "a fine long password"))
+    real = argon2.extract_parameters(passwords.new_hash(plane, "a fine long password", passwords.Owner()))
 
     assert argon2.extract_parameters(passwords._NOBODY_ARGON2) == real
 
@@ -47,7 +47,7 @@ def test_what_is_no_hash_matches_nothing(plane: Plane, stored: str | None) -> No
 @pytest.mark.parametrize("wire", ["", "short", "x" * 129, "A" * 342 + "=="])
 def test_a_bad_new_password_names_its_field(plane: Plane, wire: str) -> None:
     with pytest.raises(BadField) as caught:
-        passwords.new_hash(plane, wire, field="new_password")
+        passwords.new_hash(plane, wire, passwords.Owner(), field="new_password")
 
     assert caught.value.field == "new_password"
 
@@ -55,7 +55,7 @@ def test_a_bad_new_password_names_its_field(plane: Plane, wire: str) -> None:
 def test_only_so_many_hash_at_once_whoever_asks(plane: Plane) -> None:
     """Each takes 19 or 32 MiB and a core: the rest of those who log in wait their turn."""
     one_at_a_time = replace(plane, hashing=threading.Semaphore(1))
-    stored = passwords.new_hash(plane, "a fine long password")
+    stored = passwords.new_hash(plane, "a fine long password", passwords.Owner())
     done = threading.Event()
 
     def check() -> None:
