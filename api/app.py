@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api.apps import authz, langfuse, password_reset, statistics, system, tenant, token, user
+from api.apps import authz, langfuse, password_reset, reset_link, statistics, system, tenant, token, user
 from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
@@ -20,6 +20,7 @@ def user_routes() -> list[Route]:
             authz.routes,
             langfuse.routes,
             password_reset.routes,
+            reset_link.routes,
             statistics.routes,
             system.routes,
             tenant.routes,

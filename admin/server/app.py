@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from flask import Flask
 
-from admin.server.routes import deletion, jobs, keys, roles, services, session, system, tenants, users
+from admin.server.routes import (
+    approvals,
+    deletion,
+    jobs,
+    keys,
+    reset_links,
+    roles,
+    services,
+    session,
+    system,
+    tenants,
+    users,
+    whitelist,
+)
 from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
@@ -17,15 +30,18 @@ def admin_routes() -> list[Route]:
         (
             document_routes.routes,
             health_routes.routes,
+            approvals.routes,
             deletion.routes,
             jobs.routes,
             keys.routes,
+            reset_links.routes,
             roles.routes,
             services.routes,
             session.routes,
             system.routes,
             tenants.routes,
             users.routes,
+            whitelist.routes,
         )
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import backup, doctor, jobs, login, offline, profile, roles, users
+from common.cli import backup, doctor, jobs, login, offline, profile, registration, roles, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -48,11 +48,14 @@ app.command(rich_help_panel="A running server")(login.login)
 for asking in (login.whoami, login.health):
     app.command(rich_help_panel="A running server")(asking)
 app.command(rich_help_panel="A running server")(login.logout)
+users.user.command("reset-link")(registration.reset_link)
 for name, group in (
     ("user", users.user),
     ("role", roles.role),
     ("token", users.token),
     ("tenant", users.tenant),
+    ("whitelist", registration.whitelist),
+    ("approval", registration.approval),
     ("service", roles.service),
     ("job", jobs.job),
 ):

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from enum import StrEnum
+from itertools import pairwise
 
 from common.core.errors import BadField
 
@@ -123,7 +124,7 @@ def _repeated_part(text: str) -> str:
 def _is_run(text: str) -> bool:
     """Whether every character follows the one before in the same distance; digits go round."""
     modulus = 10 if text.isdecimal() else 0x110000
-    steps = {(ord(after) - ord(before)) % modulus for before, after in zip(text, text[1:], strict=False)}
+    steps = {(ord(after) - ord(before)) % modulus for before, after in pairwise(text)}
     return len(steps) == 1
 
 

@@ -62,6 +62,14 @@ VARIABLES: Mapping[str, Variable] = _registry(
             "Who makes a link to reset a password sees it, and not only who is mailed it.",
         ),
         Variable(
+            "password.reset_page",
+            "string",
+            "",
+            "The page that takes the token of a link to reset a password, which is put behind it as #token=…; empty: "
+            "mails carry the token alone.",
+            most=1024,
+        ),
+        Variable(
             "registration.mode",
             "string",
             "open",

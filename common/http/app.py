@@ -103,9 +103,10 @@ def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) 
     if not route.fields_first:
         route.requires.check(plane, who, path)
     body, query = bodies.read_body(request, route), bodies.read_query(request, route)
+    upload = bodies.read_upload(request, route.uploads) if route.uploads else b""
     if route.fields_first:
         route.requires.check(plane, who, path)
-    return answers.success(route, route.function(Call(plane, who, body, query), **path))
+    return answers.success(route, route.function(Call(plane, who, body, query, upload), **path))
 
 
 def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Principal:

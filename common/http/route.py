@@ -31,6 +31,7 @@ class Call:
     who: Principal
     body: Any = None
     query: Any = None
+    upload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Route:
 
     ``hashes`` says that it may hash a password, which is slow; ``waits``, that its use-case waits for probes or for
     services that are no stores of this plane. Such requests have threads of their own and delay only each other.
+    ``uploads`` names the field of a form (multipart/form-data) whose file is the body.
     """
 
     rule: str
@@ -60,6 +62,7 @@ class Route:
     tag: str
     body: type[BaseModel] | None = None
     body_optional: bool = False
+    uploads: str | None = None
     query: type[BaseModel] | None = None
     data: Any = None
     statuses: tuple[int, ...] = ()

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from common.core.audit_tags import EventTag
+from common.core.emails import parse_email
 from common.core.errors import (
     BadField,
     Forbidden,
     NotSignedIn,
     PasswordChangeDue,
-    RegistrationDisabled,
     WrongCurrentPassword,
 )
 from common.core.names import parse_nickname
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, invitations, memberships, passwords, registration, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
 
@@ -52,16 +52,20 @@ def own_profile(plane: Plane, who: Principal) -> dict[str, Any]:
     }
 
 
-def register(plane: Plane, origin: Origin, *, email: str, nickname: str, password: str) -> tuple[Principal, str]:
+def register(plane: Plane, origin: Origin, *, email: str, nickname: str, password: str) -> tuple[Principal, str] | None:
     """Create an account for a stranger and log it in; returns its principal and the session's wire form.
 
-    Raises RegistrationDisabled, PasswordLoginDisabled, BadField, UserExists (RAGFlow's clients need to be told).
+    None where an administrator has to agree first: there is no account yet then. Raises RegistrationDisabled,
+    RegistrationRefused, PasswordLoginDisabled, BadField, UserExists (RAGFlow's clients need to be told).
     """
     passwords.refuse_where_disabled(plane)
-    if not plane.settings.register_enabled:
-        raise RegistrationDisabled
-    nickname = parse_nickname(nickname)
+    ruled = registration.require_open(plane)
+    nickname, email = parse_nickname(nickname), parse_email(email)
+    registration.require_admission(plane, ruled, email)
     password_hash = passwords.new_hash(plane, password, passwords.new_owner(email, nickname))
+    if ruled == "approval":
+        registration.ask(plane, origin, email, nickname, password_hash)
+        return None
     with plane.database.transaction():
         memberships.lock(plane)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)

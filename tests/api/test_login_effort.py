@@ -12,13 +12,14 @@ from uuid import uuid1
 
 import argon2
 import pytest
+from werkzeug.security import generate_password_hash
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.models.account import User
 from common.models.base import created
 from common.services import opening
-from tests.people import Clock, Port, World, settings_for
+from tests.people import Clock, Person, Port, World, settings_for
 from tests.statements import statements
 
 KINDS = {"off": "argon2id", "on": "scrypt"}
@@ -92,6 +93,24 @@ def effort(
     return [" ".join(statement.split()[:3]) for statement in heard], computed
 
 
+def kind_of(world: World) -> str:
+    """The kind of hash that the plane makes."""
+    return KINDS["on" if world.plane.shared else "off"]
+
+
+def other_kind(world: World, password: str) -> str:
+    """A hash of the kind that it doesn't make."""
+    opened = base64.b64encode(password.encode())
+    if world.plane.shared:
+        return argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(opened)
+    return generate_password_hash(opened.decode())
+
+
+def set_stored(world: World, person: Person, stored: str) -> None:
+    """Put a hash in place of a person's own."""
+    world.plane.database.run("UPDATE user SET password = ? WHERE id = ?", (stored, person.user_id))
+
+
 @pytest.fixture
 def of_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
     """The effort for an address that nobody has."""
@@ -101,7 +120,7 @@ def of_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str]
 def test_an_unknown_address_costs_one_hash_of_the_plane_s_kind(
     world: World, of_unknown: tuple[list[str], list[str]]
 ) -> None:
-    assert of_unknown[1] == [KINDS["on" if world.plane.shared else "off"]]
+    assert of_unknown[1] == [kind_of(world)]
 
 
 def test_a_wrong_password_costs_what_an_unknown_address_does(
@@ -115,12 +134,41 @@ def test_a_wrong_password_costs_what_an_unknown_address_does(
 
 @pytest.mark.parametrize("stored", NO_HASHES)
 def test_an_account_without_a_hash_costs_what_an_unknown_address_does(
-    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch, stored: str | None
+    world: World, monkeypatch: pytest.MonkeyPatch, stored: str | None
 ) -> None:
     someone = world.person()
     world.plane.database.run("UPDATE user SET password = ? WHERE id = ?", (stored, someone.user_id))
+    of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", "a wrong password")
 
     assert effort(world, monkeypatch, someone.email, someone.password) == of_unknown
+
+
+def test_while_hashes_are_of_two_kinds_a_wrong_password_costs_both_whoever_s_it_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RAGFlow's hashes go on counting where it no longer shares the database, and the other way round."""
+    of_plane, of_other = world.person(), world.person()
+    password = "a password of the other kind"
+    set_stored(world, of_other, other_kind(world, password))
+    statements_of_unknown, hashes_of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", "a wrong password")
+
+    assert sorted(hashes_of_unknown) == ["argon2id", "scrypt"]
+    for person in (of_plane, of_other):
+        heard, computed = effort(world, monkeypatch, person.email, "a wrong password")
+        assert (heard, sorted(computed)) == (statements_of_unknown, sorted(hashes_of_unknown))
+    assert log_in(world, of_other.email, password) == 0
+    # The last one of the other kind has logged in, and has got the plane's.
+    assert effort(world, monkeypatch, of_other.email, "a wrong password")[1] == [kind_of(world)]
+
+
+@pytest.mark.parametrize("password", ["p\u00e4ssw\u00f6rter \ufb01x", "passwords \u00e9 \u212bngstr\u00f6m"])
+def test_a_password_that_can_be_composed_in_two_ways_costs_as_much_for_an_unknown_address(
+    world: World, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", password)
+
+    assert of_unknown[1] == [kind_of(world)] * 2
+    assert effort(world, monkeypatch, world.person().email, password) == of_unknown
 
 
 @pytest.mark.parametrize("column", ["is_active", "status"])
