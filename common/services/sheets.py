@@ -13,9 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-import openpyxl
-from openpyxl.utils.exceptions import InvalidFileException
-
 from common.core.errors import BadField
 from common.services.whitelist import FileRow
 
@@ -32,7 +29,7 @@ _FORBIDDEN_XML = (b"<!DOCTYPE", b"<!ENTITY", b"\0")
 _ZIP = b"PK\x03\x04"
 # What the readers raise for files that are broken, encrypted, or no workbooks after all.
 _UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, InvalidFileException, ParseError, ArithmeticError, AttributeError, EOFError,
+    zipfile.BadZipFile, zlib.error, ParseError, ArithmeticError, AttributeError, EOFError,
     LookupError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 
@@ -65,6 +62,8 @@ def _csv(content: bytes, field: str) -> Iterator[Sequence[Any]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadField(f"{field}: neither a workbook (xlsx) nor CSV in UTF-8.", field=field) from error
+    if "\0" in text:
+        raise BadField(f"{field}: neither a workbook (xlsx) nor CSV.", field=field)
     separator = ";" if ";" in text.partition("\n")[0] else ","
     try:
         yield from csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -73,6 +72,9 @@ def _csv(content: bytes, field: str) -> Iterator[Sequence[Any]]:
 
 
 def _workbook(content: bytes, field: str) -> Iterator[Sequence[Any]]:
+    # Here, as it takes 7 MB of every process that has it, for what is done once in a while.
+    import openpyxl
+
     try:
         _refuse_bombs(content)
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
