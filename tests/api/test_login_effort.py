@@ -12,6 +12,8 @@ from uuid import uuid1
 
 import argon2
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from werkzeug.security import generate_password_hash
 
 from admin.server.app import create_app as create_admin
@@ -130,6 +132,45 @@ def test_a_wrong_password_costs_what_an_unknown_address_does(
 
     assert effort(world, monkeypatch, someone.email, "a wrong password") == of_unknown
     assert effort(world, monkeypatch, someone.email.upper(), "a wrong password") == of_unknown
+
+
+def sealed(world: World, content: bytes) -> str:
+    """What a client sends that encrypts this with the server's public key."""
+    key = serialization.load_pem_public_key(world.plane.keys.public_pem.encode())
+    assert isinstance(key, rsa.RSAPublicKey)
+    return base64.b64encode(key.encrypt(content, padding.PKCS1v15())).decode()
+
+
+def test_S6_a_ciphertext_that_is_wrong_in_any_way_is_answered_like_a_wrong_password(
+    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can tell a bad padding from a wrong password can have the server decrypt what they have recorded."""
+    someone = world.person()
+    wrong = {
+        "another password": sealed(world, base64.b64encode(b"another password")),
+        "no base64 within": sealed(world, b"\xff\xfe no base64"),
+        "nothing within": sealed(world, b""),
+        "a bad padding": base64.b64encode(b"\x01" * 256).decode(),
+        "beyond the modulus": base64.b64encode(b"\xff" * 256).decode(),
+        "cut off": sealed(world, base64.b64encode(b"x"))[:-8],
+    }
+    answers = set()
+    for kind, password in wrong.items():
+        assert effort(world, monkeypatch, someone.email, password) == of_unknown, kind
+        body = {"email": someone.email, "password": password}
+        answers.add(world.api.ask("POST", "/v1/user/login", body).get_data())
+
+    assert len(answers) == 1
+
+
+def test_S6_no_home_has_the_pair_that_ragflow_publishes(world: World, tmp_path: Path) -> None:
+    other = opening.open_plane(settings_for(tmp_path / "another home"))
+
+    assert world.plane.keys.public_pem != other.keys.public_pem
+    for keys in (world.plane.keys, other.keys):
+        assert "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEArq9XTUSeYr2" not in keys.public_pem
+    for store in (other.database, other.cache, other.documents):
+        store.close()
 
 
 @pytest.mark.parametrize("stored", NO_HASHES)
