@@ -139,6 +139,25 @@ def test_no_credential_is_a_500(port: Port, header: str) -> None:
     assert port.ask("GET", path, headers={"Authorization": encoded}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Basic \xff",
+        "Basic ü".encode(),
+        b"Basic %%%",
+        b"Basic /////w==",
+        b"Basic Og==",
+        b"Basic",
+        b"Basic a=b",
+        b"Basic AAA6AAA=",
+    ],
+)
+def test_a_basic_credential_that_can_not_be_read_is_none(world: World, header: bytes) -> None:
+    answer = world.admin.ask("GET", "/api/v1/admin/auth", headers={"Authorization": header.decode("latin-1")})
+
+    assert (answer.status_code, answer.json["code"]) == (401, 401)
+
+
 def test_an_unknown_method_is_405_and_says_which_there_are(world: World, port: Port) -> None:
     path = "/api/v1/admin/users" if port is world.admin else "/v1/user/login"
 
