@@ -93,6 +93,11 @@ def get_and_hold(plane: Plane, email: str) -> AccountRow:
     return account
 
 
+def owes_password(plane: Plane, user_id: str) -> bool:
+    """Whether an account has to change its generated password before anything else."""
+    return plane.database.one("SELECT 1 FROM rk_account WHERE user_id = ? AND must_change", (user_id,)) is not None
+
+
 def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
     if row is None or row[5] == "0":
         return None
