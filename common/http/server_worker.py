@@ -38,7 +38,6 @@ _MARGIN_S = 0.5
 _REFUSALS = {
     400: "This is no well-formed HTTP/1.1 request.",
     414: "The first line of the request is longer than it may be.",
-    426: "This server speaks no such protocol.",
     431: "The header of the request has more or longer fields than it may have.",
     500: "Something went wrong on this side.",
     501: "This server knows no such transfer coding.",
@@ -123,6 +122,10 @@ class GuardedProtocol(ASGIProtocol):
             self._header_timer.cancel()
             self._header_timer = None
         return super()._on_headers_complete()
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        """Never: a server may ignore that a client offers another protocol (RFC 9110, 7.8)."""
+        return False
 
     def _refuse(self, status: int) -> bool:
         self._send_error_response(status, "")

@@ -290,6 +290,21 @@ def test_what_follows_a_body_that_was_longer_than_declared_is_no_request(shared:
     assert statuses(received) == [200, 400]
 
 
+@pytest.mark.parametrize("version", [b"13", b"12"])
+@pytest.mark.parametrize("path", [b"/livez", b"/v1/system/config", b"/v1/user/info"])
+def test_a_client_that_offers_a_websocket_is_answered_as_any_other(shared: Live, path: bytes, version: bytes) -> None:
+    upgrade = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: " + version)
+    first = b"GET %b HTTP/1.1" % path
+
+    with clients(shared.api_port, 1) as [client]:
+        client.sendall(request(*upgrade, b"Sec-WebSocket-Key: " + b"A" * 22 + b"==", first=first))
+        offered = answer_on(client)
+        client.sendall(request(first=first))
+        plain = answer_on(client)
+
+    assert (offered[0], offered[2]) == (plain[0], plain[2])
+
+
 def test_a_field_whose_name_has_an_underscore_is_dropped(shared: Live) -> None:
     _, header, _ = answer_to(shared, request(b"X_Request_Id: mine", first=b"GET /v1/system/config HTTP/1.1"))
     assert header["x-request-id"] != "mine"
