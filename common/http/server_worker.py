@@ -11,7 +11,7 @@ import os
 import resource
 from typing import Any
 
-from gunicorn.asgi.parser import LimitRequestHeaders, ParseError
+from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 
@@ -40,7 +40,7 @@ _REFUSALS = {
     414: "The first line of the request is longer than it may be.",
     431: "The header of the request has more or longer fields than it may have.",
     500: "Something went wrong on this side.",
-    501: "This server knows no such transfer coding.",
+    501: "This server knows no transfer coding but chunked.",
 }
 
 
@@ -116,6 +116,9 @@ class GuardedProtocol(ASGIProtocol):
             raise LimitRequestHeaders("The header is too large.")
         self._header_bytes = 0
         parser = self._callback_parser
+        if _codings(parser.headers) not in ([], [b"chunked"]):
+            # gunicorn would leave gzip in the body, as if nobody had said so.
+            raise UnsupportedTransferCoding("chunked alone is known (RFC 9112, 6.1)")
         if parser.http_version >= (1, 1) and not any(name.lower() == b"host" for name, _ in parser.headers):
             raise ParseError("no Host (RFC 9112, 3.2)")
         if self._header_timer is not None:
@@ -229,6 +232,12 @@ class PlaneWorker(ASGIWorker):
 
 def _weight(header: list[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) for name, value in header)
+
+
+def _codings(header: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """The transfer codings that a header names."""
+    values = (value for name, value in header if name.lower() == b"transfer-encoding")
+    return [coding.strip().lower() for value in values for coding in value.split(b",")]
 
 
 def _allow_connections(most: int) -> int:
