@@ -196,6 +196,16 @@ def test_a_token_is_shown_once_and_dead_when_deleted(
     assert httpx.get(**asked).status_code == 401
 
 
+def test_a_token_to_be_deleted_is_read_from_standard_input(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    token = operator.does("token", "create", email).splitlines()[0]
+    assert "names nothing" in operator.fails("token", "delete", email, "-")
+    operator.does("token", "delete", email, "-", stdin=f"{token}\n")
+    assert operator.asks("token", "list", email) == []
+
+
 def test_members_come_and_go(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
     (owner, _), (guest, _) = make_user(), make_user()
     tenants = operator.asks("tenant", "list", "--limit", "200")["tenants"]
