@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -278,18 +280,88 @@ def schema(mariadb_server: MariadbServer) -> Iterator[str]:
     mariadb_server.drop_schema(name)
 
 
-class MariadbHomes:
-    """A server with a schema for each home; see ``tests.backends.stores.Backend``.
+@dataclass(frozen=True)
+class _Content:
+    """What a schema had when it was made: each table's definition, and its rows."""
 
-    Making a schema's tables takes longer than most tests, so schemas are migrated once, emptied, and used again.
+    definitions: dict[str, str]
+    rows: dict[str, list[tuple[object, ...]]]
+
+
+class Schemas:
+    """Schemas that begin alike, for one test after the other.
+
+    Making tables takes longer than most tests, so a schema is made once (``make`` fills an empty one of this name),
+    put back after its use, and used again.
     """
+
+    def __init__(self, server: MariadbServer, make: Callable[[str], None]) -> None:
+        self._server = server
+        self._make = make
+        self._made: dict[str, _Content] = {}
+        self._free: list[str] = []
+
+    def take(self) -> str:
+        """The name of a schema that is as ``make`` left it, and nobody else's until it is given back."""
+        if self._free:
+            return self._free.pop()
+        name = self._server.make_schema()
+        self._make(name)
+        with self._server.root(name) as cursor:
+            rows = {table: _rows(cursor, f"SELECT * FROM `{table}`") for table in _tables(cursor)}
+            self._made[name] = _Content(_definitions(cursor), rows)
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Put a schema back, and end what a test has left open of it; one with altered tables is dropped."""
+        self._server.end_connections(name)
+        made = self._made[name]
+        with self._server.root(name) as cursor:
+            more = [f"`{table}`" for table in _tables(cursor) if table not in made.rows]
+            if more:
+                cursor.execute(f"DROP TABLE {', '.join(more)}")
+            if _definitions(cursor) == made.definitions:
+                _write(cursor, made.rows)
+                self._free.append(name)
+                return
+        del self._made[name]
+        self._server.drop_schema(name)
+
+
+def _tables(cursor: Cursor) -> list[str]:
+    return [str(name) for (name,) in _rows(cursor, "SHOW TABLES")]
+
+
+def _definitions(cursor: Cursor) -> dict[str, str]:
+    """By table, without the number that the next row will have."""
+    found = {table: _rows(cursor, f"SHOW CREATE TABLE `{table}`")[0][1] for table in _tables(cursor)}
+    return {table: re.sub(r" AUTO_INCREMENT=\d+", "", str(sql)) for table, sql in found.items()}
+
+
+def _rows(cursor: Cursor, sql: str) -> list[tuple[object, ...]]:
+    cursor.execute(sql)
+    return list(cursor.fetchall())
+
+
+def _write(cursor: Cursor, rows: dict[str, list[tuple[object, ...]]]) -> None:
+    """Let the tables have these rows, and no others."""
+    cursor.execute("BEGIN")
+    for table, of_table in rows.items():
+        cursor.execute(f"DELETE FROM `{table}`")
+        if of_table:
+            marks = ", ".join(["%s"] * len(of_table[0]))
+            cursor.executemany(f"INSERT INTO `{table}` VALUES ({marks})", of_table)
+    cursor.execute("COMMIT")
+
+
+class MariadbHomes:
+    """A server with a schema for each home; see ``tests.backends.stores.Backend``."""
 
     def __init__(self, folder: Path) -> None:
         self._server = MariadbServer(folder)
         self._server.start()
+        self._schemas = Schemas(self._server, self._migrate)
         self._used: dict[Path, str] = {}
-        self._free: list[str] = []
-        self._tables: dict[str, list[tuple[object, ...]]] = {}
 
     def described(self) -> str:
         """See ``Backend``."""
@@ -298,7 +370,7 @@ class MariadbHomes:
     def environment(self, home: Path) -> dict[str, str]:
         """See ``Backend``."""
         if home not in self._used:
-            self._used[home] = self._free.pop() if self._free else self._migrated()
+            self._used[home] = self._schemas.take()
         return {"RAGKEEPER_DB_URL": self._server.url(self._used[home])}
 
     def sections(self) -> dict[str, Any]:
@@ -318,36 +390,13 @@ class MariadbHomes:
             self._server.start()
         while self._used:
             _, schema = self._used.popitem()
-            self._server.end_connections(schema)
-            self._empty(schema)
-            self._free.append(schema)
+            self._schemas.give_back(schema)
 
     def stop(self) -> None:
         """See ``Backend``."""
         self._server.stop()
 
-    def _migrated(self) -> str:
-        schema = self._server.make_schema()
+    def _migrate(self, schema: str) -> None:
         store = MysqlStore(self._server.section(schema))
         migrate(store, START_MS)
         store.close()
-        if not self._tables:
-            self._tables = {
-                str(name): self._server.ask(f"SELECT * FROM `{name}`", schema=schema)
-                for (name,) in self._server.ask("SHOW TABLES", schema=schema)
-            }
-        return schema
-
-    def _empty(self, schema: str) -> None:
-        """As it was when it had just been migrated."""
-        with self._server.root(schema) as cursor:
-            cursor.execute("SHOW TABLES")
-            for name in {str(name) for (name,) in cursor.fetchall()} - self._tables.keys():
-                cursor.execute(f"DROP TABLE `{name}`")
-            cursor.execute("BEGIN")
-            for name, rows in self._tables.items():
-                cursor.execute(f"DELETE FROM `{name}`")
-                if rows:
-                    marks = ", ".join(["%s"] * len(rows[0]))
-                    cursor.executemany(f"INSERT INTO `{name}` VALUES ({marks})", rows)
-            cursor.execute("COMMIT")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
 CASES = {
     "GET /v1/system/version",
     "GET /api/v1/admin/users/{email}",
@@ -26,7 +28,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 def test_the_bench_measures_every_case_and_writes_both_forms(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", "--quick", "--out", str(tmp_path)],
@@ -42,7 +43,6 @@ def test_the_bench_measures_every_case_and_writes_both_forms(tmp_path: Path) -> 
     assert (tmp_path / "bench.md").read_text() in done.stdout
 
 
-@pytest.mark.slow
 def test_a_short_soak_fails_no_request_and_leaves_its_samples_and_curves(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.soak", "--minutes", "0.25", "--out", str(tmp_path)],
