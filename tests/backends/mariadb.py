@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,11 +21,8 @@ from common.conf.sections import MySqlSection
 from common.migrations.runner import migrate
 from common.secret import Secret
 from common.stores.mysql_store import MysqlStore
-from tests.servers import free_ports
-from tests.waiting import pause
+from tests.backends.child import PATH, START_LIMIT_S, ConfiguredServer
 
-START_LIMIT_S = 30.0
-STOP_LIMIT_S = 10.0
 START_MS = 1_790_000_000_000
 #: The user that a plane logs in as; it may do everything in schemas whose names begin so, and nothing else.
 USER = "keeper"
@@ -44,18 +39,12 @@ _FAST = {
 }
 
 
-class MariadbServer:
-    """A server that can be stopped, killed, frozen and started again on the same port, with what it had stored."""
+class MariadbServer(ConfiguredServer):
+    """One MariaDB; a start finds what it had stored."""
 
     def __init__(self, folder: Path, **options: str | int | Path) -> None:
-        self.folder = folder
-        self.host = "127.0.0.1"
-        self.port = free_ports(1)[0]
-        self.password = uuid4().hex
+        super().__init__(folder, **options)
         self._root_password = uuid4().hex
-        self._options: dict[str, str] = {}
-        self.configure(**options)
-        self._process: subprocess.Popen[bytes] | None = None
 
     def section(self, schema: str, **changed: object) -> MySqlSection:
         """The section of the configuration file that leads to a schema of this server."""
@@ -76,26 +65,13 @@ class MariadbServer:
         """What it says of itself."""
         return str(self.ask("SELECT VERSION()")[0][0])
 
-    def configure(self, **options: str | int | Path) -> None:
-        """Options of mariadbd (``ssl_ca`` for --ssl-ca) from the next start on."""
-        self._options.update({name.replace("_", "-"): str(value) for name, value in options.items()})
-
     def start(self) -> None:
-        """Start it, on the port that it had before if there was one; returns when it answers."""
         if not self._data.exists():
             self._install()
-        deadline = time.monotonic() + START_LIMIT_S
-        while True:
-            self.launch()
-            if self._answers(deadline):
-                return
-            # Another process took the port between the choice and the start.
-            self.port = free_ports(1)[0]
-            assert time.monotonic() < deadline, self.log()
+        super().start()
 
-    def launch(self) -> None:
-        """Begin to start it; it may have to recover its data before it answers."""
-        binary = shutil.which("mariadbd", path=_PATH)
+    def command(self) -> list[str]:
+        binary = shutil.which("mariadbd", path=PATH)
         assert binary, "no MariaDB: apt-get install mariadb-server"
         settings = {
             **_FAST,
@@ -109,7 +85,6 @@ class MariadbServer:
             "pid-file": self.folder / "pid",
             # Not the machine's, in which servers of other namespaces choose the same names.
             "tmpdir": self.folder,
-            "log-error": self.folder / "mariadb.log",
             "character-set-server": "utf8mb4",
             # RAGFlow's own deployment says so.
             "collation-server": "utf8mb4_unicode_ci",
@@ -119,40 +94,13 @@ class MariadbServer:
         }
         file = self.folder / "my.cnf"
         file.write_text("[mariadbd]\n" + "".join(f"{name}={value}\n" for name, value in settings.items()))
-        self._process = subprocess.Popen(
-            [binary, f"--defaults-file={file}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={"PATH": _PATH, "LANG": "C.UTF-8"},
-        )
+        return [binary, f"--defaults-file={file}"]
 
-    def stop(self) -> None:
-        """End it in good order, by force if that takes too long; one that has ended is fine too."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """Let it hang: its connections stay open, the system accepts new ones, and nothing is answered."""
-        self._running.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._running.send_signal(signal.SIGCONT)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process has not ended."""
-        return self._running.poll() is None
-
-    def log(self) -> str:
-        """What it has logged."""
-        path = self.folder / "mariadb.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+    def answers(self) -> bool:
+        try:
+            return bool(self.ask("SELECT 1"))
+        except pymysql.err.OperationalError:
+            return False
 
     def make_schema(self) -> str:
         """A new schema, empty; its name."""
@@ -176,13 +124,8 @@ class MariadbServer:
     def _data(self) -> Path:
         return self.folder / "data"
 
-    @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, "the server was not started"
-        return self._process
-
     def _install(self) -> None:
-        installer = shutil.which("mariadb-install-db", path=_PATH)
+        installer = shutil.which("mariadb-install-db", path=PATH)
         assert installer, "no MariaDB: apt-get install mariadb-server"
         options = ["--no-defaults", f"--datadir={self._data}", "--auth-root-authentication-method=normal"]
         if os.geteuid() == 0:
@@ -192,7 +135,7 @@ class MariadbServer:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env={"PATH": _PATH, "LANG": "C.UTF-8", "TMPDIR": str(self.folder)},
+            env={"PATH": PATH, "LANG": "C.UTF-8", "TMPDIR": str(self.folder)},
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -225,32 +168,6 @@ class MariadbServer:
         )
         with connection, connection.cursor() as cursor:
             yield cursor
-
-    def _answers(self, deadline: float) -> bool:
-        """Whether it came up; False when it ended instead."""
-        while self._running.poll() is None:
-            assert time.monotonic() < deadline, f"MariaDB did not start:\n{self.log()}"
-            try:
-                return bool(self.ask("SELECT 1"))
-            except pymysql.err.OperationalError:
-                pause(0.02)
-        return False
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(how)
-        # One that is frozen hears of its end only when it goes on.
-        self._process.send_signal(signal.SIGCONT)
-        try:
-            self._process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-# Where Debian has the server, which is in no PATH of an ordinary user.
-_PATH = f"{os.environ['PATH']}:/usr/sbin"
 
 
 @contextmanager
