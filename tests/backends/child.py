@@ -83,6 +83,8 @@ class ChildServer:
     def freeze(self) -> None:
         """Let it hang: its connections stay open, the system accepts new ones, and nothing is answered."""
         self._running.send_signal(signal.SIGSTOP)
+        # Until all its threads have heard of it, it may go on answering.
+        os.waitid(os.P_PID, self._running.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Let it go on."""
