@@ -44,7 +44,6 @@ def test_the_bench_measures_every_case_and_writes_both_forms(tmp_path: Path) -> 
     assert (tmp_path / "bench.md").read_text() in done.stdout
 
 
-@pytest.mark.alone
 def test_a_short_soak_fails_no_request_and_leaves_its_samples_and_curves(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.soak", "--minutes", "0.25", "--out", str(tmp_path)],

@@ -19,7 +19,7 @@ from tests.backends.nginx import nginx
 from tests.people import new_password
 from tests.servers import COMMAND, Live, end, environment_for, free_ports, wait_until_ready
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 CLIENTS = 4
 ROUNDS = 2
