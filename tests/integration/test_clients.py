@@ -23,7 +23,7 @@ from common.http.bridge import HASHING_WAITING, THREADS
 from tests.people import new_password
 from tests.servers import COMMAND, Live, end, environment_for, free_ports, running, until, wait_until_ready
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 WORKERS = 2
 # Four times as many as there are threads on a port.

@@ -30,6 +30,13 @@ STOP_S = 10.0
 HEAL_S = 20.0
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short enough for the control socket to be in a home, wherever the folders of the other tests are."""
+    with tempfile.TemporaryDirectory(prefix="rk-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def log_in(live: Live, password: str) -> httpx.Response:
     account = {"email": ADMINISTRATOR, "password": password}
     return httpx.post(f"{live.admin_url}/api/v1/admin/login", json=account, timeout=10)
