@@ -66,6 +66,7 @@ def serve() -> None:
     _begin()
     with sentences():
         loaded = settings_with_warnings()
+        serving.check_paths(loaded)
         opening.make_home(loaded)
         serving.hold_home(loaded.home)
         serving.check_ports(loaded)

@@ -17,7 +17,7 @@ from tests.backends.s3 import running_s3
 from tests.people import new_password
 from tests.servers import Live, end, running, start, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 ADMINISTRATOR = "admin@ragflow.io"
 # No restart, and back within this of the server.
@@ -26,10 +26,21 @@ RECOVERY_S = 10.0
 LIVE_S = 15.0
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MariadbServer]:
-    with running_mariadb(tmp_path / "mariadb") as server:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariadbServer]:
+    """A server that may be ended, which that of the whole run may not."""
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
+
+
+@pytest.fixture
+def server(made: MariadbServer) -> MariadbServer:
+    """The same, running whatever became of the test before."""
+    if made.is_running:
+        made.thaw()
+    else:
+        made.start()
+    return made
 
 
 def answer(live: Live, path: str, port: int | None = None) -> httpx.Response | None:
