@@ -123,7 +123,7 @@ def add_as_admin(plane: Plane, actor: Principal, tenant_id: str, email: str, rol
     Raises TenantNotFound, UserNotFound (but for an invitation), AlreadyMember, BadField, and GivesMoreThanHeld when the
     account or an owner of the tenant holds more than the actor.
     """
-    with _administering(plane, actor, tenant_id):
+    with _administering(plane, actor, tenant_id) as actor:
         if role == "invite":
             return invitations.place(plane, actor, tenant_id, email)
         account = accounts.get(plane, email)
@@ -145,7 +145,7 @@ def change_as_admin(plane: Plane, actor: Principal, tenant_id: str, whom: str, r
     """
     if role == "invite":
         raise BadField("role: must be owner or normal.", field="role")
-    with _administering(plane, actor, tenant_id):
+    with _administering(plane, actor, tenant_id) as actor:
         account = _member(plane, tenant_id, whom)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
         before = memberships.role_in(plane, account.id, tenant_id)
@@ -162,7 +162,7 @@ def remove_as_admin(plane: Plane, actor: Principal, tenant_id: str, whom: str) -
 
     Raises TenantNotFound, MemberNotFound, OwnerStays, GivesMoreThanHeld.
     """
-    with _administering(plane, actor, tenant_id):
+    with _administering(plane, actor, tenant_id) as actor:
         invitation = plane.database.one(
             f"SELECT i.id {_UNCLAIMED} AND (i.id = ? OR i.email_key = ?)",
             (tenant_id, plane.now_ms(), whom, email_key(whom)),
@@ -188,20 +188,21 @@ def _remove(plane: Plane, actor: Principal, tenant_id: str, account: AccountRow)
 
 
 @contextmanager
-def _administering(plane: Plane, actor: Principal, tenant_id: str) -> Iterator[None]:
-    """A transaction in which an administrator may change who belongs to the tenant.
+def _administering(plane: Plane, actor: Principal, tenant_id: str) -> Iterator[Principal]:
+    """A transaction in which an administrator may change who belongs to the tenant; gives the actor as it is now.
 
     Whoever owns a tenant makes tokens that RAGFlow takes for its home user, so changing a superior's tenant is acting
     on the superior.
     """
     with plane.database.transaction():
         memberships.lock(plane)
+        actor = accounts.acting_now(plane, actor)
         require(plane, tenant_id)
         for owner_id in memberships.owners(plane, tenant_id):
             owner = accounts.by_id(plane, owner_id)
             if owner is not None:
                 accounts.refuse_to_act_on_superiors(plane, actor, owner)
-        yield
+        yield actor
 
 
 def _member(plane: Plane, tenant_id: str, whom: str) -> AccountRow:
