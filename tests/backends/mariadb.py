@@ -319,8 +319,11 @@ class MariadbHomes:
         while self._used:
             _, schema = self._used.popitem()
             self._server.end_connections(schema)
-            self._empty(schema)
-            self._free.append(schema)
+            if self._is_whole(schema):
+                self._empty(schema)
+                self._free.append(schema)
+            else:
+                self._server.drop_schema(schema)
 
     def stop(self) -> None:
         """See ``Backend``."""
@@ -337,6 +340,9 @@ class MariadbHomes:
                 for (name,) in self._server.ask("SHOW TABLES", schema=schema)
             }
         return schema
+
+    def _is_whole(self, schema: str) -> bool:
+        return self._tables.keys() <= {str(name) for (name,) in self._server.ask("SHOW TABLES", schema=schema)}
 
     def _empty(self, schema: str) -> None:
         """As it was when it had just been migrated."""
