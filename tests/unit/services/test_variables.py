@@ -8,6 +8,7 @@ import pytest
 
 from common.core.errors import StoreUnavailable
 from common.core.variables import Variable
+from common.models.variable import StoredVariable
 from common.services import variables
 from common.services.plane import Plane
 from common.services.variables import Variables
@@ -32,7 +33,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(plane: Plane, text: str) -> None:
     with plane.database.transaction():
         plane.database.run("DELETE FROM rk_variable")
-        plane.database.run("INSERT INTO rk_variable (name, value, updated_at) VALUES ('test.count', ?, 0)", (text,))
+        plane.database.insert(StoredVariable, name="test.count", value=text, updated_at=0)
         plane.database.run("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
 
 
