@@ -7,10 +7,10 @@ is the one that RAGFlow's ``variables`` routes speak.
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import parseaddr
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -57,9 +57,12 @@ class Variable:
     ragflow: bool = False
 
 
+_ADDRESS = r"[^<>@,;\"\s]+@[^<>@,;\"\s]+"
+_NAMED_ADDRESS = re.compile(rf"{_ADDRESS}|[^<>@,;\"]*<{_ADDRESS}>")
+
+
 def _is_sender(text: str) -> bool:
-    name, address = parseaddr(text)
-    return not text or (text.isprintable() and address.count("@") == 1 and address in text and "," not in name)
+    return not text or (text.isprintable() and _NAMED_ADDRESS.fullmatch(text) is not None)
 
 
 def _is_web_address(text: str) -> bool:
