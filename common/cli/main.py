@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import backup, doctor, jobs, keys, login, offline, profile, roles, settings, users
+from common.cli import access, backup, doctor, jobs, keys, login, offline, profile, roles, settings, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -49,6 +49,8 @@ app.command(rich_help_panel="A running server")(login.login)
 for asking in (login.whoami, login.health):
     app.command(rich_help_panel="A running server")(asking)
 app.command(rich_help_panel="A running server")(login.logout)
+for by_file in (access.apply, access.export):
+    app.command(rich_help_panel="A running server")(by_file)
 for name, group in (
     ("user", users.user),
     ("role", roles.role),

@@ -103,6 +103,7 @@ def update_config(
         stored = alone(plane)
         if expected is not None and _tag(stored) not in expected:
             raise ChangedMeanwhile
+        _refuse_new_flags(wanted, stored)
         found_changes = [
             change
             for name, value in wanted.items()
@@ -275,6 +276,13 @@ def _refuse_default_role(plane: Plane, actor: Principal, given: str) -> None:
     check_may_give(actor.standing, standing)
     if is_administrative(standing):
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
+
+
+def _refuse_new_flags(wanted: Mapping[str, Value | None], stored: Mapping[str, StoredText]) -> None:
+    """Raises BadField: flags are made where their number is bounded and their tenants are looked for."""
+    for name, value in wanted.items():
+        if value is not None and name not in VARIABLES and name not in stored:
+            raise BadField(f"settings: there is no flag {name!r:.80}; make it with POST /features.", field="settings")
 
 
 def _text_of(stored: StoredText | None) -> str | None:

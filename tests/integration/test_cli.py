@@ -374,3 +374,44 @@ def test_the_key_is_rotated_under_running_servers_and_sessions_go_on(operator: O
     assert "set RAGKEEPER_SECRET_KEY to a new key, a comma and the key of now" in " ".join(done.stderr.split())
     assert "k" * 40 not in done.stderr
     operator.does("setting", "unset", "mail.password")
+
+
+def test_a_file_makes_roles_assignments_settings_and_flags_and_an_export_is_such_a_file(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    path = operator.config / "access.yaml"
+    path.write_text(
+        f"""
+version: 1
+roles:
+  apprentice: {{parents: [keeper]}}
+  keeper: {{description: Keeps, parents: [viewer], grants: {{dataset: [read, write]}}}}
+assignments: {{{email}: apprentice}}
+settings: {{probe.timeout: 9}}
+features: {{from-file: {{state: on}}}}
+"""
+    )
+    plan = operator.does("apply", "-f", str(path), "--dry-run")
+    assert f"~ {email}: member -> apprentice" in plan
+    assert operator.asks("setting", "get", "probe.timeout")["value"] == 0
+
+    assert operator.does("apply", "-f", str(path)) == plan
+    held = {(row["resource"], row["action"]): row["source"] for row in operator.asks("role", "permissions", email)}
+    assert (held["dataset", "write"], held["user", "read"]) == ("keeper", "viewer")
+    assert operator.asks("setting", "get", "probe.timeout")["value"] == 9
+    assert operator.does("apply", "-f", str(path)) == "Everything is so already.\n"
+
+    exported = operator.does("export")
+    assert operator.does("apply", "-f", "-", stdin=exported) == "Everything is so already.\n"
+    assert f"{email}: apprentice" in exported
+    path.write_text("version: 1\nassignments: {nobody@x.test: viewer}\n")
+    assert "not found" in operator.fails("apply", "-f", str(path))
+    path.write_text("version: 1\nsettings: {a: [}\n")
+    assert "is no YAML" in operator.fails("apply", "-f", str(path))
+    assert "No such file" in operator.fails("apply", "-f", "nothing.yaml")
+    for words in (("user", email, "member"), ("apprentice",), ("keeper",)):
+        verb = ("role", "assign", *words[1:]) if len(words) == 3 else ("role", "delete", *words)
+        operator.does(*verb)
+    operator.does("flag", "delete", "from-file")
+    operator.does("setting", "unset", "probe.timeout")
