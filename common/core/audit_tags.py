@@ -54,5 +54,6 @@ class EventTag(StrEnum):
     JOB_RETRY = "job:retry"
     JOB_CANCEL = "job:cancel"
     PLANE_REPAIR = "plane:repair"
+    PLANE_BACKUP = "plane:backup"
     PLANE_RESTORE = "plane:restore"
     ACCESS_REFUSED = "access:refused"

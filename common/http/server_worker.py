@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import time
 from typing import Any
 
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 
-from common.http import early, listening
+from common.http import access, early, listening
 
 # The first header has to be there as a whole after so many seconds; an idle connection that has been used before is
 # closed by gunicorn's keep-alive, which also bounds the next header.
@@ -54,6 +55,7 @@ class GuardedProtocol(ASGIProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._began_at = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -101,6 +103,8 @@ class GuardedProtocol(ASGIProtocol):
 
     def _feed_callback_parser(self, data: bytes) -> Any:
         if self._current_request is None:
+            if not self._header_bytes:
+                self._began_at = time.perf_counter_ns()
             self._header_bytes += len(data)
         try:
             goes_on = super()._feed_callback_parser(data)
@@ -131,12 +135,24 @@ class GuardedProtocol(ASGIProtocol):
 
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
         """Refuse what is no request, in the envelope; gunicorn's message, which quotes it, is left out."""
-        status, headers, body = early.refusal(status, _REFUSALS[status])
+        request_id = access.new_id()
+        status, headers, body = early.refusal(status, _REFUSALS[status], request_id=request_id)
         more = [(name.encode(), str(value).encode()) for name, value in extra_headers]
         lines = [b": ".join(each) for each in (*headers, *more, (b"connection", b"close"))]
         first = f"HTTP/1.1 {status} {self._get_reason_phrase(status)}".encode()
         self._safe_write(b"\r\n".join([first, *lines, b"", body]))
         self._linger_timer = self.worker.loop.call_later(LINGER_S, self.transport.abort)
+        self._note(status, request_id)
+
+    def _note(self, status: int, request_id: str) -> None:
+        peer = self.transport.get_extra_info("peername")
+        method = self._callback_parser.method
+        line = {
+            access.REQUEST_ID: request_id,
+            "REQUEST_METHOD": method.decode() if method and method.isalpha() else None,
+            "REMOTE_ADDR": peer[0] if peer else None,
+        }
+        access.note_refusal(line, status, time.perf_counter_ns() - self._began_at)
 
     def _close_transport(self) -> None:
         if self._linger_timer is None or self._closed:

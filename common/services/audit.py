@@ -12,6 +12,7 @@ from common.models.operation import AuditEvent
 from common.secret import Secret
 from common.services.plane import Plane
 from common.services.principal import Principal
+from common.stores.database import Database
 
 
 def record(
@@ -29,15 +30,38 @@ def record(
     ``target`` is (kind, name), such as ``("user", "a@b.co")``. ``before`` and ``after`` hold what changed; a Secret
     in them is written as ``***``. ``result`` is ``ok`` or ``refused``.
     """
+    roles = _role_names(plane, actor)
+    _insert(plane.database, plane.now_ms(), tag, actor, roles, target=target, before=before, after=after, result=result)
+
+
+def record_offline(
+    database: Database, at_ms: int, tag: EventTag, actor: Principal, *, after: Mapping[str, Any] | None = None
+) -> None:
+    """``record`` for a command that opens no plane, by an actor without an account."""
+    _insert(database, at_ms, tag, actor, None, after=after)
+
+
+def _insert(
+    database: Database,
+    at_ms: int,
+    tag: EventTag,
+    actor: Principal,
+    roles: str | None,
+    *,
+    target: tuple[str, str | None] | None = None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    result: str = "ok",
+) -> None:
     kind, name = target or (None, None)
-    plane.database.insert(
+    database.insert(
         AuditEvent,
-        at=plane.now_ms(),
+        at=at_ms,
         tag=tag.value,
         result=result,
         actor_id=actor.user_id,
         actor_email=_cut(actor.email, 255),
-        actor_roles=_cut(_role_names(plane, actor), 255),
+        actor_roles=_cut(roles, 255),
         credential=actor.credential,
         address=_cut(actor.origin.address, 64),
         agent=_cut(actor.origin.agent, 255),

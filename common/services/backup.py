@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.core.audit_tags import EventTag
 from common.core.errors import StoreUnavailable
-from common.services import archive
+from common.services import archive, audit, opening
 from common.services.archive import ArchiveRefused, Hashing, Manifest, Member, Tell
+from common.services.principal import system
 from common.settings import Settings
 from common.stores import sqlite_copy
 from common.version import version_text
@@ -49,6 +51,21 @@ def back_up(settings: Settings, target: Path, tell: Tell) -> Manifest:
         except FileExistsError as error:
             raise ArchiveRefused(f"{target} exists already; a backup overwrites nothing.") from error
     return manifest
+
+
+def note(settings: Settings, target: Path, manifest: Manifest) -> None:
+    """Note in the audit trail that a backup was made, once it is there. Raises StoreUnavailable.
+
+    The archive holds every secret of the plane, so it is to be known which ones there are. It does not know itself.
+    """
+    database = opening.database_of(settings)
+    after = {"archive": str(target.absolute()), "created_at": manifest.created_at}
+    try:
+        audit.record_offline(
+            database, time.time_ns() // 1_000_000, EventTag.PLANE_BACKUP, system("ragkeeper backup"), after=after
+        )
+    finally:
+        database.close()
 
 
 def not_included(settings: Settings) -> tuple[str, ...]:

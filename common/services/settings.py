@@ -101,6 +101,7 @@ def update_config(
     wanted = validate_config(changes)
     with plane.database.transaction():
         stored = alone(plane)
+        actor = accounts.acting_now(plane, actor)
         if expected is not None and _tag(stored) not in expected:
             raise ChangedMeanwhile
         _refuse_new_flags(wanted, stored)
@@ -158,6 +159,7 @@ def roll_back(
     variable = known(name)
     with plane.database.transaction():
         stored = alone(plane)
+        actor = accounts.acting_now(plane, actor)
         if expected is not None and _tag(stored) not in expected:
             raise ChangedMeanwhile
         row = plane.database.one(
@@ -255,6 +257,7 @@ def _change(plane: Plane, variable: Variable, stored: StoredText | None, value: 
 
 def _refuse(plane: Plane, actor: Principal, change: Change) -> None:
     """Raises PermissionMissing or GivesMoreThanHeld where the actor may not make this change, BadField as told."""
+    actor.require("setting", "write")
     if change.variable.permission == SUPERUSER:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     else:

@@ -94,8 +94,7 @@ def create_for(plane: Plane, actor: Principal, email: str, wish: Wish) -> dict[s
     """
     with plane.database.transaction():
         memberships.lock(plane)
-        account = accounts.get(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         tenant_id = memberships.home_of(plane, account.id)
         if tenant_id is None:
             raise TenantNotFound(f"User '{account.email}' owns no tenant.")
@@ -166,8 +165,7 @@ def delete_of_user(plane: Plane, actor: Principal, email: str, given: str) -> No
     Raises UserNotFound, TokenNotFound, AmbiguousToken, GivesMoreThanHeld.
     """
     with plane.database.transaction():
-        account = accounts.get(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         if not _delete(plane, actor, _of_account(plane, account), given):
             raise TokenNotFound
 

@@ -48,9 +48,6 @@ class Cache(Protocol):
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Takes a lease that is free or expired, or prolongs the owner's own; True when it is held now."""
 
-    def renew_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """Prolongs a lease from now; False when the owner lost it meanwhile."""
-
     def release_lease(self, name: str, owner: str) -> bool:
         """Gives a lease back; False when the owner didn't hold it any more."""
 
@@ -62,9 +59,6 @@ class Cache(Protocol):
 
     def heartbeats(self, since: float) -> dict[str, list[dict[str, Any]]]:
         """Every registered executor with its heartbeats from ``since`` (Unix seconds) on, oldest first."""
-
-    def executors(self) -> list[str]:
-        """The names of the registered executors, sorted."""
 
     def remove_executor(self, executor: str) -> None:
         """Forgets an executor and its heartbeats."""
@@ -169,16 +163,6 @@ class SqliteCache:
         now = self._clock()
         return bool(self._run(_ACQUIRE, {"name": name, "owner": owner, "now": now, "until": now + ttl_s}))
 
-    def renew_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """See ``Cache.renew_lease``."""
-        now = self._clock()
-        return bool(
-            self._run(
-                "UPDATE lease SET expires_at = ? WHERE name = ? AND owner = ? AND expires_at > ? RETURNING name",
-                (now + ttl_s, name, owner, now),
-            )
-        )
-
     def release_lease(self, name: str, owner: str) -> bool:
         """See ``Cache.release_lease``."""
         rows = self._run(
@@ -210,10 +194,6 @@ class SqliteCache:
             if beat is not None:
                 beats.append(json.loads(beat))
         return found
-
-    def executors(self) -> list[str]:
-        """See ``Cache.executors``."""
-        return [name for (name,) in self._run("SELECT name FROM executor ORDER BY name")]
 
     def remove_executor(self, executor: str) -> None:
         """See ``Cache.remove_executor``."""

@@ -47,10 +47,6 @@ if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
-_RENEW = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
 _REPLACE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
@@ -122,10 +118,6 @@ class RedisCache:
         """See ``Cache.acquire_lease``."""
         return bool(self._ask("EVAL", _ACQUIRE, 1, _lease_key(name), owner, _milliseconds(ttl_s)))
 
-    def renew_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """See ``Cache.renew_lease``."""
-        return bool(self._ask("EVAL", _RENEW, 1, _lease_key(name), owner, _milliseconds(ttl_s)))
-
     def release_lease(self, name: str, owner: str) -> bool:
         """See ``Cache.release_lease``."""
         return bool(self._ask("EVAL", _RELEASE, 1, _lease_key(name), owner))
@@ -149,10 +141,6 @@ class RedisCache:
             [("ZREVRANGEBYSCORE", name, "+inf", repr(since), "LIMIT", 0, _MOST_BEATS) for name in names]
         )
         return {_text(name): _beats(answer) for name, answer in zip(names, found, strict=True)}
-
-    def executors(self) -> list[str]:
-        """See ``Cache.executors``."""
-        return [_text(name) for name in self._names()]
 
     def remove_executor(self, executor: str) -> None:
         """See ``Cache.remove_executor``."""

@@ -144,15 +144,9 @@ def test_workers_that_are_replaced_leave_the_port_to_the_next_ones(tmp_path: Pat
 
 
 def listens(live: Live) -> bool:
-    """Whether any of its processes does."""
-    try:
-        return any(
-            connection.status == psutil.CONN_LISTEN
-            for process in live.family()
-            for connection in process.net_connections("tcp")
-        )
-    except psutil.NoSuchProcess:
-        return True
+    """Whether any of its processes does; quickly told, for who has just connected is waited for shortly."""
+    with socket.socket() as another:
+        return another.connect_ex(("127.0.0.1", live.admin_port)) == 0
 
 
 def test_a_flood_of_logins_holds_up_neither_reads_nor_other_writes(tmp_path: Path) -> None:
@@ -223,6 +217,12 @@ def statuses(received: bytes) -> list[int]:
     return [int(each) for each in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
+def access_lines(live: Live, request_id: str) -> list[dict[str, Any]]:
+    """The access lines of a request, as soon as there are any."""
+    form = rf'^\{{.*"request_id":"{request_id}".*$'
+    return [json.loads(line) for line in until(lambda: re.findall(form, live.printed(), re.MULTILINE), live)]
+
+
 def answer_to(live: Live, sent: bytes) -> tuple[int, dict[str, str], bytes]:
     """Status, header and body of the first answer, after which the connection has ended or stays open."""
     with clients(live.api_port, 1, say=sent) as [client]:
@@ -251,6 +251,11 @@ def test_what_is_no_request_or_too_much_of_one_is_refused_in_front(shared: Live,
     assert statuses(received) == [status]
     assert b"connection: close" in head.lower()
     assert json.loads(body)["code"] == status
+    [request_id] = re.findall(rb"x-request-id: (\w+)", head.lower())
+    [line] = access_lines(shared, request_id.decode())
+    assert (line["route"], line["status"], line["address"]) == (None, status, "127.0.0.1")
+    assert line["method"] in (None, sent.split()[0].decode("latin-1"))
+    assert 0 <= line["ms"] < 10_000
     assert "Traceback" not in shared.printed()
 
 
@@ -307,8 +312,8 @@ def test_a_proxy_on_this_machine_is_not_believed_unless_it_is_named(shared: Live
     )
 
     assert answer_to(shared, request(*said, first=b"GET /v1/system/config HTTP/1.1"))[0] == 200
-    [line] = until(lambda: re.findall(r'^\{.*"request_id":"said".*$', shared.printed(), re.MULTILINE), shared)
-    assert json.loads(line)["address"] == "127.0.0.1"
+    [line] = access_lines(shared, "said")
+    assert line["address"] == "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
