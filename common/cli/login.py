@@ -22,8 +22,11 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 _HEALTH_S = 5.0
 
 
-def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False) -> str:
-    """A password from standard input or a prompt; never from an argument, where other accounts can read it."""
+def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False, what: str = "password") -> str:
+    """A password from standard input or a prompt; never from an argument, where other accounts can read it.
+
+    The command has an option ``--password-stdin``, or with ``what`` instead of the first word.
+    """
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     with warnings.catch_warnings():
@@ -32,7 +35,7 @@ def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False) -> s
         try:
             answer: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
         except GetPassWarning:
-            fail("there is no terminal to ask for the password on; hand it over with --password-stdin.")
+            fail(f"there is no terminal to ask for the {what} on; hand it over with --{what}-stdin.")
     return answer
 
 
