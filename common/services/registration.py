@@ -16,7 +16,7 @@ from common.core.errors import ApprovalNotFound, RegistrationDisabled, Registrat
 from common.core.whitelist import keys_admitting
 from common.models.base import rfc3339
 from common.models.registration import Registration
-from common.services import accounts, audit, invitations, jobs, mail, memberships
+from common.services import accounts, audit, default_role, invitations, jobs, mail, memberships
 from common.services.jobs import Task
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
@@ -129,16 +129,20 @@ def page(plane: Plane, *, limit: int = 50, cursor: str | None = None) -> dict[st
 def approve(plane: Plane, actor: Principal, approval_id: str) -> dict[str, Any]:
     """Make the account that was asked for; ``{id, email, nickname}``. Its owner is mailed where that is configured.
 
-    Raises ApprovalNotFound, and UserExists when the address got an account meanwhile.
+    It gets the default role. Raises ApprovalNotFound, UserExists when the address got an account meanwhile, and
+    GivesMoreThanHeld when that role is more than the actor holds.
     """
     with plane.database.transaction():
+        default_role.lock(plane)
         memberships.lock(plane)
         actor = accounts.acting_now(plane, actor)
         email, nickname, password_hash = _take(plane, approval_id)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
+        role = default_role.give(plane, actor, account)
         invitations.claim(plane, account.id, account.email)
         _tell(plane, account.email, approved=True)
-        audit.record(plane, EventTag.REGISTRATION_APPROVE, actor, target=account.target)
+        after = {"role": role} if role else None
+        audit.record(plane, EventTag.REGISTRATION_APPROVE, actor, target=account.target, after=after)
     return {"id": account.id, "email": account.email, "nickname": account.nickname}
 
 

@@ -23,7 +23,7 @@ from common.core.errors import (
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, default_role, invitations, limits, memberships, passwords, sessions
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -146,8 +146,8 @@ def create_user(
     """Create an account with tenant, membership and root folder; returns ``{id, email, nickname, login_channel,
     is_superuser}``.
 
-    ``password`` is as it came over the wire. Raises BadField, UserExists, and GivesMoreThanHeld when a superuser is
-    to be made by someone who is none.
+    ``password`` is as it came over the wire. The account gets the default role. Raises BadField, UserExists, and
+    GivesMoreThanHeld when a superuser is to be made by someone who is none, or that role is more than the actor holds.
     """
     if is_superuser:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
@@ -155,6 +155,7 @@ def create_user(
     owner = passwords.new_owner(address, nickname, administers=is_superuser)
     password_hash = passwords.new_hash(plane, password, owner)
     with plane.database.transaction():
+        default_role.lock(plane)
         memberships.lock(plane)
         actor = accounts.acting_now(plane, actor)
         if is_superuser:
@@ -162,13 +163,14 @@ def create_user(
         account = accounts.make(
             plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
+        role = None if is_superuser else default_role.give(plane, actor, account)
         invitations.claim(plane, account.id, account.email)
         audit.record(
             plane,
             EventTag.USER_CREATE,
             actor,
             target=account.target,
-            after={"nickname": nickname, "is_superuser": is_superuser},
+            after={"nickname": nickname, "is_superuser": is_superuser, **({"role": role} if role else {})},
         )
     return {
         "id": account.id,
@@ -218,8 +220,11 @@ def _require_current_password(plane: Plane, actor: Principal, account: AccountRo
     if actor.session_id is None:
         raise Forbidden("A token can't change the password; log in first.")
     if current is not None:
+        attempt = limits.login_attempt(plane, actor.origin, account.email)
         if not passwords.matches(plane, account.password, current):
+            attempt.failed()
             raise WrongCurrentPassword
+        attempt.succeeded()
         return
     row = plane.database.one("SELECT created_at FROM rk_session WHERE id = ?", (actor.session_id,))
     if row is None or row[0] + PROOF_MS <= plane.now_ms():

@@ -32,7 +32,7 @@ _MOST_BEATS = 240
 
 # A counter without an end, or one beyond the window, is cut to it, so nobody stays locked out.
 _INCR = """
-local value = redis.call('INCR', KEYS[1])
+local value = redis.call('INCRBY', KEYS[1], ARGV[2])
 local left = redis.call('PTTL', KEYS[1])
 local window = tonumber(ARGV[1])
 if left < 0 or left > window then
@@ -45,6 +45,11 @@ _ACQUIRE = """
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_REPLACE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 _RELEASE = """
@@ -104,10 +109,14 @@ class RedisCache:
         """See ``Cache.delete``."""
         return bool(self._ask("DEL", _value_key(key)))
 
-    def incr(self, key: str, window_s: float) -> Count:
+    def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """See ``Cache.incr``."""
-        value, left_ms = self._ask("EVAL", _INCR, 1, _value_key(key), _milliseconds(window_s))
+        value, left_ms = self._ask("EVAL", _INCR, 1, _value_key(key), _milliseconds(window_s), by)
         return Count(value, left_ms / 1000)
+
+    def counted(self, key: str) -> int:
+        """See ``Cache.counted``."""
+        return int(self.get(key) or 0)
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """See ``Cache.acquire_lease``."""
@@ -153,6 +162,10 @@ class RedisCache:
             self._ask("SET", SHARED_SECRET, offer, "NX")
             held = self._ask("GET", SHARED_SECRET)
         return None if held is None else _text(held)
+
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        """See ``Cache.replace_shared_secret``. RAGFlow's processes go on with the one that they have read."""
+        return bool(self._ask("EVAL", _REPLACE, 1, SHARED_SECRET, old, new))
 
     def health(self) -> float:
         """See ``Cache.health``. The server is asked even while the breaker is open.
