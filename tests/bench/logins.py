@@ -85,7 +85,8 @@ def _give_passwords(home: Path, stored: str, since: int = 0) -> None:
         database.execute("UPDATE user SET password = ? WHERE id >= ? AND is_superuser = 0", (stored, seed.id_of(since)))
         for name in _LIMITS:
             database.execute(
-                "INSERT OR REPLACE INTO rk_variable (name, value, updated_at, by_superuser) VALUES (?, '1000000', 0, 0)",
+                "INSERT OR REPLACE INTO rk_variable (name, value, updated_at, by_superuser) "
+                "VALUES (?, '1000000', 0, 0)",
                 (name,),
             )
         database.execute("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
