@@ -11,6 +11,7 @@ from datetime import tzinfo
 
 from common.core.errors import StoreUnavailable
 from common.core.permissions import RoleGraph
+from common.services.audit import EventIds
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.probing import Prober
@@ -98,6 +99,7 @@ class Plane:
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
     token_uses: TokenUses = field(default_factory=TokenUses)
+    event_ids: EventIds = field(default_factory=EventIds)
     hashing: threading.Semaphore = field(default_factory=_hashing)
 
     @property
