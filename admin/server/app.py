@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from flask import Flask
 
-from admin.server.routes import deletion, jobs, keys, roles, services, session, system, tenants, users
+from admin.server.routes import (
+    audit,
+    deletion,
+    features,
+    jobs,
+    keys,
+    limits,
+    roles,
+    services,
+    session,
+    settings,
+    system,
+    tenants,
+    users,
+)
 from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
@@ -17,12 +31,16 @@ def admin_routes() -> list[Route]:
         (
             document_routes.routes,
             health_routes.routes,
+            audit.routes,
             deletion.routes,
+            features.routes,
             jobs.routes,
             keys.routes,
+            limits.routes,
             roles.routes,
             services.routes,
             session.routes,
+            settings.routes,
             system.routes,
             tenants.routes,
             users.routes,

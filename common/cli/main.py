@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import backup, doctor, jobs, login, offline, profile, roles, users
+from common.cli import audit, backup, doctor, jobs, login, offline, profile, roles, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -55,6 +55,7 @@ for name, group in (
     ("tenant", users.tenant),
     ("service", roles.service),
     ("job", jobs.job),
+    ("audit", audit.audit),
 ):
     app.add_typer(group, name=name, rich_help_panel="A running server")
 

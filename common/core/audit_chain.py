@@ -1,9 +1,9 @@
 """The audit trail's proof against changes behind its back: what is signed of an event, and how events are chained.
 
-Each event carries a keyed MAC over its content from the start. Later it is *sealed*: given the next number, and a keyed
-digest over the digest before it, that number and the event. So whoever lacks the key can neither change an event, nor
-take one out, put one in or move one, without a digest that does not fit. An *anchor* signs the head of the chain now and
-then; anchors are chained too, and what lies between two of them is a segment.
+Each event carries a keyed MAC over its content from the start. Later it is *sealed*: given the next number, and a
+keyed digest over the digest before it, that number and the event. So whoever lacks the key can neither change an event,
+nor take one out, put one in or move one, without a digest that does not fit. Now and then an *anchor*
+signs the head of the chain; anchors are chained too, and what lies between two of them is a segment.
 
 HMAC-SHA-256 (RFC 2104) throughout, written in hexadecimal.
 """
@@ -223,5 +223,7 @@ def problem_of_anchor(anchor: Anchor, before: Anchor | None, keys: Keys) -> Prob
         return None
     key = keys.get(anchor.drop_key_id or "")
     if key is None or not same(anchor.drop_mac, drop_mac(key, anchor.mac, anchor.dropped_at)):
-        return Problem("missing", f"the events up to number {anchor.seq} were not removed by this plane", None, anchor.seq)
+        return Problem(
+            "missing", f"the events up to number {anchor.seq} were not removed by this plane", None, anchor.seq
+        )
     return None

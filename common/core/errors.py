@@ -219,6 +219,20 @@ class TenantNotFound(NotFound):
         super().__init__(what)
 
 
+class SettingChangeNotFound(NotFound):
+    """The setting has no such change in its history."""
+
+    def __init__(self, name: str, change_id: int) -> None:
+        super().__init__(f"{name} has no change {change_id} in its history.")
+
+
+class FeatureNotFound(NotFound):
+    """No feature flag has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Feature flag '{name}' not found.")
+
+
 class ServiceNotFound(NotFound):
     """No service has this id."""
 
@@ -308,6 +322,23 @@ def _some(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (", …" if count > len(names) else "")
 
 
+class FeatureExists(Conflict):
+    """A feature flag has this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Feature flag '{name}' already exists.")
+
+
+class LimitReached(Conflict):
+    """The tenant has as many of these as its limit allows."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(
+            f"This tenant may have {limit} {what}, and has them: remove one, or have the limit raised.",
+            limit=limit,
+        )
+
+
 class JobNotDead(Conflict):
     """Only a job that was given up can be tried anew."""
 
@@ -350,6 +381,16 @@ class AmbiguousToken(Conflict):
 
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} tokens are shown like this: delete one by its id or its whole value.")
+
+
+class ChangedMeanwhile(PlaneError):
+    """What was read is no longer what is stored (If-Match, RFC 9110, 13.1.1)."""
+
+    status = 412
+    code = 412
+
+    def __init__(self) -> None:
+        super().__init__("Somebody changed this meanwhile: read it again, and repeat the change if it still fits.")
 
 
 class TooMany(PlaneError):

@@ -74,6 +74,7 @@ _MEANINGS = {
     "404": "There is no such thing, or not for this caller.",
     "405": "The path is there, the method is not.",
     "409": "What is stored does not allow this now.",
+    "412": "What the change builds on (If-Match) is not so any more.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
     "429": "A limit is reached for now; Retry-After says when to come back.",

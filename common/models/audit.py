@@ -22,7 +22,7 @@ class Unsealed(Table):
 
 
 class AuditSeal(Table):
-    """An event's place in the chain. ``uid`` is not unique: a row that someone else put here must not stop the sealer."""
+    """An event's place in the chain. ``uid`` is not unique: a row that someone else put here must stop no sealer."""
 
     seq = BigIntegerField(primary_key=True)
     uid = ExactField(max_length=28)

@@ -44,8 +44,8 @@ class Schedule(Table):
 class AuditEvent(Table):
     """Who did what to whom, from where; written in the transaction of the change. Secrets stand as ``***``.
 
-    ``uid`` begins with the moment, so pages go by it. ``actor_key`` and ``target_key`` are what filters compare. ``mac``
-    is over all of these but ``id``, with the key of ``key_id``.
+    ``uid`` begins with the moment, so pages go by it. ``actor_key`` and ``target_key`` are what filters compare.
+    ``mac`` is over all of these but ``id``, with the key of ``key_id``.
     """
 
     id = BigAutoField()

@@ -27,7 +27,7 @@ _INSERT = (
 
 
 class EventIds:
-    """Gives events their ids: those of one process sort in the order in which they were given, while its clock stands."""
+    """Gives events their ids: those of one process sort as they were given, also while its clock stands."""
 
     def __init__(self) -> None:
         self._begin()

@@ -142,9 +142,7 @@ class _Check:
             "WHERE s.seq > ? AND s.seq <= ? ORDER BY s.seq",
             (after, end),
         )
-        return [
-            (Seal(*row[:4]), Event(tuple(row[6:]), row[4], row[5]) if row[6] is not None else None) for row in rows
-        ]
+        return [(Seal(*row[:4]), Event(tuple(row[6:]), row[4], row[5]) if row[6] is not None else None) for row in rows]
 
     def _tail(self) -> Problem | None:
         """Whether the chain still has its end as this home noted it."""
@@ -152,7 +150,9 @@ class _Check:
         if noted is None or noted.seq == 0 or self._found_noted:
             return None
         if noted.seq > self._end.seq:
-            text = f"the end is cut off: event number {noted.seq} was sealed, and the last one is number {self._end.seq}"
+            text = (
+                f"the end is cut off: event number {noted.seq} was sealed, and the last one is number {self._end.seq}"
+            )
             return Problem("truncated", text, None, self._end.seq + 1)
         text = f"the chain was replaced: event number {noted.seq} is not the one that this home saw sealed"
         return Problem("truncated", text, None, noted.seq)
@@ -160,7 +160,9 @@ class _Check:
     def _read_head(self) -> tuple[Head | None, Problem | None]:
         path = self._plane.settings.home / HEAD_FILE
         if not path.exists():
-            self._notes.append(f"{path} is missing: events that were cut off behind the last anchor would not be missed")
+            self._notes.append(
+                f"{path} is missing: events that were cut off behind the last anchor would not be missed"
+            )
             return None, None
         note = read_note(path)
         key = self._keys.get(str(note.get("key_id")))
@@ -211,7 +213,9 @@ class _Check:
         row = self._plane.database.one("SELECT id FROM rk_audit_event WHERE uid IS NULL LIMIT 1")
         if row is None:
             return None
-        return Problem("inserted", f"row {row[0]} of rk_audit_event has no event id: it was inserted behind the trail's back")
+        return Problem(
+            "inserted", f"row {row[0]} of rk_audit_event has no event id: it was inserted behind the trail's back"
+        )
 
     def _gone_before_their_seal(self) -> Problem | None:
         row = self._plane.database.one(

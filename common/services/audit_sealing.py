@@ -176,7 +176,9 @@ def _note(plane: Plane, head: Head, anchor: Anchor | None) -> None:
     """Keep in the home what the database can't take back. One that can't be written to stops no sealing."""
     try:
         if anchor is not None:
-            log.info("audit anchor %d: %d events, digest %s, MAC %s", anchor.number, anchor.seq, anchor.digest, anchor.mac)
+            log.info(
+                "audit anchor %d: %d events, digest %s, MAC %s", anchor.number, anchor.seq, anchor.digest, anchor.mac
+            )
             _append_line(plane.settings.home / ANCHORS_FILE, orjson.dumps(_as_row(anchor)))
         _move_head(plane, head)
     except OSError as error:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import orjson
 
@@ -15,8 +15,10 @@ from common.core.audit_filter import prefix_range
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.models.base import rfc3339
+from common.services import audit
 from common.services.audit import name_key
 from common.services.plane import Plane
+from common.services.principal import system
 
 _COLUMNS = (
     "uid, at, tag, result, actor_id, actor_email, actor_roles, credential, address, agent, request_id, "
@@ -100,9 +102,7 @@ def _rows(plane: Plane, lane: _Lane, count: int) -> list[tuple[Any, ...]]:
     return plane.database.all(lane.select(_COLUMNS), (*lane.params, count))
 
 
-def _searched(
-    plane: Plane, lane: _Lane, wanted: Filter, limit: int
-) -> tuple[list[tuple[Any, ...]], str | None]:
+def _searched(plane: Plane, lane: _Lane, wanted: Filter, limit: int) -> tuple[list[tuple[Any, ...]], str | None]:
     """Up to ``limit + 1`` events that ``q`` matches, and where to go on if not all that there are were looked at."""
     least, beyond = prefix_range(wanted.q or "")
     names = [
@@ -114,11 +114,7 @@ def _searched(
     ]
     if len(names) > _NAMES:
         return _looked_through(plane, lane, least, beyond, limit)
-    lanes = [
-        lane.also(f"{column} = ?", name)
-        for name in names
-        for column in ("actor_key", "target_key")
-    ]
+    lanes = [lane.also(f"{column} = ?", name) for name in names for column in ("actor_key", "target_key")]
     return _merged(plane, lanes, limit + 1), None
 
 
@@ -126,7 +122,9 @@ def _merged(plane: Plane, lanes: Sequence[_Lane], count: int) -> list[tuple[Any,
     """The newest events of all lanes together."""
     if not lanes:
         return []
-    each = " UNION ".join(f"SELECT uid FROM ({lane.select('uid')}) AS lane_{number}" for number, lane in enumerate(lanes))
+    each = " UNION ".join(
+        f"SELECT uid FROM ({lane.select('uid')}) AS lane_{number}" for number, lane in enumerate(lanes)
+    )
     params = [param for lane in lanes for param in (*lane.params, count)]
     found = plane.database.all(f"SELECT uid FROM ({each}) AS found ORDER BY uid DESC LIMIT ?", (*params, count))
     if not found:
@@ -167,6 +165,22 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
         "before": orjson.loads(row[13]) if row[13] else None,
         "after": orjson.loads(row[14]) if row[14] else None,
     }
+
+
+def export(
+    plane: Plane, sink: BinaryIO, form: Literal["jsonl", "csv"], *, from_ms: int | None, to_ms: int | None
+) -> int:
+    """Write every event between two moments, oldest first, and an event that says so; how many were written."""
+    count = 0
+    if form == "csv":
+        sink.write(as_csv_line(EXPORTED).encode())
+    for event in exported(plane, from_ms=from_ms, to_ms=to_ms):
+        sink.write(as_json_line(event) if form == "jsonl" else as_csv_line(list(event.values())).encode())
+        count += 1
+    with plane.database.transaction():
+        after = {"events": count, "format": form, "from": rfc3339(from_ms), "to": rfc3339(to_ms)}
+        audit.record(plane, EventTag.AUDIT_EXPORT, system("audit export"), after=after)
+    return count
 
 
 def exported(plane: Plane, *, from_ms: int | None = None, to_ms: int | None = None) -> Iterator[dict[str, Any]]:

@@ -16,9 +16,10 @@ from common.core.errors import StoreUnavailable
 from common.migrations.runner import Step, migrate
 from common.secret import Secret
 from common.services import accounts, audit, claims, passwords
-from common.services.keys import load_keys
+from common.services.keys import Keys, load_keys
 from common.services.plane import Plane, Sharing
 from common.services.principal import system
+from common.services.ragflow_settings import RagflowSettings
 from common.services.recovery import generated_password
 from common.services.variables import Variables
 from common.settings import MinioSection, S3Section, Settings, SettingsError, load
@@ -157,16 +158,18 @@ def _looked_at(cache: Cache) -> Iterator[None]:
 
 def _assembled(settings: Settings, database: Database, cache: Cache, overrides: dict[str, Any]) -> Plane:
     sharing = Sharing(database, settings.shared_database)
+    keys: Keys = overrides.get("keys") or load_keys(settings, cache, sign_alone=_is_certainly_alone(sharing))
+    ragflow = RagflowSettings(database, sharing.known)
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
         "cache": cache,
         "documents": documents_of(settings),
         "objects": objects_of(settings),
-        "keys": load_keys(settings, cache, sign_alone=_is_certainly_alone(sharing)),
+        "keys": keys,
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
         "sharing": sharing,
-        "variables": Variables(database),
+        "variables": Variables(database, ragflow=ragflow, unseal=keys.unseal),
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})

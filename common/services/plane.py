@@ -14,6 +14,7 @@ from common.core.permissions import RoleGraph
 from common.services.audit import EventIds
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
+from common.services.misuse_memory import MisuseMemory
 from common.services.probing import Prober
 from common.services.token_uses import TokenUses
 from common.services.variables import Variables
@@ -100,6 +101,7 @@ class Plane:
     level_watch: LevelWatch = field(default_factory=LevelWatch)
     token_uses: TokenUses = field(default_factory=TokenUses)
     event_ids: EventIds = field(default_factory=EventIds)
+    misuses: MisuseMemory = field(default_factory=MisuseMemory)
     hashing: threading.Semaphore = field(default_factory=_hashing)
 
     @property

@@ -16,7 +16,7 @@ from common.core.errors import (
 from common.core.names import parse_nickname
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, default_role, invitations, memberships, passwords, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
 
@@ -63,10 +63,13 @@ def register(plane: Plane, origin: Origin, *, email: str, nickname: str, passwor
     nickname = parse_nickname(nickname)
     password_hash = passwords.new_hash(plane, password)
     with plane.database.transaction():
+        default_role.lock(plane)
         memberships.lock(plane)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
+        role = default_role.give(plane, None, account)
         invitations.claim(plane, account.id, account.email)
-        audit.record(plane, EventTag.USER_REGISTER, stranger(origin), target=account.target)
+        after = {"role": role} if role else None
+        audit.record(plane, EventTag.USER_REGISTER, stranger(origin), target=account.target, after=after)
         return sessions.open_session(plane, origin, account, "user")
 
 

@@ -14,7 +14,7 @@ from common.core.errors import BadField, Conflict, PasswordChangeDue, StoreUnava
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, default_role, invitations, memberships, passwords, sessions
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -135,25 +135,27 @@ def create_user(
     """Create an account with tenant, membership and root folder; returns ``{id, email, nickname, login_channel,
     is_superuser}``.
 
-    ``password`` is as it came over the wire. Raises BadField, UserExists, and GivesMoreThanHeld when a superuser is
-    to be made by someone who is none.
+    ``password`` is as it came over the wire. The account gets the default role. Raises BadField, UserExists, and
+    GivesMoreThanHeld when a superuser is to be made by someone who is none, or that role is more than the actor holds.
     """
     if is_superuser:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     address = parse_email(email, field="username")
     password_hash = passwords.new_hash(plane, password)
     with plane.database.transaction():
+        default_role.lock(plane)
         memberships.lock(plane)
         account = accounts.make(
             plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
+        role = None if is_superuser else default_role.give(plane, actor, account)
         invitations.claim(plane, account.id, account.email)
         audit.record(
             plane,
             EventTag.USER_CREATE,
             actor,
             target=account.target,
-            after={"nickname": nickname, "is_superuser": is_superuser},
+            after={"nickname": nickname, "is_superuser": is_superuser, **({"role": role} if role else {})},
         )
     return {
         "id": account.id,
