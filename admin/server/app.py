@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from admin.server.routes import (
+    audit,
     deletion,
     features,
     jobs,
@@ -30,6 +31,7 @@ def admin_routes() -> list[Route]:
         (
             document_routes.routes,
             health_routes.routes,
+            audit.routes,
             deletion.routes,
             features.routes,
             jobs.routes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import access, backup, doctor, jobs, keys, login, offline, profile, roles, settings, users
+from common.cli import access, audit, backup, doctor, jobs, keys, login, offline, profile, roles, settings, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -61,6 +61,7 @@ for name, group in (
     ("setting", settings.setting),
     ("flag", settings.flag),
     ("limit", settings.limit),
+    ("audit", audit.audit),
 ):
     app.add_typer(group, name=name, rich_help_panel="A running server")
 

@@ -57,3 +57,7 @@ class EventTag(StrEnum):
     PLANE_BACKUP = "plane:backup"
     PLANE_RESTORE = "plane:restore"
     ACCESS_REFUSED = "access:refused"
+    SESSION_MISUSE = "session:misuse"
+    TOKEN_MISUSE = "token:misuse"
+    AUDIT_EXPORT = "audit:export"
+    AUDIT_DROP = "audit:drop"

@@ -24,7 +24,8 @@ from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
 from common.http.wsgi_types import Environ
-from common.services import limits, memberships, refusals, sessions
+from common.services import limits, memberships, misuse, refusals, sessions
+from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
 
@@ -75,7 +76,11 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         bodies.check_path(path)
         environ = request.environ
         environ[access.ROUTE] = route.rule
-        who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
+        try:
+            who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
+        except Misused as misused:
+            _record_refusal(environ, partial(misuse.record, plane, route.endpoint, misused))
+            raise
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
             plane.level_watch.follow_aside(plane.cache)

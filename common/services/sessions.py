@@ -13,7 +13,7 @@ from common.core.passwords import decode_from_hash_form
 from common.core.tokens import looks_like_token, lookup_forms
 from common.models.account import Account, Session
 from common.models.base import local_date
-from common.services import accounts, audit, limits, passwords
+from common.services import accounts, audit, limits, misuse, passwords
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
@@ -138,9 +138,10 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
     now = plane.now_ms()
     if plane.shared and value_hash is not None and hashed(shared_value or "") != value_hash:
         # RAGFlow knew this session, and has ended it: by a logout, or by the next login of its user there.
-        raise NotSignedIn("Unauthorized")
+        raise misuse.of_account(account, f"session:{session_id}", "ended in RAGFlow", origin)
     if ended_at is not None or expires_at <= now or (realm == "admin" and created_at + ADMIN_LIMIT_MS <= now):
-        raise NotSignedIn("Unauthorized")
+        reason = "expired" if ended_at is None else "ended"
+        raise misuse.of_account(account, f"session:{session_id}", reason, origin)
     return _principal(plane, account, f"session:{session_id}", tenant_id, origin)
 
 
@@ -233,7 +234,7 @@ def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
         if found not in forms:
             continue
         if expires_at is not None and expires_at <= now:
-            break
+            raise misuse.of_account(account, f"token:{token_id}", "expired", origin)
         who = _principal(plane, account, f"token:{token_id or found[-8:]}", tenant_id, origin)
         if token_id is not None and (last_used_at is None or last_used_at + LAST_USED_EVERY_MS <= now):
             plane.token_uses.note(plane.database, token_id, now)
@@ -244,7 +245,7 @@ def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
 def _principal(plane: Plane, account: list[Any], credential: str, tenant_id: str | None, origin: Origin) -> Principal:
     user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version, settings_version = account
     if is_active != "1" or status != "1":
-        raise NotSignedIn("Unauthorized")
+        raise misuse.of_account(account, credential, "its account is switched off", origin)
     plane.variables.follow(settings_version or 0)
     graph = plane.roles.graph(plane.database, version)
     standing = graph.standing(roles.split(",") if roles else (), bool(is_superuser))
