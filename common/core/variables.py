@@ -47,7 +47,29 @@ def _registry(variables: Iterable[Variable]) -> Mapping[str, Variable]:
     return MappingProxyType(found)
 
 
-VARIABLES: Mapping[str, Variable] = _registry(())
+_MINUTE_S, _YEAR_S = 60, 365 * 24 * 3600
+
+_SESSIONS = (
+    Variable(
+        "session.most",
+        "integer",
+        10,
+        "Sessions that an account has at once; a further login ends the one that was used least recently.",
+        least=1,
+        most=1000,
+    ),
+    *(
+        Variable(f"session.{name}_s", "integer", default, text, least=5 * _MINUTE_S, most=_YEAR_S)
+        for name, default, text in (
+            ("admin_idle", 1800, "Seconds after which a session that administers ends when it is not used."),
+            ("admin_absolute", 12 * 3600, "Seconds after which a session that administers ends in any case."),
+            ("user_idle", 24 * 3600, "Seconds after which a session of the user API ends when it is not used."),
+            ("user_absolute", 30 * 24 * 3600, "Seconds after which a session of the user API ends in any case."),
+        )
+    ),
+)
+
+VARIABLES: Mapping[str, Variable] = _registry(_SESSIONS)
 
 
 def known(name: object) -> Variable:

@@ -50,7 +50,12 @@ class Account(Table):
 
 
 class Session(Table):
-    """A login. The wire form is never stored, only its SHA-256; an ended one stays until it is pruned."""
+    """A login. The wire form is never stored, only its SHA-256; an ended one stays until it is pruned.
+
+    ``kind`` is ``bearer`` (None: likewise), ``cookie``, or ``refresh`` for one whose tokens are in ``rk_refresh_token``
+    and whose ``token_hash`` is that of their family. ``authenticated_at`` is when the password was proven last (None:
+    at the login).
+    """
 
     id = CharField(max_length=32, primary_key=True)
     user_id = CharField(max_length=32)
@@ -64,7 +69,26 @@ class Session(Table):
     expires_at = BigIntegerField(index=True)
     ended_at = BigIntegerField(null=True)
     end_reason = CharField(max_length=32, null=True)
+    authenticated_at = BigIntegerField(null=True)
+    kind = CharField(max_length=8, null=True)
 
     class Meta:
         table_name = "rk_session"
         indexes = ((("user_id", "ended_at"), False),)
+
+
+class RefreshToken(Table):
+    """A refresh token with the access token that was given together with it, both as SHA-256."""
+
+    id = CharField(max_length=32, primary_key=True)
+    session_id = CharField(max_length=32, index=True)
+    user_id = CharField(max_length=32, index=True)
+    access_hash = ExactField(max_length=64, unique=True)
+    refresh_hash = ExactField(max_length=64, unique=True)
+    parent_id = CharField(max_length=32, null=True, index=True)
+    issued_at = BigIntegerField()
+    access_until = BigIntegerField()
+    used_at = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "rk_refresh_token"
