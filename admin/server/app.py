@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from flask import Flask
 
-from admin.server.routes import deletion, jobs, keys, roles, services, session, system, tenants, users
+from admin.server.routes import deletion, jobs, keys, roles, services, session, sessions, system, tenants, users
 from common.http import document_routes, health_routes
 from common.http.app import build_app
+from common.http.requirement import ADMINISTRATOR
 from common.http.route import Route, all_routes
+from common.http.session_routes import session_routes
 from common.services.plane import Plane
 
 
@@ -23,6 +25,8 @@ def admin_routes() -> list[Route]:
             roles.routes,
             services.routes,
             session.routes,
+            session_routes("admin", "admin", ADMINISTRATOR),
+            sessions.routes,
             system.routes,
             tenants.routes,
             users.routes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import backup, doctor, jobs, login, offline, profile, roles, users
+from common.cli import backup, doctor, jobs, login, offline, profile, roles, sessions, users
 from common.version import version_text
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ for asking in (login.whoami, login.health):
 app.command(rich_help_panel="A running server")(login.logout)
 for name, group in (
     ("user", users.user),
+    ("session", sessions.session),
     ("role", roles.role),
     ("token", users.token),
     ("tenant", users.tenant),

@@ -39,6 +39,8 @@ WHO: dict[str, set[str]] = {
     "tenant:create": MANAGERS,
     "tenant:write": MANAGERS,
     "tenant:delete": MANAGERS,
+    "session:read": READERS | MANAGERS,
+    "session:delete": MANAGERS,
     "token:read": READERS | MANAGERS,
     "token:create": MANAGERS,
     "token:write": MANAGERS,
