@@ -36,7 +36,7 @@ def end_session(
         bool, typer.Option("--all", help="All of the account; of your own all but the one in use.")
     ] = False,
 ) -> None:
-    """End one session, or all: whoever uses it has to log in again. Your own ask for your password after a while."""
+    """End one session, or all. Ending your own asks for your password, if you gave it over ten minutes ago."""
     if (session_id is None) != everything:
         fail("say which session: its id (`ragkeeper session list` shows them), or --all.")
     below = "/sessions" if session_id is None else f"/sessions/{part(session_id)}"
