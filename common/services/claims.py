@@ -347,7 +347,7 @@ def _forget_gone(database: Database, user_ids: list[str]) -> None:
         )
         for tenant_id, stored in made:
             database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
-        for table in ("rk_session", "rk_user_role", "rk_token", "rk_membership", "rk_account"):
+        for table in ("rk_refresh_token", "rk_session", "rk_user_role", "rk_token", "rk_membership", "rk_account"):
             _delete_by(database, table, "user_id", user_ids, nobody)
     log.info("%d accounts are gone from RAGFlow's table: their sessions, roles and claims went too", len(user_ids))
 
