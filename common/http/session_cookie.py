@@ -7,9 +7,8 @@ session's CSRF token in a header besides. A header ``Authorization`` makes all o
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
-
-from werkzeug.http import parse_cookie
 
 from common.core.csrf import csrf_token, is_csrf_token
 from common.core.errors import CsrfRefused
@@ -21,6 +20,8 @@ NAME, SECURE_NAME = "ragkeeper", "__Host-ragkeeper"
 
 # Where the gate leaves the session that it has found in a cookie.
 _HELD = "ragkeeper.session_cookie"
+# Other cookies in the header are other programs', in whatever form.
+_COOKIES = {name: re.compile(rf"(?:^|;)[ \t]*{name}=([^; \t]+)") for name in (NAME, SECURE_NAME)}
 _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 
 
@@ -40,7 +41,8 @@ def given(environ: Environ, *, takes_cookie: bool = True) -> Given | None:
     cookies = environ.get("HTTP_COOKIE") if takes_cookie else None
     if cookies is None:
         return None
-    credential = extract_credential(parse_cookie(cookies).get(_name(environ)))
+    found = _COOKIES[_name(environ)].search(cookies)
+    credential = extract_credential(found[1]) if found else None
     return None if credential is None else Given(credential, by_cookie=True)
 
 
