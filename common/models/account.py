@@ -50,12 +50,7 @@ class Account(Table):
 
 
 class Session(Table):
-    """A login. The wire form is never stored, only its SHA-256; an ended one stays until it is pruned.
-
-    ``kind`` is ``bearer`` (None: likewise), ``cookie``, or ``refresh`` for one whose tokens are in ``rk_refresh_token``
-    and whose ``token_hash`` is that of their family. ``authenticated_at`` is when the password was proven last (None:
-    at the login).
-    """
+    """A login. The wire form is never stored, only its SHA-256; an ended one stays until it is pruned."""
 
     id = CharField(max_length=32, primary_key=True)
     user_id = CharField(max_length=32)
@@ -69,12 +64,26 @@ class Session(Table):
     expires_at = BigIntegerField(index=True)
     ended_at = BigIntegerField(null=True)
     end_reason = CharField(max_length=32, null=True)
-    authenticated_at = BigIntegerField(null=True)
-    kind = CharField(max_length=8, null=True)
 
     class Meta:
         table_name = "rk_session"
         indexes = ((("user_id", "ended_at"), False),)
+
+
+class SessionTrait(Table):
+    """What sets a session apart from one that is held as bare token and whose password was given at its login.
+
+    ``kind`` is ``bearer``, ``cookie``, or ``refresh`` for one whose tokens are in ``rk_refresh_token`` and whose
+    ``token_hash`` is that of their family. ``authenticated_at`` is when the password was given last, 0 for never.
+    """
+
+    session_id = CharField(max_length=32, primary_key=True)
+    user_id = CharField(max_length=32, index=True)
+    kind = CharField(max_length=8)
+    authenticated_at = BigIntegerField()
+
+    class Meta:
+        table_name = "rk_session_trait"
 
 
 class RefreshToken(Table):

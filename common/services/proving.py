@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.core.audit_tags import EventTag
 from common.core.errors import Forbidden, NotSignedIn, ProofDue, WrongCurrentPassword
 from common.core.session_limits import proof_is_old
+from common.models.account import SessionTrait
 from common.services import accounts, audit, passwords
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -34,12 +35,18 @@ def prove(plane: Plane, who: Principal, password: str) -> int:
         held = accounts.hold(plane, str(who.user_id))
         if held is None or account is None or held.password != account.password:
             raise WrongCurrentPassword
-        if not plane.database.run(
-            "UPDATE rk_session SET authenticated_at = ? WHERE id = ? AND ended_at IS NULL", (now, who.session_id)
-        ):
-            raise NotSignedIn("Unauthorized")
+        _write(plane, str(who.user_id), who.session_id, now)
         _record(plane, who)
     return now
+
+
+def _write(plane: Plane, user_id: str, session_id: str, now: int) -> None:
+    if plane.database.one("SELECT 1 FROM rk_session WHERE id = ? AND ended_at IS NULL", (session_id,)) is None:
+        raise NotSignedIn("Unauthorized")
+    if not plane.database.run(
+        "UPDATE rk_session_trait SET authenticated_at = ? WHERE session_id = ?", (now, session_id)
+    ):
+        plane.database.insert(SessionTrait, session_id=session_id, user_id=user_id, kind="bearer", authenticated_at=now)
 
 
 def _record(plane: Plane, who: Principal, result: str = "ok") -> None:

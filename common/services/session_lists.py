@@ -13,10 +13,11 @@ from common.services.plane import Plane
 from common.services.principal import Principal
 from common.services.session_rows import end, forget_shared_value, open_now
 
-_SHOWN = (
-    "id, realm, COALESCE(kind, 'bearer'), address, agent, created_at, last_seen_at, expires_at, "
-    "COALESCE(authenticated_at, created_at)"
-)
+_SHOWN = """
+    SELECT s.id, s.realm, COALESCE(p.kind, 'bearer'), s.address, s.agent, s.created_at, s.last_seen_at, s.expires_at,
+        COALESCE(p.authenticated_at, s.created_at)
+    FROM rk_session s LEFT JOIN rk_session_trait p ON p.session_id = s.id
+"""
 
 
 def own_page(plane: Plane, who: Principal, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
@@ -35,9 +36,7 @@ def own(plane: Plane, who: Principal, session_id: str) -> dict[str, Any]:
     """
     wanted = _named(who, session_id)
     where, params = open_now(plane)
-    row = plane.database.one(
-        f"SELECT {_SHOWN} FROM rk_session WHERE id = ? AND user_id = ? AND {where}", (wanted, who.user_id, *params)
-    )
+    row = plane.database.one(f"{_SHOWN} WHERE s.id = ? AND s.user_id = ? AND {where}", (wanted, who.user_id, *params))
     if row is None or row[0] != wanted:
         raise SessionNotFound(session_id)
     return _shown(row, who.session_id)
@@ -106,12 +105,11 @@ def _page(plane: Plane, user_id: str, current: str | None, limit: int, cursor: s
     keys: tuple[Any, ...] = ()
     if cursor is not None:
         created_at, session_id = decode_cursor(cursor, (int, str))
-        keyset = " AND created_at <= ? AND (created_at < ? OR id < ?)"
+        keyset = " AND s.created_at <= ? AND (s.created_at < ? OR s.id < ?)"
         keys = (created_at, created_at, session_id)
     where, params = open_now(plane)
     rows = plane.database.all(
-        f"SELECT {_SHOWN} FROM rk_session WHERE user_id = ? AND {where}{keyset} "
-        "ORDER BY created_at DESC, id DESC LIMIT ?",
+        f"{_SHOWN} WHERE s.user_id = ? AND {where}{keyset} ORDER BY s.created_at DESC, s.id DESC LIMIT ?",
         (user_id, *params, *keys, limit + 1),
     )
     page = rows[:limit]

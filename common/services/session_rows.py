@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from common.core.session_limits import SEEN_EVERY_MS, Limits
-from common.models.account import Session
+from common.models.account import Session, SessionTrait
 from common.services import accounts
 from common.services.plane import Plane
 from common.services.principal import Origin, Realm
@@ -77,9 +77,11 @@ def insert(
         created_at=now,
         last_seen_at=now,
         expires_at=now + limits_of(plane, realm).absolute_ms,
-        authenticated_at=now if proven else 0,
-        kind=kind,
     )
+    if kind != "bearer" or not proven:
+        plane.database.insert(
+            SessionTrait, session_id=session_id, user_id=user_id, kind=kind, authenticated_at=now if proven else 0
+        )
     return session_id
 
 

@@ -13,7 +13,7 @@ from common.core.passwords import decode_from_hash_form
 from common.core.refresh import is_access_form
 from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
 from common.core.tokens import looks_like_token, lookup_forms
-from common.models.account import Account, RefreshToken, Session
+from common.models.account import Account, RefreshToken, Session, SessionTrait
 from common.models.base import local_date
 from common.services import accounts, audit, passwords
 from common.services.accounts import AccountRow
@@ -46,8 +46,8 @@ _ACCOUNT = """
 """
 # The home tenant is the one named like its owner; only who has given that away is searched for another one.
 _SESSION_ROW = f"""
-    SELECT s.id, s.realm, s.created_at, s.expires_at, s.ended_at, s.last_seen_at, s.authenticated_at, s.value_hash,
-        u.access_token,
+    SELECT s.id, s.realm, s.created_at, s.expires_at, s.ended_at, s.last_seen_at,
+        COALESCE(p.authenticated_at, s.created_at), s.value_hash, u.access_token,
         COALESCE(
             (SELECT m.tenant_id FROM user_tenant m
              WHERE m.user_id = u.id AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1' LIMIT 1),
@@ -55,8 +55,11 @@ _SESSION_ROW = f"""
              ORDER BY m.create_time LIMIT 1)),
         {_ACCOUNT}
 """
-_ITS_ACCOUNT = "JOIN user u ON u.id = s.user_id LEFT JOIN rk_account a ON a.user_id = u.id"
-_SESSION = f"{_SESSION_ROW} FROM rk_session s {_ITS_ACCOUNT} WHERE s.token_hash = ?"
+_ITS_ACCOUNT = """
+    JOIN user u ON u.id = s.user_id LEFT JOIN rk_account a ON a.user_id = u.id
+    LEFT JOIN rk_session_trait p ON p.session_id = s.id
+"""
+_SESSION = f"{_SESSION_ROW} FROM rk_session s {_ITS_ACCOUNT.strip()} WHERE s.token_hash = ?"
 _ACCESS = f"""
     {_SESSION_ROW} FROM rk_refresh_token r JOIN rk_session s ON s.id = r.session_id {_ITS_ACCOUNT}
     WHERE r.access_hash = ? AND r.access_until > ?
@@ -188,14 +191,7 @@ def _by_session(plane: Plane, row: tuple[Any, ...], port: Realm, origin: Origin)
     seen_at = max(last_seen_at, plane.session_uses.unwritten(session_id))
     if is_over(Lifetime(created_at, expires_at, ended_at, seen_at), limits_at(plane, realm, port), now):
         raise NotSignedIn("Unauthorized")
-    who = _principal(
-        plane,
-        account,
-        f"session:{session_id}",
-        tenant_id,
-        origin,
-        authenticated_at=created_at if proven_at is None else proven_at,
-    )
+    who = _principal(plane, account, f"session:{session_id}", tenant_id, origin, authenticated_at=proven_at)
     if seen_at + SEEN_EVERY_MS <= now:
         plane.session_uses.note(plane.database, session_id, now)
     return who
@@ -242,7 +238,8 @@ def prune(plane: Plane, *, limit: int = 1000) -> int:
             for _, user_id, value_hash in old:
                 forget_shared_value(plane, user_id, only_hash=value_hash)
         ids = [row[0] for row in old]
-        plane.database.execute(RefreshToken.delete().where(RefreshToken.session_id.in_(ids)))
+        for model in (RefreshToken, SessionTrait):
+            plane.database.execute(model.delete().where(model.session_id.in_(ids)))
         deleted: int = plane.database.execute(Session.delete().where(Session.id.in_(ids)))
     return deleted
 

@@ -319,15 +319,3 @@ def test_a_token_has_no_password_to_be_asked_for(world: World, clock: Clock) -> 
     assert asked.status_code == 403
     assert world.api.ask("DELETE", "/api/v1/sessions", credential=token).json["data"] == {"ended": 1}
     assert world.api.ask("DELETE", "/api/v1/system/tokens/0", credential=token).json["data"] is True
-
-
-def test_a_session_of_the_version_before_is_as_old_as_its_login(world: World, clock: Clock) -> None:
-    someone = world.person()
-    session = session_of(someone)
-    world.plane.database.run("UPDATE rk_session SET authenticated_at = NULL, kind = NULL")
-
-    (listed,) = world.api.ask("GET", "/api/v1/sessions", credential=session).json["data"]["sessions"]
-    assert (listed["kind"], listed["authenticated_at"]) == ("bearer", listed["created_at"])
-    assert world.api.ask("DELETE", "/api/v1/sessions", credential=session).status_code == 200
-    clock.forward(seconds=10 * MINUTE)
-    assert world.api.ask("DELETE", "/api/v1/sessions", credential=session).status_code == 403

@@ -96,23 +96,3 @@ def test_keys_of_emails_are_those_of_the_rule_and_one_that_is_taken_stays(databa
 
     keys = [key for (key,) in database.all("SELECT email_key FROM rk_account ORDER BY user_id")]
     assert keys == ["stra\u00dfe@x.test", "a@\uff58.test", "a@x.test", "ada@x.test"]
-
-
-def test_sessions_of_the_version_before_stay_and_go_on_being_written(database: SqliteStore) -> None:
-    migrate(database, START_MS)
-    row = "'{}', 'u', '{}', 'user', 0, 0, 0"
-    insert = "INSERT INTO rk_session (id, user_id, token_hash, realm, created_at, last_seen_at, expires_at) VALUES"
-    database.run(f"{insert} ({row.format('a', 'a')})")
-    database.run("DROP INDEX rk_session_page")
-    database.run("DROP TABLE rk_refresh_token")
-    for column in ("authenticated_at", "kind"):
-        database.run(f"ALTER TABLE rk_session DROP COLUMN {column}")
-    database.run("DELETE FROM rk_migration WHERE number = 7")
-
-    assert [step.number for step in migrate(database, START_MS)] == [7]
-
-    database.run(f"{insert} ({row.format('b', 'b')})")
-    assert database.all("SELECT id, authenticated_at, kind FROM rk_session ORDER BY id") == [
-        ("a", None, None), ("b", None, None),
-    ]  # fmt: skip
-    assert database.all("SELECT * FROM rk_refresh_token") == []
