@@ -169,6 +169,13 @@ EXPECTED: dict[str, str] = {
     "9380 PATCH /api/v1/users/me": "signed-in",
     "9380 POST /v1/user/setting": "signed-in",
 }
+# What asks a session for its password again after ten minutes; none of it may be called by a client of RAGFlow's.
+SENSITIVE = {
+    "9381 DELETE /api/v1/sessions",
+    "9381 DELETE /api/v1/sessions/<session_id>",
+    "9380 DELETE /api/v1/sessions",
+    "9380 DELETE /api/v1/sessions/<session_id>",
+}
 # A body with which an admitted caller gets past the checks of the gate; {…} is filled in from the cast.
 BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/admin/users": {"username": "fresh@ragkeeper.test", "password": "{password}"},
