@@ -14,6 +14,8 @@ from common.services.principal import Origin, Realm
 
 Kind = Literal["bearer", "cookie", "refresh"]
 
+_ADMIN_LIMITS = ("session.admin_idle_s", "session.admin_absolute_s")
+_USER_LIMITS = ("session.user_idle_s", "session.user_absolute_s")
 # So many are ended by one statement.
 _AT_ONCE = 500
 _OPEN = """
@@ -30,9 +32,9 @@ def hashed(text: str) -> str:
 
 def limits_of(plane: Plane, realm: str) -> Limits:
     """For how long sessions of a realm last, as it is set now."""
-    name = "admin" if realm == "admin" else "user"
+    idle, absolute = _ADMIN_LIMITS if realm == "admin" else _USER_LIMITS
     seconds = plane.variables.integer
-    return Limits(seconds(f"session.{name}_idle_s") * 1000, seconds(f"session.{name}_absolute_s") * 1000)
+    return Limits(seconds(idle) * 1000, seconds(absolute) * 1000)
 
 
 def limits_at(plane: Plane, realm: str, port: Realm) -> Limits:
