@@ -7,7 +7,9 @@ from flask import Flask
 from api.apps import authz, features, langfuse, password_reset, statistics, system, tenant, token, user
 from common.http import document_routes, health_routes
 from common.http.app import build_app
+from common.http.requirement import SIGNED_IN
 from common.http.route import Route, all_routes
+from common.http.session_routes import session_routes
 from common.services.plane import Plane
 
 
@@ -21,6 +23,7 @@ def user_routes() -> list[Route]:
             features.routes,
             langfuse.routes,
             password_reset.routes,
+            session_routes("own", "user", SIGNED_IN),
             statistics.routes,
             system.routes,
             tenant.routes,

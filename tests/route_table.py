@@ -50,6 +50,15 @@ EXPECTED: dict[str, str] = {
     "9381 POST /api/v1/admin/login": "public",
     "9381 GET /api/v1/admin/logout": "signed-in",
     "9381 POST /api/v1/admin/logout": "signed-in",
+    "9381 GET /api/v1/sessions": "administrator",
+    "9381 DELETE /api/v1/sessions": "administrator",
+    "9381 GET /api/v1/sessions/<session_id>": "administrator",
+    "9381 DELETE /api/v1/sessions/<session_id>": "administrator",
+    "9381 POST /api/v1/auth/refresh": "public",
+    "9381 POST /api/v1/auth/reauthenticate": "administrator",
+    "9381 GET /api/v1/admin/users/<email>/sessions": "session:read",
+    "9381 DELETE /api/v1/admin/users/<email>/sessions": "session:delete",
+    "9381 DELETE /api/v1/admin/users/<email>/sessions/<session_id>": "session:delete",
     "9381 GET /api/v1/admin/auth": "public",
     "9381 GET /api/v1/admin/version": "administrator",
     "9381 GET /api/v1/admin/public-key": "public",
@@ -158,6 +167,12 @@ EXPECTED: dict[str, str] = {
     "9380 POST /v1/user/forget": "public",
     "9380 POST /v1/user/forget/reset-password": "public",
     "9380 POST /api/v1/auth/password/reset": "public",
+    "9380 GET /api/v1/sessions": "signed-in",
+    "9380 DELETE /api/v1/sessions": "signed-in",
+    "9380 GET /api/v1/sessions/<session_id>": "signed-in",
+    "9380 DELETE /api/v1/sessions/<session_id>": "signed-in",
+    "9380 POST /api/v1/auth/refresh": "public",
+    "9380 POST /api/v1/auth/reauthenticate": "signed-in",
     "9380 POST /v1/user/login": "public",
     "9380 POST /api/v1/auth/login": "public",
     "9380 POST /v1/user/register": "public",
@@ -170,6 +185,13 @@ EXPECTED: dict[str, str] = {
     "9380 GET /api/v1/users/me": "signed-in",
     "9380 PATCH /api/v1/users/me": "signed-in",
     "9380 POST /v1/user/setting": "signed-in",
+}
+# What asks a session for its password again after ten minutes; none of it may be called by a client of RAGFlow's.
+SENSITIVE = {
+    "9381 DELETE /api/v1/sessions",
+    "9381 DELETE /api/v1/sessions/<session_id>",
+    "9380 DELETE /api/v1/sessions",
+    "9380 DELETE /api/v1/sessions/<session_id>",
 }
 # A body with which an admitted caller gets past the checks of the gate; {…} is filled in from the cast.
 BODIES: dict[str, dict[str, Any]] = {

@@ -14,6 +14,7 @@ from admin.server.routes import (
     roles,
     services,
     session,
+    sessions,
     settings,
     system,
     tenants,
@@ -21,7 +22,9 @@ from admin.server.routes import (
 )
 from common.http import document_routes, health_routes
 from common.http.app import build_app
+from common.http.requirement import ADMINISTRATOR
 from common.http.route import Route, all_routes
+from common.http.session_routes import session_routes
 from common.services.plane import Plane
 
 
@@ -40,6 +43,8 @@ def admin_routes() -> list[Route]:
             roles.routes,
             services.routes,
             session.routes,
+            session_routes("admin", "admin", ADMINISTRATOR),
+            sessions.routes,
             settings.routes,
             system.routes,
             tenants.routes,

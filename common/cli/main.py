@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import access, audit, backup, doctor, jobs, keys, login, offline, profile, roles, settings, users
+from common.cli import (
+    access,
+    audit,
+    backup,
+    doctor,
+    jobs,
+    keys,
+    login,
+    offline,
+    profile,
+    roles,
+    sessions,
+    settings,
+    users,
+)
 from common.version import version_text
 
 app = typer.Typer(
@@ -53,6 +67,7 @@ for by_file in (access.apply, access.export):
     app.command(rich_help_panel="A running server")(by_file)
 for name, group in (
     ("user", users.user),
+    ("session", sessions.session),
     ("role", roles.role),
     ("token", users.token),
     ("tenant", users.tenant),

@@ -165,12 +165,34 @@ _LIMITS = (
         most=1_000_000_000,
     ),
 )
+_MINUTE_S, _YEAR_S = 60, 365 * 24 * 3600
+
+_SESSIONS = (
+    Variable(
+        "session.most",
+        "integer",
+        10,
+        "Sessions that an account has at once; a further login ends the one that was used least recently.",
+        least=1,
+        most=1000,
+    ),
+    *(
+        Variable(f"session.{name}_s", "integer", default, text, least=5 * _MINUTE_S, most=_YEAR_S)
+        for name, default, text in (
+            ("admin_idle", 1800, "Seconds after which a session that administers ends when it is not used."),
+            ("admin_absolute", 12 * 3600, "Seconds after which a session that administers ends in any case."),
+            ("user_idle", 24 * 3600, "Seconds after which a session of the user API ends when it is not used."),
+            ("user_absolute", 30 * 24 * 3600, "Seconds after which a session of the user API ends in any case."),
+        )
+    ),
+)
 # Who is mailed by which server decides who gets the codes for forgotten passwords, so superusers alone say that.
 _MAIL: dict[str, Any] = {"permission": SUPERUSER, "ragflow": True}
 
 VARIABLES: Mapping[str, Variable] = _registry(
     (
         *_LIMITS,
+        *_SESSIONS,
         Variable("enable_whitelist", "bool", False, "Only addresses on the white list can register.", ragflow=True),
         Variable(
             "default_role",

@@ -12,6 +12,7 @@ from common.migrations import (
     m0004_email_keys,
     m0005_variables,
     m0006_audit,
+    m0007_sessions,
 )
 from common.models.base import Table
 from common.models.operation import Migration
@@ -37,6 +38,7 @@ STEPS: tuple[Step, ...] = (
     Step(4, "email_keys", m0004_email_keys.apply),
     Step(5, "variables", m0005_variables.apply, m0005_variables.MAKES),
     Step(6, "audit", m0006_audit.apply, m0006_audit.MAKES),
+    Step(7, "sessions", m0007_sessions.apply, m0007_sessions.MAKES),
 )
 
 

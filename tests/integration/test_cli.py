@@ -206,6 +206,32 @@ def test_a_token_to_be_deleted_is_read_from_standard_input(
     assert operator.asks("token", "list", email) == []
 
 
+def test_sessions_are_listed_and_ended(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    email, password = make_user()
+    account = {"email": email, "password": password}
+
+    def opens() -> dict[str, str]:
+        answer = httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, headers={"User-Agent": "Phone/1"})
+        return {"Authorization": answer.headers["Authorization"]}
+
+    def works(session: dict[str, str]) -> bool:
+        return httpx.get(f"{operator.live.api_url}/v1/user/info", headers=session).status_code == 200
+
+    first, second, third = opens(), opens(), opens()
+    listed = operator.asks("session", "list", "--of", email)["sessions"]
+    assert [each["agent"] for each in listed] == ["Phone/1"] * 3
+    operator.does("session", "end", listed[-1]["id"], "--of", email)
+    assert [works(session) for session in (first, second, third)] == [False, True, True]
+    assert operator.does("session", "end", "--all", "--of", email) == "Ended 2 session(s).\n"
+    assert not works(second)
+    assert "not found" in operator.fails("session", "end", listed[0]["id"], "--of", email)
+    assert "say which session" in operator.fails("session", "end")
+
+    [current] = [each for each in operator.asks("session", "list")["sessions"] if each["current"]]
+    operator.does("session", "end", "--all")
+    assert [each["id"] for each in operator.asks("session", "list")["sessions"]] == [current["id"]]
+
+
 def test_members_come_and_go(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
     (owner, _), (guest, _) = make_user(), make_user()
     tenants = operator.asks("tenant", "list", "--limit", "200")["tenants"]
