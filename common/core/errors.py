@@ -352,6 +352,16 @@ class AmbiguousToken(Conflict):
         super().__init__(f"{count} tokens are shown like this: delete one by its id or its whole value.")
 
 
+class LostUpdate(PlaneError):
+    """What is to be changed is no longer what the caller has seen (``If-Match``)."""
+
+    status = 412
+    code = 412
+
+    def __init__(self) -> None:
+        super().__init__("This was changed since you read it: read it again, and repeat the change if it still fits.")
+
+
 class TooMany(PlaneError):
     """A limit is reached for now; ``resets_in`` is in seconds."""
 
