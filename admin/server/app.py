@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from admin.server.routes import deletion, jobs, keys, roles, services, session, system, tenants, users
+from admin.server.routes import assignments, deletion, jobs, keys, roles, services, session, system, tenants, users
 from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
@@ -17,6 +17,7 @@ def admin_routes() -> list[Route]:
         (
             document_routes.routes,
             health_routes.routes,
+            assignments.routes,
             deletion.routes,
             jobs.routes,
             keys.routes,

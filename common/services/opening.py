@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.core.audit_tags import EventTag
-from common.core.errors import StoreUnavailable
+from common.core.errors import BadField, StoreUnavailable
+from common.core.permissions import Registry
 from common.migrations.runner import Step, migrate
 from common.secret import Secret
 from common.services import accounts, audit, claims, passwords
 from common.services.keys import load_keys
-from common.services.plane import Plane, Sharing
+from common.services.plane import Plane, RoleSets, Sharing
 from common.services.principal import system
 from common.services.recovery import generated_password
 from common.services.variables import Variables
@@ -167,12 +168,20 @@ def _assembled(settings: Settings, database: Database, cache: Cache, overrides: 
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
         "sharing": sharing,
         "variables": Variables(database),
+        "roles": RoleSets(_registry(settings)),
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})
     for store in (plane.cache, plane.documents, plane.objects):
         store.prepare()
     return plane
+
+
+def _registry(settings: Settings) -> Registry:
+    try:
+        return Registry(settings.permissions)
+    except BadField as error:
+        raise SettingsError(f"{settings.origins.get('permissions', 'permissions')}: {error.message}") from error
 
 
 def bring_up_to_date(database: Database, now_ms: int) -> list[Step]:
