@@ -166,9 +166,11 @@ def _write(
         plane.database.execute(
             RoleHolder.delete().where((RoleHolder.user_id == account.id) & RoleHolder.role_id.in_(gone))
         )
-    now = plane.now_ms()
+    last = plane.database.one("SELECT MAX(granted_at) FROM rk_user_role WHERE user_id = ?", (account.id,))
+    # A moment for each, so that the first role stays the first.
+    at = max(plane.now_ms(), ((last and last[0]) or 0) + 1)
     given = [
-        {"user_id": account.id, "role_id": role_id, "granted_by": actor.user_id, "granted_at": now + place}
+        {"user_id": account.id, "role_id": role_id, "granted_by": actor.user_id, "granted_at": at + place}
         for place, role_id in enumerate(each for each in then if each not in held and each != superuser_id)
     ]
     if given:
