@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api.apps import authz, langfuse, password_reset, statistics, system, tenant, token, user
+from api.apps import authz, forward, langfuse, password_reset, statistics, system, tenant, token, user
 from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.route import Route, all_routes
@@ -18,6 +18,7 @@ def user_routes() -> list[Route]:
             document_routes.routes,
             health_routes.routes,
             authz.routes,
+            forward.routes,
             langfuse.routes,
             password_reset.routes,
             statistics.routes,
@@ -30,5 +31,7 @@ def user_routes() -> list[Route]:
 
 
 def create_app(plane: Plane) -> Flask:
-    """The user API on an opened plane."""
+    """The user API on an opened plane. Raises SettingsError for a table of RAGFlow's routes that can't be used."""
+    if plane.settings.forward_auth_secret is not None:
+        plane.route_file.table()
     return build_app(plane, "user", user_routes())

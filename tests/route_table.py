@@ -91,6 +91,7 @@ EXPECTED: dict[str, str] = {
     "9380 GET /v1/system/status": "signed-in",
     "9380 GET /api/v1/system/status": "signed-in",
     "9380 POST /api/v1/authz/check": "signed-in",
+    "9380 GET /api/v1/authz/forward": "public",
     "9380 POST /v1/langfuse/api_key": "signed-in",
     "9380 PUT /v1/langfuse/api_key": "signed-in",
     "9380 POST /api/v1/langfuse/api-key": "signed-in",

@@ -25,6 +25,7 @@ class EventTag(StrEnum):
     SESSION_LOGIN_REFUSED = "session:login_refused"
     SESSION_LOGOUT = "session:logout"
     SESSION_ADOPT = "session:adopt"
+    SESSION_TRANSLATE = "session:translate"
     ROLE_CREATE = "role:create"
     ROLE_UPDATE = "role:update"
     ROLE_DELETE = "role:delete"

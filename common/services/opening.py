@@ -21,6 +21,7 @@ from common.services.keys import load_keys
 from common.services.plane import Plane, RoleSets, Sharing
 from common.services.principal import system
 from common.services.recovery import generated_password
+from common.services.route_file import RouteFile
 from common.services.variables import Variables
 from common.settings import MinioSection, S3Section, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
@@ -157,7 +158,7 @@ def _looked_at(cache: Cache) -> Iterator[None]:
 
 
 def _assembled(settings: Settings, database: Database, cache: Cache, overrides: dict[str, Any]) -> Plane:
-    sharing = Sharing(database, settings.shared_database)
+    sharing, registry = Sharing(database, settings.shared_database), _registry(settings)
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
@@ -168,7 +169,8 @@ def _assembled(settings: Settings, database: Database, cache: Cache, overrides: 
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
         "sharing": sharing,
         "variables": Variables(database),
-        "roles": RoleSets(_registry(settings)),
+        "roles": RoleSets(registry),
+        "route_file": RouteFile(settings.ragflow_routes, registry),
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})

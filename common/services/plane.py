@@ -14,6 +14,7 @@ from common.core.permissions import BUILT_IN, Registry, RoleGraph
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.probing import Prober
+from common.services.route_file import RouteFile
 from common.services.token_uses import TokenUses
 from common.services.variables import Variables
 from common.settings import Settings
@@ -95,6 +96,7 @@ class Plane:
     egress: EgressGuard
     sharing: Sharing
     variables: Variables
+    route_file: RouteFile
     zone: tzinfo
     now_ms: Callable[[], int] = _clock_ms
     roles: RoleSets = field(default_factory=RoleSets)
