@@ -51,6 +51,7 @@ app.command(rich_help_panel="A running server")(login.logout)
 for name, group in (
     ("user", users.user),
     ("role", roles.role),
+    ("permission", roles.permission),
     ("token", users.token),
     ("tenant", users.tenant),
     ("service", roles.service),

@@ -123,10 +123,9 @@ def _change(
         standing = standing_now(plane, graph, actor)
         if actor.user_id != account.id:
             check_may_act_on(standing, before)
-        # Also what comes by having no role at all.
+        # What is taken away may leave more than was held: whoever has no role at all is a member.
         gained = Standing(after.permissions - before.permissions, after.is_superuser and not before.is_superuser)
         check_may_give(standing, graph.standing(named) if all_given else gained)
-        check_may_give(standing, gained)
         if actor.user_id == account.id and account.is_superuser and superuser_id not in then:
             raise Conflict("You can't take the superuser's role from your own account.")
         if dry_run:
