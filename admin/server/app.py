@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from admin.server.routes import (
+    assignments,
     audit,
     deletion,
     features,
@@ -34,6 +35,7 @@ def admin_routes() -> list[Route]:
         (
             document_routes.routes,
             health_routes.routes,
+            assignments.routes,
             audit.routes,
             deletion.routes,
             features.routes,

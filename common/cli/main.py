@@ -69,6 +69,7 @@ for name, group in (
     ("user", users.user),
     ("session", sessions.session),
     ("role", roles.role),
+    ("permission", roles.permission),
     ("token", users.token),
     ("tenant", users.tenant),
     ("service", roles.service),

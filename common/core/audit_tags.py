@@ -29,6 +29,7 @@ class EventTag(StrEnum):
     SESSION_PROVE = "session:prove"
     SESSION_REFRESH = "session:refresh"
     SESSION_REUSE = "session:reuse"
+    SESSION_TRANSLATE = "session:translate"
     ROLE_CREATE = "role:create"
     ROLE_UPDATE = "role:update"
     ROLE_DELETE = "role:delete"

@@ -174,12 +174,50 @@ def test_roles_are_made_granted_assigned_and_refused_while_held(
     assert email in operator.fails("role", "delete", name)
     operator.does("role", "revoke", name, "dataset", "write")
     operator.does("role", "update", name, "--no-parents")
-    assert {(row["resource"], row["action"]) for row in operator.asks("role", "show", name)} == {("dataset", "read")}
+    shown = operator.asks("role", "show", name)
+    assert {(row["resource"], row["action"]) for row in shown["held"]} == {("dataset", "read")}
+    assert [holder["email"] for holder in shown["holders"]] == [email]
+    assert email in operator.does("role", "show", name)
     assert "Keeps [datasets]" in operator.does("role", "list")
     operator.does("role", "assign", email, "member")
     operator.does("role", "delete", name)
     assert name not in operator.does("role", "list")
     assert "dataset" in operator.does("role", "permissions")
+
+
+def test_several_roles_are_tried_given_explained_and_handed_over(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    base, heir = f"b{uuid4().hex[:8]}", f"h{uuid4().hex[:8]}"
+    for name in (base, heir):
+        operator.does("role", "create", name)
+    operator.does("role", "grant", base, "audit", "read")
+
+    operator.does("role", "parents", heir, "--add", base, "--add", "viewer")
+    operator.does("role", "parents", heir, "--remove", "viewer")
+    assert operator.does("role", "parents", heir).split() == [base]
+    assert "give either" in operator.fails("role", "parents", heir, "--add", base, "--remove", base)
+
+    planned = operator.does("role", "add", email, heir, "service-operator", "--dry-run")
+    assert (email in planned, "audit:read" in planned) == (True, True)
+    assert f"{heir}, service-operator" in operator.does("role", "add", email, heir, "service-operator")
+    assert email in operator.does("role", "grant", base, "audit", "export", "--dry-run")
+    assert "Nobody would gain" in operator.does("role", "update", heir, "--description", "x", "--dry-run")
+
+    explained = operator.does("permission", "explain", email, "audit", "read")
+    assert f"{heir} → {base}" in explained
+    denied = operator.run("permission", "explain", email, "audit", "export")
+    assert (denied.returncode, "may not export audit" in denied.stdout) == (1, True)
+    assert operator.asks("permission", "explain", email, "service", "control")["paths"] == [["service-operator"]]
+
+    assert f"inherited by 1 role(s) ({heir})" in operator.fails("role", "delete", base)
+    operator.does("role", "delete", base, "--reassign-to", "auditor")
+    assert operator.does("role", "parents", heir).split() == ["auditor"]
+    operator.does("role", "delete", heir, "--reassign-to", "member", "--dry-run")
+    operator.does("role", "delete", heir, "--reassign-to", "member")
+    assert "member, service-operator" in operator.does("role", "remove", email, "viewer")
+    operator.does("role", "remove", email, "member", "service-operator")
 
 
 def test_a_token_is_shown_once_and_dead_when_deleted(
