@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api.apps import authz, features, forward, langfuse, password_reset, statistics, system, tenant, token, user
+from api.apps import (
+    authz,
+    features,
+    forward,
+    langfuse,
+    password_reset,
+    reset_link,
+    statistics,
+    system,
+    tenant,
+    token,
+    user,
+)
 from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.requirement import SIGNED_IN
@@ -24,6 +36,7 @@ def user_routes() -> list[Route]:
             forward.routes,
             langfuse.routes,
             password_reset.routes,
+            reset_link.routes,
             session_routes("own", "user", SIGNED_IN),
             statistics.routes,
             system.routes,

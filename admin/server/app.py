@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from admin.server.routes import (
+    approvals,
     assignments,
     audit,
     deletion,
@@ -12,6 +13,7 @@ from admin.server.routes import (
     jobs,
     keys,
     limits,
+    reset_links,
     roles,
     services,
     session,
@@ -20,6 +22,7 @@ from admin.server.routes import (
     system,
     tenants,
     users,
+    whitelist,
 )
 from common.http import document_routes, health_routes
 from common.http.app import build_app
@@ -35,6 +38,7 @@ def admin_routes() -> list[Route]:
         (
             document_routes.routes,
             health_routes.routes,
+            approvals.routes,
             assignments.routes,
             audit.routes,
             deletion.routes,
@@ -42,6 +46,7 @@ def admin_routes() -> list[Route]:
             jobs.routes,
             keys.routes,
             limits.routes,
+            reset_links.routes,
             roles.routes,
             services.routes,
             session.routes,
@@ -51,6 +56,7 @@ def admin_routes() -> list[Route]:
             system.routes,
             tenants.routes,
             users.routes,
+            whitelist.routes,
         )
     )
 

@@ -68,16 +68,21 @@ def login(call: Call) -> Reply:
     body=Registration,
     data=dict[str, Any],
     hashes=True,
-    summary="Register and log in",
+    summary="Register and log in; or ask for an account, where an administrator has to agree",
 )
 def register(call: Call) -> Reply:
-    who, wire = profile.register(
+    session = profile.register(
         call.plane,
         call.who.origin,
         email=call.body.email,
         nickname=call.body.nickname,
         password=call.body.password,
     )
+    if session is None:
+        # Whoever asks is told the same whether or not the address has an account.
+        told = "Your registration awaits an administrator's approval. You can log in once it is given."
+        return Reply({"awaits_approval": True}, message=told)
+    who, wire = session
     return Reply(
         profile.own_profile(call.plane, who),
         message=f"{who.nickname}, welcome aboard!",

@@ -20,6 +20,9 @@ DEADLINE_S = 30.0
 _CONNECT_S = 3.0
 ADMIN = "/api/v1/admin"
 
+#: Files of a form by their field: name and content.
+Files = dict[str, tuple[str, bytes]]
+
 
 class _TooLate(Exception):
     """The deadline has passed."""
@@ -53,6 +56,12 @@ def of_oneself(method: str, path: str, query: dict[str, Any] | None = None) -> A
     return _asked(stored, method, f"{stored.url}/api/v1{path}", query=query)
 
 
+def upload(path: str, name: str, content: bytes) -> Any:
+    """Send a file to the admin server, as the field ``file`` of a form; see ``admin``."""
+    stored = profile.load()
+    return _asked(stored, "POST", stored.url + ADMIN + path, files={"file": (name, content)})
+
+
 def user_api(method: str, path: str) -> Any:
     """Ask the user API with the stored session; see ``admin``."""
     stored = profile.load()
@@ -60,12 +69,17 @@ def user_api(method: str, path: str) -> Any:
 
 
 def _asked(
-    stored: profile.Profile, method: str, url: str, body: Any = None, query: dict[str, Any] | None = None
+    stored: profile.Profile,
+    method: str,
+    url: str,
+    body: Any = None,
+    query: dict[str, Any] | None = None,
+    files: Files | None = None,
 ) -> dict[str, Any]:
-    answer = send(method, url, body, query, {"Authorization": stored.session})
+    answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if _asks_for_password(answer):
         _prove(stored)
-        answer = send(method, url, body, query, {"Authorization": stored.session})
+        answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if answer.status_code == 401:
         fail(f"the session has ended; run `ragkeeper login {stored.url}`.")
     return checked(answer)
@@ -96,6 +110,7 @@ def send(
     body: Any = None,
     query: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
+    files: Files | None = None,
 ) -> httpx.Response:
     """One request; ends the command with a sentence when the server can't be reached or takes too long."""
     given = {name: value for name, value in (query or {}).items() if value is not None}
@@ -105,6 +120,7 @@ def send(
                 method,
                 url,
                 json=body,
+                files=files,
                 params=given or None,
                 headers={"Accept": "application/json", **(headers or {})},
                 timeout=httpx.Timeout(DEADLINE_S, connect=_CONNECT_S),

@@ -14,6 +14,7 @@ from common.cli import (
     login,
     offline,
     profile,
+    registration,
     roles,
     sessions,
     settings,
@@ -63,6 +64,7 @@ app.command(rich_help_panel="A running server")(login.login)
 for asking in (login.whoami, login.health):
     app.command(rich_help_panel="A running server")(asking)
 app.command(rich_help_panel="A running server")(login.logout)
+users.user.command("reset-link")(registration.reset_link)
 for by_file in (access.apply, access.export):
     app.command(rich_help_panel="A running server")(by_file)
 for name, group in (
@@ -72,6 +74,8 @@ for name, group in (
     ("permission", roles.permission),
     ("token", users.token),
     ("tenant", users.tenant),
+    ("whitelist", registration.whitelist),
+    ("approval", registration.approval),
     ("service", roles.service),
     ("job", jobs.job),
     ("setting", settings.setting),

@@ -193,6 +193,37 @@ VARIABLES: Mapping[str, Variable] = _registry(
     (
         *_LIMITS,
         *_SESSIONS,
+        Variable(
+            "password.must_change_after_reset",
+            "bool",
+            False,
+            "Whoever's password an administrator has set must change it at the next login.",
+        ),
+        Variable(
+            "password.show_reset_link",
+            "bool",
+            False,
+            "Who makes a link to reset a password sees it, and not only who is mailed it.",
+            permission=SUPERUSER,
+        ),
+        Variable(
+            "password.reset_page",
+            "string",
+            "",
+            "The page that takes the token of a link to reset a password, which is put behind it as #token=…; empty: "
+            "mails carry the token alone.",
+            most=1024,
+            permission=SUPERUSER,
+            form=_WEB_ADDRESS,
+        ),
+        Variable(
+            "registration.mode",
+            "string",
+            "open",
+            "Who can register: anybody (open), listed addresses (whitelist), invited addresses (invitation), anybody "
+            "once an administrator agrees (approval), nobody (closed).",
+            choices=("open", "whitelist", "invitation", "approval", "closed"),
+        ),
         Variable("enable_whitelist", "bool", False, "Only addresses on the white list can register.", ragflow=True),
         Variable(
             "default_role",

@@ -111,9 +111,10 @@ def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) 
     if route.sensitive:
         proving.require_recent_proof(plane, who)
     body, query = bodies.read_body(request, route), bodies.read_query(request, route)
+    upload = bodies.read_upload(request, route.uploads) if route.uploads else b""
     if route.fields_first:
         route.requires.check(plane, who, path)
-    return answers.success(route, route.function(Call(plane, who, body, query), **path))
+    return answers.success(route, route.function(Call(plane, who, body, query, upload), **path))
 
 
 def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Principal:

@@ -98,7 +98,7 @@ _MEANINGS = {
     "412": "What is stored is another version than If-Match names.",
     "413": "The body is too large.",
     "414": "Path and query are longer than the first line of a request may be.",
-    "415": "The body is not JSON.",
+    "415": "The body is not of the kind that this takes.",
     "429": "A limit is reached for now; Retry-After says when to come back.",
     "4XX": "A business error with its true status, for those who asked for problem details.",
     "500": "A dependency is down.",
@@ -204,6 +204,10 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
             "required": not route.body_optional,
             "content": {"application/json": {"schema": models.schema(route.body)}},
         }
+    if route.uploads is not None:
+        file = {"type": "string", "format": "binary"}
+        form = {"type": "object", "required": [route.uploads], "properties": {route.uploads: file}}
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     return operation
 
 
@@ -269,6 +273,8 @@ def _statuses(route: Route) -> set[int]:
         statuses |= {401, 403}
     if route.body is not None:
         statuses |= {413} if route.dialect == "ragflow" else {413, 415}
+    if route.uploads is not None:
+        statuses.add(415)
     if route.method != "GET":
         statuses.add(413)
     if "<" in route.rule:

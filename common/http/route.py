@@ -31,6 +31,7 @@ class Call:
     who: Principal
     body: Any = None
     query: Any = None
+    upload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Route:
     services that are no stores of this plane. Such requests have threads of their own and delay only each other.
     ``changes`` marks a GET that changes something; it takes no cookie. ``sensitive`` routes ask a session for its
     password again after ten minutes.
+    ``uploads`` names the field of a form (multipart/form-data) whose file is the body.
     """
 
     rule: str
@@ -62,6 +64,7 @@ class Route:
     tag: str
     body: type[BaseModel] | None = None
     body_optional: bool = False
+    uploads: str | None = None
     query: type[BaseModel] | None = None
     data: Any = None
     statuses: tuple[int, ...] = ()

@@ -41,6 +41,7 @@ _OF_ACCOUNTS = (
     "rk_refresh_token",
     "rk_session_trait",
     "rk_session",
+    "rk_reset_link",
     "rk_user_role",
     "rk_token",
     "rk_membership",

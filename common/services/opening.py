@@ -245,7 +245,12 @@ def first_administrator(plane: Plane) -> Secret | None:
             plane,
             email=email,
             nickname=plane.settings.admin_nickname,
-            password_hash=passwords.new_hash(plane, password.reveal(), field="RAGKEEPER_ADMIN_PASSWORD"),
+            password_hash=passwords.new_hash(
+                plane,
+                password.reveal(),
+                passwords.new_owner(email, plane.settings.admin_nickname, administers=True),
+                field="RAGKEEPER_ADMIN_PASSWORD",
+            ),
             is_superuser=True,
             must_change=given is None,
         )

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# How often a login looks at a stored hash that changes under it.
+_LOOKS = 3
 # A token's last use is written at most this often.
 LAST_USED_EVERY_MS = 60_000
 
@@ -100,20 +102,27 @@ def admit(
     if realm == "user":
         passwords.refuse_where_disabled(plane)
     attempt = limits.login_attempt(plane, origin, email)
-    account = accounts.find(plane, email)
-    right = passwords.matches(plane, account.password if account else None, password)
-    if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, realm, attempt.failed())
-        raise LoginRefused
-    attempt.succeeded()
-    if realm == "admin":
-        refuse_non_administrators(plane, origin, account)
-    with plane.database.transaction():
-        # Whoever switched the account off or changed its password while the hash was computed has ended all sessions.
-        now = accounts.hold(plane, account.id)
-        if now is None or not now.may_sign_in or now.password != account.password:
+    for _ in range(_LOOKS):
+        account = accounts.find(plane, email)
+        checked = passwords.check(plane, account.password if account else None, password)
+        if account is None or not checked.right or not account.may_sign_in:
+            _record_refusal(plane, origin, email, realm, attempt.failed())
             raise LoginRefused
-        return opening(plane, origin, account, realm)
+        attempt.succeeded()
+        if realm == "admin":
+            refuse_non_administrators(plane, origin, account)
+        renewed = passwords.renewed(plane, account.password, checked)
+        with plane.database.transaction():
+            now = accounts.hold(plane, account.id)
+            if now is None or not now.may_sign_in:
+                # Whoever switched the account off while the hash was computed has ended all sessions.
+                raise LoginRefused
+            if now.password == account.password:
+                if renewed is not None:
+                    accounts.change(plane, account.id, password=renewed)
+                return opening(plane, origin, account, realm)
+        # The password was changed meanwhile, or its hash renewed by another login: what holds now is looked at.
+    raise LoginRefused
 
 
 def refuse_non_administrators(plane: Plane, origin: Origin, account: AccountRow) -> None:
@@ -396,7 +405,7 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
     attempt = limits.login_attempt(plane, origin, email)
     right = passwords.matches(plane, stored, password)
     if not right and decode_from_hash_form(password.encode()) is not None:
-        right = passwords.opened_matches(plane, stored, password.encode())
+        right = passwords.check_opened(plane, stored, password.encode()).right
     if account is None or not right or not account.may_sign_in:
         _record_refusal(plane, origin, email, "admin", attempt.failed())
         raise LoginRefused

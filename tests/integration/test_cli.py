@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -232,6 +233,65 @@ def test_a_token_is_shown_once_and_dead_when_deleted(
     assert listed["expires_at"]
     operator.does("token", "delete", email, listed["id"])
     assert httpx.get(**asked).status_code == 401
+
+
+def test_the_white_list_is_filled_from_a_file_shown_and_emptied(operator: Operator, tmp_path: Path) -> None:
+    domain = f"{uuid4().hex[:12]}.test"
+    operator.does("whitelist", "add", f"@{domain}")
+    path = tmp_path / "list.csv"
+    path.write_text(f"email\na@{domain}\nno address\n")
+    shown = operator.does("whitelist", "import", str(path))
+    assert "no address" in shown
+    assert "Added 1" in shown
+    assert operator.asks("whitelist", "import", str(path))["listed"] == 1
+    assert [row["email"] for row in operator.asks("whitelist", "list", "--q", f"@{domain}")["white_list"]] == [
+        f"@{domain}"
+    ]
+    for pattern in (f"@{domain}", f"a@{domain}"):
+        assert pattern in operator.does("whitelist", "list")
+        operator.does("whitelist", "remove", pattern)
+    assert "not on the white list" in operator.fails("whitelist", "remove", f"@{domain}")
+    assert "No such file" in operator.fails("whitelist", "import", str(tmp_path / "none.csv"))
+
+
+def test_registrations_that_wait_are_approved_and_rejected(operator: Operator) -> None:
+    operator.does("setting", "set", "registration.mode", "approval")
+    try:
+        emails = [registered(operator.live) for _ in range(2)]
+        waiting = {row["email"]: row["id"] for row in operator.asks("approval", "list")["approvals"]}
+        assert set(emails) <= set(waiting)
+        assert emails[0] in operator.does("approval", "approve", str(waiting[emails[0]]))
+        assert operator.asks("user", "show", emails[0])["email"] == emails[0]
+        assert emails[1] in operator.does("approval", "reject", str(waiting[emails[1]]))
+        assert emails[1] in operator.fails("user", "show", emails[1])
+        assert "awaits" in operator.fails("approval", "approve", str(waiting[emails[1]]))
+    finally:
+        operator.does("setting", "set", "registration.mode", "open")
+
+
+def registered(live: Live) -> str:
+    """Register until the server knows that somebody has to agree; the address that has to wait."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        email = f"{uuid4().hex[:12]}@example.org"
+        body = {"email": email, "nickname": "Newcomer", "password": new_password()}
+        answer = httpx.post(f"{live.api_url}/v1/user/register", json=body, timeout=10).json()
+        if answer["data"] == {"awaits_approval": True}:
+            return email
+    raise AssertionError("the setting was never known")
+
+
+def test_a_link_to_reset_a_password_is_shown_where_a_setting_says_so(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    assert "password.show_reset_link" in operator.fails("user", "reset-link", email)
+    operator.does("setting", "set", "password.show_reset_link", "true")
+    token, chosen = operator.does("user", "reset-link", email).strip(), new_password()
+    body = {"token": token, "new_password": chosen}
+    assert httpx.post(f"{operator.live.admin_url}/api/v1/admin/reset-link", json=body, timeout=10).status_code == 200
+    account = {"email": email, "password": chosen}
+    assert httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, timeout=10).json()["code"] == 0
 
 
 def test_a_token_to_be_deleted_is_read_from_standard_input(
