@@ -77,10 +77,7 @@ bench-trail: dev ## Measure pages out of a million audit events (STORES=servers:
 soak: dev ## Half an hour (or MINUTES=n) of mixed load; memory and connections must stay flat
 	@$(PY) -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
-jobs-bench-trail: dev ## Measure pages out of a million audit events (STORES=servers: on MariaDB), some minutes
-	@$(PY) -m tests.bench.trail $(if $(STORES),--stores $(STORES))
-
-soak: dev ## Do 10,000 jobs while their workers are killed at random (STORES=servers: on MariaDB)
+jobs-soak: dev ## Do 10,000 jobs while their workers are killed at random (STORES=servers: on MariaDB)
 	@$(PY) -m tests.soak $(if $(STORES),--stores $(STORES))
 
 trail-soak: dev ## Write and seal audit events while who does it is killed at random (STORES=servers: on MariaDB)
