@@ -132,6 +132,11 @@ class Person:
         assert answer.json["code"] == 0, answer.json  # type: ignore[index]
         return str(answer.headers["Authorization"])
 
+    def come_back(self) -> None:
+        """Log in anew at the next request, after so long that one's sessions are over."""
+        for name in ("admin_session", "session"):
+            self.__dict__.pop(name, None)
+
     def administer(self, method: str, path: str, body: Any = None, **more: Any) -> TestResponse:
         """Ask the admin server, below /api/v1/admin."""
         return self.world.admin.ask(method, f"/api/v1/admin{path}", body, credential=self.admin_session, **more)

@@ -6,6 +6,8 @@ from flask import Flask
 
 from admin.server.routes import (
     approvals,
+    assignments,
+    audit,
     deletion,
     features,
     jobs,
@@ -15,6 +17,7 @@ from admin.server.routes import (
     roles,
     services,
     session,
+    sessions,
     settings,
     system,
     tenants,
@@ -23,7 +26,9 @@ from admin.server.routes import (
 )
 from common.http import document_routes, health_routes
 from common.http.app import build_app
+from common.http.requirement import ADMINISTRATOR
 from common.http.route import Route, all_routes
+from common.http.session_routes import session_routes
 from common.services.plane import Plane
 
 
@@ -34,6 +39,8 @@ def admin_routes() -> list[Route]:
             document_routes.routes,
             health_routes.routes,
             approvals.routes,
+            assignments.routes,
+            audit.routes,
             deletion.routes,
             features.routes,
             jobs.routes,
@@ -43,6 +50,8 @@ def admin_routes() -> list[Route]:
             roles.routes,
             services.routes,
             session.routes,
+            session_routes("admin", "admin", ADMINISTRATOR),
+            sessions.routes,
             settings.routes,
             system.routes,
             tenants.routes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 
 from common.cli import profile
 from common.cli.console import err, fail
+from common.cli.passwords import asked_password
 
 # For a whole request. The longest that is reasonable: a page of accounts from a busy server.
 DEADLINE_S = 30.0
@@ -48,6 +50,12 @@ def admin(method: str, path: str, body: Any = None, query: dict[str, Any] | None
     return _asked(stored, method, stored.url + ADMIN + path, body, query)
 
 
+def of_oneself(method: str, path: str, query: dict[str, Any] | None = None) -> Any:
+    """Ask the admin server about what is one's own, below /api/v1; see ``admin``."""
+    stored = profile.load()
+    return _asked(stored, method, f"{stored.url}/api/v1{path}", query=query)
+
+
 def upload(path: str, name: str, content: bytes) -> Any:
     """Send a file to the admin server, as the field ``file`` of a form; see ``admin``."""
     stored = profile.load()
@@ -69,9 +77,31 @@ def _asked(
     files: Files | None = None,
 ) -> dict[str, Any]:
     answer = send(method, url, body, query, {"Authorization": stored.session}, files)
+    if _asks_for_password(answer):
+        _prove(stored)
+        answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if answer.status_code == 401:
         fail(f"the session has ended; run `ragkeeper login {stored.url}`.")
     return checked(answer)
+
+
+def _asks_for_password(answer: httpx.Response) -> bool:
+    if answer.status_code != 403:
+        return False
+    try:
+        return bool(answer.json()["reason"] == "reauthenticate")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _prove(stored: profile.Profile) -> None:
+    """Give the password again, as its owner types it."""
+    if not sys.stdin.isatty():
+        fail(f"this takes a login of the last ten minutes; run `ragkeeper login {stored.url}` first.")
+    password = asked_password(False, f"Password of {stored.email}, once more")
+    proof = {"password": password}
+    url = f"{stored.url}/api/v1/auth/reauthenticate"
+    checked(send("POST", url, proof, headers={"Authorization": stored.session}))
 
 
 def send(

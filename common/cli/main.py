@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import access, backup, doctor, jobs, keys, login, offline, profile, registration, roles, settings, users
+from common.cli import (
+    access,
+    audit,
+    backup,
+    doctor,
+    jobs,
+    keys,
+    login,
+    offline,
+    profile,
+    registration,
+    roles,
+    sessions,
+    settings,
+    users,
+)
 from common.version import version_text
 
 app = typer.Typer(
@@ -54,7 +69,9 @@ for by_file in (access.apply, access.export):
     app.command(rich_help_panel="A running server")(by_file)
 for name, group in (
     ("user", users.user),
+    ("session", sessions.session),
     ("role", roles.role),
+    ("permission", roles.permission),
     ("token", users.token),
     ("tenant", users.tenant),
     ("whitelist", registration.whitelist),
@@ -64,6 +81,7 @@ for name, group in (
     ("setting", settings.setting),
     ("flag", settings.flag),
     ("limit", settings.limit),
+    ("audit", audit.audit),
 ):
     app.add_typer(group, name=name, rich_help_panel="A running server")
 

@@ -19,6 +19,8 @@ class PlaneError(Exception):
 
     status = 500
     code = 100
+    #: What the caller's program has to do about it, in one word for programs.
+    asks_for: str | None = None
 
     def __init__(self, message: str, *, field: str | None = None, **data: Any) -> None:
         super().__init__(message)
@@ -149,6 +151,27 @@ class GivesMoreThanHeld(Forbidden):
         super().__init__(message, missing=list(missing))
 
 
+class ProofDue(Forbidden):
+    """What was asked for is sensitive, and the session's password was given too long ago."""
+
+    asks_for = "reauthenticate"
+
+    def __init__(self) -> None:
+        super().__init__("Give your password again first: POST /api/v1/auth/reauthenticate.")
+
+
+class CsrfRefused(Forbidden):
+    """A request with the cookie of a session did not show that it comes from the session's own page."""
+
+    asks_for = "csrf"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A session in a cookie needs the header X-CSRF-Token here; the login's answer and "
+            "GET /api/v1/sessions/current have it as csrf_token."
+        )
+
+
 class PasswordChangeDue(Forbidden):
     """A generated password is in use; nothing but changing it and logging out is allowed."""
 
@@ -211,6 +234,13 @@ class UserNotFound(NotFound):
 
     def __init__(self, email: str) -> None:
         super().__init__(f"User '{email}' not found.")
+
+
+class SessionNotFound(NotFound):
+    """The account has no open session with this id."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"Session '{session_id}' not found, or over already.")
 
 
 class TokenNotFound(NotFound):

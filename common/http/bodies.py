@@ -185,9 +185,10 @@ def read_query(request: Request, route: Route) -> BaseModel | None:
 
 
 def _refuse_unknown(values: Mapping[str, str], model: type[BaseModel]) -> None:
-    for name in values.keys() - model.model_fields.keys():
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    for name in values.keys() - set(known):
         shown = name if name.isprintable() and len(name) <= 64 else "a parameter"
-        raise BadField(f"{shown}: unknown here; this route knows {', '.join(model.model_fields)}.", field=shown)
+        raise BadField(f"{shown}: unknown here; this route knows {', '.join(known)}.", field=shown)
 
 
 @cache

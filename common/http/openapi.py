@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from common.http.requirement import Public
 from common.http.route import Route
+from common.http.session_cookie import CSRF_HEADER, NAME, SECURE_NAME
 
 Schema = dict[str, Any]
 
@@ -37,6 +38,18 @@ _CREDENTIAL = {
     "name": "Authorization",
     "description": "A session as the login's Authorization header gave it, or an API token; bare or after `Bearer`.",
 }
+_COOKIE = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": SECURE_NAME,
+    "description": f"A session that was asked for as cookie; without TLS the name is `{NAME}`.",
+}
+_CSRF = {
+    "type": "apiKey",
+    "in": "header",
+    "name": CSRF_HEADER,
+    "description": "The `csrf_token` of a session in a cookie, for everything but GET.",
+}
 _SHARED_SCHEMAS: dict[str, Schema] = {
     "Problem": {
         "type": "object",
@@ -49,6 +62,7 @@ _SHARED_SCHEMAS: dict[str, Schema] = {
             "detail": {"type": "string"},
             "code": {"type": "integer"},
             "field": {"type": "string"},
+            "reason": {"type": "string"},
         },
     },
     "Failure": {
@@ -59,6 +73,7 @@ _SHARED_SCHEMAS: dict[str, Schema] = {
             "code": {"type": "integer", "minimum": 400, "maximum": 599},
             "message": {"type": "string"},
             "data": {"type": "null"},
+            "reason": {"type": "string", "description": "What a program is to do: `reauthenticate` or `csrf`."},
         },
     },
     "BusinessError": {
@@ -107,7 +122,7 @@ def document(title: str, version: str, routes: Iterable[Route], *, names_tenant:
     _refuse_double_ids(paths)
     components: dict[str, Any] = {
         "schemas": {**models.components, **_SHARED_SCHEMAS},
-        "securitySchemes": {"credential": _CREDENTIAL},
+        "securitySchemes": {"credential": _CREDENTIAL, "cookie": _COOKIE, "csrf": _CSRF},
     }
     if names_tenant:
         components["parameters"] = {"Tenant": _TENANT}
@@ -171,10 +186,10 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": route.summary,
-        "description": f"Asks of its caller: `{route.requires.text}`.",
+        "description": _description(route),
         "tags": [route.tag],
         "x-permission": route.requires.text,
-        "security": [] if public else [{"credential": []}],
+        "security": [] if public else _security(route),
         "responses": _responses(route, models),
     }
     parameters = [*_path_parameters(route), *_query_parameters(route, models)]
@@ -194,6 +209,23 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
         form = {"type": "object", "required": [route.uploads], "properties": {route.uploads: file}}
         operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     return operation
+
+
+def _description(route: Route) -> str:
+    asked = f"Asks of its caller: `{route.requires.text}`."
+    if route.sensitive:
+        asked += " A session whose password was given over ten minutes ago is told to `reauthenticate`."
+    return asked
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """Each way to be let in."""
+    ways: list[dict[str, list[str]]] = [{"credential": []}]
+    if route.method != "GET":
+        ways.append({"cookie": [], "csrf": []})
+    elif not route.changes:
+        ways.append({"cookie": []})
+    return ways
 
 
 def _operation_id(route: Route) -> str:

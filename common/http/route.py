@@ -50,6 +50,8 @@ class Route:
 
     ``hashes`` says that it may hash a password, which is slow; ``waits``, that its use-case waits for probes or for
     services that are no stores of this plane. Such requests have threads of their own and delay only each other.
+    ``changes`` marks a GET that changes something; it takes no cookie. ``sensitive`` routes ask a session for its
+    password again after ten minutes.
     ``uploads`` names the field of a form (multipart/form-data) whose file is the body.
     """
 
@@ -72,6 +74,7 @@ class Route:
     media_type: str = "application/json"
     waits: bool = False
     changes: bool = False
+    sensitive: bool = False
 
     @property
     def endpoint(self) -> str:

@@ -21,6 +21,7 @@ from common.services.accounts import AccountRow
 from common.services.jobs import GiveUp, Task
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
+from common.services.session_rows import hashed
 
 MAIL = "mail.reset_link"
 VALID_MS = 30 * 60 * 1000
@@ -53,7 +54,7 @@ def make(plane: Plane, actor: Principal, email: str) -> dict[str, Any]:
         plane.database.insert(
             ResetLink,
             user_id=account.id,
-            token_hash=sessions.hashed(token),
+            token_hash=hashed(token),
             stored_hash=_hash_of(account),
             made_by=actor.user_id or "",
             created_at=now,
@@ -105,7 +106,7 @@ def _find(plane: Plane, token: str) -> _Found:
     """The account of a link that is good now. Raises LinkDead."""
     row = plane.database.one(
         "SELECT user_id, stored_hash, made_by FROM rk_reset_link WHERE token_hash = ? AND expires_at > ?",
-        (sessions.hashed(token), plane.now_ms()),
+        (hashed(token), plane.now_ms()),
     )
     account = accounts.by_id(plane, row[0]) if row else None
     if row is None or account is None or not account.may_sign_in or _hash_of(account) != row[1]:
@@ -124,7 +125,7 @@ def _may_still_act_on(plane: Plane, made_by: str, account: AccountRow) -> bool:
 
 
 def _hash_of(account: AccountRow) -> str:
-    return sessions.hashed(account.password or "")
+    return hashed(account.password or "")
 
 
 def send(task: Task) -> None:
