@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.errors import Forbidden, LoginRefused, NotSignedIn
+from common.core.errors import Forbidden, LoginRefused, NotSignedIn, PasswordChangeDue
 from common.core.passwords import decode_from_hash_form
 from common.core.tokens import looks_like_token, lookup_forms
 from common.models.account import Account, Session
@@ -342,8 +342,8 @@ def _forget_shared_value(
 def check_basic(plane: Plane, origin: Origin, email: str | None, password: str | None) -> None:
     """HTTP Basic as RAGFlow's oldest client sends it: the password is base64 of the plain text, or the plain text.
 
-    Raises NotSignedIn without credentials, LoginRefused, and Forbidden without an administrative permission. Opens
-    no session.
+    Raises NotSignedIn without credentials, LoginRefused, Forbidden without an administrative permission, and
+    PasswordChangeDue while that is all that the account may do. Opens no session.
     """
     if not email or password is None:
         raise NotSignedIn("Unauthorized")
@@ -356,3 +356,5 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
         _record_refusal(plane, origin, email, "admin")
         raise LoginRefused
     refuse_non_administrators(plane, origin, account)
+    if accounts.owes_password(plane, account.id):
+        raise PasswordChangeDue

@@ -276,6 +276,19 @@ def test_a_home_whose_path_is_too_long_for_a_socket_works(tmp_path: Path) -> Non
         assert Path(path).stat().st_mode & 0o077 == 0
 
 
+def test_a_home_with_odd_letters_works_and_one_with_a_line_break_is_refused_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "a ;b #c" / "100% it's home "
+    with running(home) as live:
+        assert httpx.get(f"{live.admin_url}/readyz").status_code == 200
+        until(lambda: of_program(live, "common.worker") is not None, live)
+
+    broken = tmp_path / "a\nb"
+    assert "RAGKEEPER_HOME: " in refused(broken)
+    assert not broken.exists()
+
+
 def test_the_servers_run_alone_too_and_the_database_is_brought_up_to_date_before(tmp_path: Path) -> None:
     """For a supervisor of one's own; a port in use is a sentence here as well."""
     home, (admin_port, api_port) = tmp_path / "home", free_ports(2)
