@@ -126,12 +126,16 @@ def limits(plane: Plane, section: HealthConfig | None) -> HealthConfig:
 
     Waits for no store: a health check must not hang on what it asks about.
     """
-    of_file, told = section or HealthConfig(), plane.variables
-    retry_count = told.glance("probe.retry_count")
+    of_file = section or HealthConfig()
+    timeout, retry_count, interval = map(
+        plane.variables.glance, ("probe.timeout", "probe.retry_count", "probe.check_interval")
+    )
+    if not timeout and retry_count < 0 and not interval:
+        return of_file
     return HealthConfig(
-        timeout=told.glance("probe.timeout") or of_file.timeout,
+        timeout=timeout or of_file.timeout,
         retry_count=of_file.retry_count if retry_count < 0 else retry_count,
-        check_interval=told.glance("probe.check_interval") or of_file.check_interval,
+        check_interval=interval or of_file.check_interval,
     )
 
 

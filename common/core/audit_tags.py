@@ -54,6 +54,7 @@ class EventTag(StrEnum):
     JOB_RETRY = "job:retry"
     JOB_CANCEL = "job:cancel"
     PLANE_REPAIR = "plane:repair"
+    PLANE_BACKUP = "plane:backup"
     PLANE_RESTORE = "plane:restore"
     ACCESS_REFUSED = "access:refused"
     SESSION_MISUSE = "session:misuse"

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from common.core.limits import Policy
+
 
 class PlaneError(Exception):
     """Something the caller can be told: what happened, to what, and what to do next."""
@@ -383,14 +385,14 @@ class AmbiguousToken(Conflict):
         super().__init__(f"{count} tokens are shown like this: delete one by its id or its whole value.")
 
 
-class ChangedMeanwhile(PlaneError):
-    """What was read is no longer what is stored (If-Match, RFC 9110, 13.1.1)."""
+class LostUpdate(PlaneError):
+    """What is to be changed is no longer what the caller has seen (``If-Match``)."""
 
     status = 412
     code = 412
 
     def __init__(self) -> None:
-        super().__init__("Somebody changed this meanwhile: read it again, and repeat the change if it still fits.")
+        super().__init__("This was changed since you read it: read it again, and repeat the change if it still fits.")
 
 
 class TooMany(PlaneError):
@@ -399,8 +401,9 @@ class TooMany(PlaneError):
     status = 429
     code = 429
 
-    def __init__(self, message: str, *, resets_in: float) -> None:
+    def __init__(self, message: str, *, resets_in: float, policy: Policy | None = None) -> None:
         super().__init__(message, resets_in=resets_in)
+        self.policy = policy
 
 
 class CoolingDown(TooMany):

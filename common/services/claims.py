@@ -36,8 +36,8 @@ _FOLLOWED = ("create_time", "update_time")
 _DELETED = "0"
 # Longer than any key of an address, and no key has a line end: see ``_second_key``.
 _KEPT_OF_KEY = 222
-#: What no key of an address has in it, and the character that follows it.
-LINE_END = "\n"
+# What no key of an address has in it, and the character that follows it.
+_LINE_END = "\n"
 _AFTER_LINE_END = "\x0b"
 
 _USER = "u.id, u.email, u.nickname, u.status, u.create_time, a.email_key, a.nickname_key"
@@ -127,7 +127,7 @@ def meet(database: Database, email: str) -> None:
         f"{_USERS} WHERE u.email IN (?, ?) UNION "
         f"SELECT {_USER} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key >= ? AND a.email_key < ? "
         "ORDER BY 1",
-        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}{LINE_END}", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
+        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}{_LINE_END}", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
     )
     holder = database.all(f"{_USERS} WHERE a.email_key = ?", (key,))
     _settle_users(database, [*holder, *rows])
@@ -306,7 +306,7 @@ def _holders(database: Database, keys: list[str]) -> dict[str, str]:
 
 
 def _second_key(key: str, user_id: str) -> str:
-    return f"{key[:_KEPT_OF_KEY]}{LINE_END}{user_id}"
+    return f"{key[:_KEPT_OF_KEY]}{_LINE_END}{user_id}"
 
 
 def _settle_memberships(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:

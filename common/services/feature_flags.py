@@ -12,7 +12,7 @@ from common.core.errors import BadField, FeatureExists, FeatureNotFound
 from common.core.features import State
 from common.core.variables import as_text, known, parsed
 from common.models.base import rfc3339
-from common.services import settings
+from common.services import accounts, settings
 from common.services.plane import Plane
 from common.services.principal import Principal
 from common.services.settings import Change
@@ -47,6 +47,7 @@ def create_feature(
     full_name = features.parse_feature_name(name)
     with plane.database.transaction():
         stored = settings.alone(plane)
+        actor = _permitted(plane, actor)
         if full_name in stored:
             raise FeatureExists(name)
         if len(list(filter(features.is_setting_name, stored))) >= MAX_FLAGS:
@@ -67,6 +68,7 @@ def change_feature(
     """Change a flag; what is None stays. Returns it as ``list_features`` shows it. Raises FeatureNotFound, BadField."""
     with plane.database.transaction():
         stored = settings.alone(plane)
+        actor = _permitted(plane, actor)
         full_name, before = _found(stored, name)
         flag = features.feature_of(_value(full_name, before))
         wanted = {
@@ -81,7 +83,15 @@ def delete_feature(plane: Plane, actor: Principal, name: str) -> None:
     """Delete a flag, which is off for everybody then. Raises FeatureNotFound."""
     with plane.database.transaction():
         full_name, before = _found(settings.alone(plane), name)
+        actor = _permitted(plane, actor)
         settings.write(plane, actor, [Change(known(full_name), before.text, None)], EventTag.FEATURE_DELETE)
+
+
+def _permitted(plane: Plane, actor: Principal) -> Principal:
+    """The actor as it is now. Raises NotSignedIn, PermissionMissing."""
+    now = accounts.acting_now(plane, actor)
+    now.require("setting", "write")
+    return now
 
 
 def _found(stored: dict[str, StoredText], name: str) -> tuple[str, StoredText]:

@@ -68,10 +68,12 @@ def rotate(plane: Plane) -> Rotation:
     new_key = not configured and not _unfinished(plane)
     if new_key:
         with plane.database.transaction():
-            after = {"keys": plane.keys.count + 1}
+            # Two who read the file of keys and then write it would lose a key, and all that is encrypted with it.
+            plane.database.lock("keys")
+            put_first(plane.settings, plane.cache)
+            plane.keys.look_again()
+            after = {"keys": plane.keys.count}
             audit.record(plane, EventTag.KEYS_ROTATE, system("keys rotate"), target=("keys", "secret_key"), after=after)
-        put_first(plane.settings, plane.cache)
-        plane.keys.look_again()
     renewed, lost = 0, []
     for column in _COLUMNS:
         for key, stored in _rows(plane, column):

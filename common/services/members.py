@@ -115,7 +115,7 @@ def add_as_admin(plane: Plane, actor: Principal, tenant_id: str, email: str, rol
     Raises TenantNotFound, UserNotFound (but for an invitation), AlreadyMember, BadField, LimitReached, and
     GivesMoreThanHeld when the account or an owner of the tenant holds more than the actor.
     """
-    with memberships.administering(plane, actor, tenant_id):
+    with memberships.administering(plane, actor, tenant_id) as actor:
         if role == "invite":
             return invitations.place(plane, actor, tenant_id, email)
         account = accounts.get(plane, email)
@@ -139,7 +139,7 @@ def change_as_admin(plane: Plane, actor: Principal, tenant_id: str, whom: str, r
     """
     if role == "invite":
         raise BadField("role: must be owner or normal.", field="role")
-    with memberships.administering(plane, actor, tenant_id):
+    with memberships.administering(plane, actor, tenant_id) as actor:
         account = _member(plane, tenant_id, whom)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
         before = memberships.role_in(plane, account.id, tenant_id)
@@ -158,7 +158,7 @@ def remove_as_admin(plane: Plane, actor: Principal, tenant_id: str, whom: str) -
 
     Raises TenantNotFound, MemberNotFound, OwnerStays, GivesMoreThanHeld.
     """
-    with memberships.administering(plane, actor, tenant_id):
+    with memberships.administering(plane, actor, tenant_id) as actor:
         invitation = plane.database.one(
             f"SELECT i.id {_UNCLAIMED} AND (i.id = ? OR i.email_key = ?)",
             (tenant_id, plane.now_ms(), whom, email_key(whom)),

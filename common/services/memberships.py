@@ -96,20 +96,21 @@ def require(plane: Plane, tenant_id: str) -> None:
 
 
 @contextmanager
-def administering(plane: Plane, actor: Principal, tenant_id: str) -> Iterator[None]:
-    """A transaction in which an administrator may change what is the tenant's. Raises TenantNotFound.
+def administering(plane: Plane, actor: Principal, tenant_id: str) -> Iterator[Principal]:
+    """A transaction in which an administrator may change what is the tenant's; gives the actor as it is now.
 
     Whoever owns a tenant makes tokens that RAGFlow takes for its home user, so changing a superior's tenant is acting
-    on the superior. Raises GivesMoreThanHeld.
+    on the superior. Raises TenantNotFound, NotSignedIn, GivesMoreThanHeld.
     """
     with plane.database.transaction():
         lock(plane)
+        actor = accounts.acting_now(plane, actor)
         require(plane, tenant_id)
         for owner_id in owners(plane, tenant_id):
             owner = accounts.by_id(plane, owner_id)
             if owner is not None:
                 accounts.refuse_to_act_on_superiors(plane, actor, owner)
-        yield
+        yield actor
 
 
 def add(plane: Plane, *, tenant_id: str, user_id: str, role: str, invited_by: str, at_ms: int | None = None) -> str:

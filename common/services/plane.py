@@ -12,6 +12,8 @@ from datetime import tzinfo
 from common.core.errors import StoreUnavailable
 from common.core.permissions import RoleGraph
 from common.services.audit import EventIds
+from common.services.batches import Batches
+from common.services.counting import SharedCounts
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.misuse_memory import MisuseMemory
@@ -102,6 +104,8 @@ class Plane:
     token_uses: TokenUses = field(default_factory=TokenUses)
     event_ids: EventIds = field(default_factory=EventIds)
     misuses: MisuseMemory = field(default_factory=MisuseMemory)
+    counts: SharedCounts = field(default_factory=SharedCounts)
+    batches: Batches = field(default_factory=Batches)
     hashing: threading.Semaphore = field(default_factory=_hashing)
 
     @property

@@ -8,12 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.delegation import check_may_act_on, check_may_give, missing_to_give
+from common.core.delegation import check_may_give, missing_to_give
 from common.core.errors import (
     BadField,
     Conflict,
     GivesMoreThanHeld,
-    NotSignedIn,
     RoleCycle,
     RoleExists,
     RoleHeld,
@@ -102,7 +101,7 @@ def create_role(
             raise RoleCycle([name, name])
         role_id = uuid4().hex
         changed = graph.with_role(role_id, name).with_parents(role_id, _parent_ids(graph, parents))
-        check_may_give(_standing_now(plane, graph, actor), changed.standing([role_id]))
+        check_may_give(accounts.acting_now(plane, actor).standing, changed.standing([role_id]))
         after = {"description": description, "parents": _parent_names(changed, role_id)}
         audit.record(plane, EventTag.ROLE_CREATE, actor, target=("role", name), after=after)
         now = plane.now_ms()
@@ -234,13 +233,10 @@ def update_user_role(plane: Plane, actor: Principal, email: str, role_name: str)
     with _alone(plane) as graph:
         # Before anything is read that the count of superusers depends on.
         plane.database.lock("superusers")
-        account = accounts.get_and_hold(plane, email)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         role_id = _role_id(graph, name)
         held = accounts.held_roles(plane, account.id)
-        standing = _standing_now(plane, graph, actor)
-        if actor.user_id != account.id:
-            check_may_act_on(standing, graph.standing(held, account.is_superuser))
-        check_may_give(standing, graph.standing([role_id]))
+        check_may_give(actor.standing, graph.standing([role_id]))
         if actor.user_id == account.id and account.is_superuser and name != SUPERUSER:
             raise Conflict("You can't take the superuser's role from your own account.")
         wanted = [] if name == SUPERUSER else [role_id]
@@ -343,20 +339,6 @@ def _touch(plane: Plane, role_id: str, **columns: Any) -> None:
     plane.database.execute(Role.update(updated_at=plane.now_ms(), **columns).where(Role.id == role_id))
 
 
-def _standing_now(plane: Plane, graph: RoleGraph, actor: Principal) -> Standing:
-    """What the actor amounts to under the lock: never more than at the start of the request, but maybe less by now.
-
-    Raises NotSignedIn when the account has been switched off or deleted meanwhile.
-    """
-    if actor.user_id is None:
-        return actor.standing
-    account = accounts.by_id(plane, actor.user_id)
-    if account is None or not account.is_active:
-        raise NotSignedIn("Unauthorized")
-    now = graph.standing(accounts.held_roles(plane, account.id), account.is_superuser)
-    return Standing(actor.permissions & now.permissions, actor.is_superuser and now.is_superuser)
-
-
 def _refuse_to_edit(plane: Plane, graph: RoleGraph, actor: Principal, role_id: str, *, reaches_heirs: bool) -> Standing:
     """Raises RoleImmutable, and GivesMoreThanHeld if what is to be changed holds more than the actor.
 
@@ -365,7 +347,7 @@ def _refuse_to_edit(plane: Plane, graph: RoleGraph, actor: Principal, role_id: s
     """
     if graph.name_of(role_id) in BUILT_IN_ROLES:
         raise RoleImmutable(graph.name_of(role_id))
-    standing = _standing_now(plane, graph, actor)
+    standing = accounts.acting_now(plane, actor).standing
     for changed_id in (role_id, *(graph.heirs_of(role_id) if reaches_heirs else ())):
         missing = missing_to_give(standing, graph.standing([changed_id]))
         if missing:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
-
-import orjson
 
 from common.core import variables
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
-from common.core.errors import BadField, ChangedMeanwhile, SettingChangeNotFound
+from common.core.errors import BadField, SettingChangeNotFound
 from common.core.names import parse_role_name
 from common.core.permissions import ADMINISTRATIVE_PERMISSIONS, ALL_PERMISSIONS, SUPERUSER, Standing
 from common.core.variables import VARIABLES, Value, Variable, as_text, found, known, parsed
+from common.core.versions import check_version, version_of
 from common.models.base import created, rfc3339, touched
 from common.models.variable import StoredVariable, SystemSetting, VariableChange
 from common.secret import MASK, Secret
@@ -41,13 +39,13 @@ class Change(NamedTuple):
 def get_config(plane: Plane) -> tuple[dict[str, Any], str]:
     """Every registered setting by name: ``{settings}``; feature flags have a list of their own.
 
-    And the tag that tells this state of all settings and flags from any other, for If-Match.
+    And the version of all settings and flags, for If-Match.
 
     Items: ``{name, type, default, least, most, choices, takes, secret, permission, restart, help, value, is_set,
     updated_at, updated_by}``; a secret's value is ``***`` where it is set, else "".
     """
     stored = plane.variables.stored()
-    return {"settings": [_shown(variable, stored.get(name)) for name, variable in VARIABLES.items()]}, _tag(stored)
+    return {"settings": [_shown(variable, stored.get(name)) for name, variable in VARIABLES.items()]}, _version(stored)
 
 
 def get_variables(plane: Plane, var_name: str | None = None) -> list[dict[str, str]]:
@@ -95,14 +93,15 @@ def update_config(
     """Set any number of settings, all or none: ``{changes: [{name, before, after}], dry_run}``.
 
     What is so already is no change. With ``dry_run`` everything is checked and nothing written. ``expected`` are the
-    tags of which the settings must have one still. Raises BadField, PermissionMissing, GivesMoreThanHeld,
-    ChangedMeanwhile.
+    versions of which the settings must have one still. Raises BadField, PermissionMissing, GivesMoreThanHeld,
+    LostUpdate.
     """
     wanted = validate_config(changes)
     with plane.database.transaction():
         stored = alone(plane)
-        if expected is not None and _tag(stored) not in expected:
-            raise ChangedMeanwhile
+        actor = accounts.acting_now(plane, actor)
+        check_version(_version(stored), expected)
+        _refuse_new_flags(wanted, stored)
         found_changes = [
             change
             for name, value in wanted.items()
@@ -157,8 +156,8 @@ def roll_back(
     variable = known(name)
     with plane.database.transaction():
         stored = alone(plane)
-        if expected is not None and _tag(stored) not in expected:
-            raise ChangedMeanwhile
+        actor = accounts.acting_now(plane, actor)
+        check_version(_version(stored), expected)
         row = plane.database.one(
             "SELECT value FROM rk_variable_change WHERE name = ? AND id = ?", (name, min(change_id, _MAX_ID))
         )
@@ -254,6 +253,7 @@ def _change(plane: Plane, variable: Variable, stored: StoredText | None, value: 
 
 def _refuse(plane: Plane, actor: Principal, change: Change) -> None:
     """Raises PermissionMissing or GivesMoreThanHeld where the actor may not make this change, BadField as told."""
+    actor.require("setting", "write")
     if change.variable.permission == SUPERUSER:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     else:
@@ -277,13 +277,19 @@ def _refuse_default_role(plane: Plane, actor: Principal, given: str) -> None:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
 
 
+def _refuse_new_flags(wanted: Mapping[str, Value | None], stored: Mapping[str, StoredText]) -> None:
+    """Raises BadField: flags are made where their number is bounded and their tenants are looked for."""
+    for name, value in wanted.items():
+        if value is not None and name not in VARIABLES and name not in stored:
+            raise BadField(f"settings: there is no flag {name!r:.80}; make it with POST /features.", field="settings")
+
+
 def _text_of(stored: StoredText | None) -> str | None:
     return stored.text if stored is not None else None
 
 
-def _tag(stored: Mapping[str, StoredText]) -> str:
-    texts = {name: each.text for name, each in stored.items()}
-    return hashlib.sha256(orjson.dumps(texts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+def _version(stored: Mapping[str, StoredText]) -> str:
+    return version_of({name: each.text for name, each in stored.items()})
 
 
 def _told(change: Change) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def set_of_tenant(plane: Plane, actor: Principal, tenant_id: str, changes: Mappi
     A limit below what there is takes nothing away. Raises TenantNotFound, BadField, and GivesMoreThanHeld when an owner
     of the tenant holds more than the actor.
     """
-    with memberships.administering(plane, actor, tenant_id):
+    with memberships.administering(plane, actor, tenant_id) as actor:
         before = _own(plane, tenant_id)
         after = before | {name: changes[name] for name in NAMES if name in changes}
         if after != before:

@@ -145,6 +145,9 @@ def create_user(
     with plane.database.transaction():
         default_role.lock(plane)
         memberships.lock(plane)
+        actor = accounts.acting_now(plane, actor)
+        if is_superuser:
+            check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
         account = accounts.make(
             plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
@@ -179,7 +182,7 @@ def update_user_password(plane: Plane, actor: Principal, email: str, password: s
     if unchanged and actor.user_id == account.id and actor.must_change:
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
     with plane.database.transaction():
-        accounts.refuse_to_act_on_superiors(plane, actor, accounts.get_and_hold(plane, email))
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         if not unchanged:
             accounts.change(plane, account.id, password=new_hash)
         plane.database.execute(Account.update(must_change=False).where(Account.user_id == account.id))
@@ -197,8 +200,7 @@ def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, a
     """
     with plane.database.transaction():
         plane.database.lock("superusers")
-        account = accounts.get_and_hold(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         if actor.user_id == account.id and not active:
             raise Conflict("You can't switch off your own account.")
         if not active and account.is_active:
@@ -222,7 +224,8 @@ def update_user_superuser(plane: Plane, actor: Principal, email: str, *, superus
     check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     with plane.database.transaction():
         plane.database.lock("superusers")
-        account = accounts.get_and_hold(plane, email)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
+        check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
         if actor.user_id == account.id:
             raise Conflict("You can't change this of your own account.")
         if account.is_superuser == superuser:

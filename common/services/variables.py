@@ -105,7 +105,8 @@ class Variables:
     def glance(self, name: str) -> int:
         """The value of an integer variable as far as it is known, for callers that must wait for nothing.
 
-        What is older than a second is looked at again meanwhile, by a thread of its own.
+        What is older than a second is looked at again meanwhile, by a thread of its own: not before a process has
+        forked those that serve, which would inherit the locks that such a thread holds at that moment.
         """
         if self._clock() >= self._due_at and not self._lock.locked():
             try:
@@ -161,17 +162,20 @@ class Variables:
         if not self._lock.acquire(blocking=self._current.version == _NO_VERSION):
             return
         try:
-            if self._clock() < self._due_at:
-                return
+            if self._clock() >= self._due_at:
+                self._look_now()
+                self._due_at = self._clock() + EVERY_S
+        finally:
+            self._lock.release()
+
+    def _look_now(self) -> None:
+        try:
             row = self._database.one("SELECT value FROM rk_state WHERE name = ?", (VERSION,))
             version = row[0] if row else _NO_VERSION
             if version != self._current.version or self._beside_ragflow():
                 self._read(version)
         except StoreUnavailable as error:
             log.warning("settings not looked up: %s", error.reason)
-        finally:
-            self._due_at = max(self._due_at, self._clock() + EVERY_S)
-            self._lock.release()
 
     def _read(self, version: int) -> None:
         texts = self.stored()

@@ -136,3 +136,15 @@ def test_what_is_stored_and_broken_counts_as_off_and_can_be_set_anew(world: Worl
 
     assert flag["state"] == "off"
     assert answer.json["data"]["state"] == "on"
+
+
+def test_a_flag_is_changed_as_a_setting_too_but_not_made(root: Person) -> None:
+    change = {"settings": {"feature.reranking": {"state": "on"}}}
+    assert root.administer("PATCH", "/settings", change).status_code == 400
+    make(root)
+
+    assert root.administer("PATCH", "/settings", change).status_code == 200
+
+    assert flags_of(root) == {"reranking": True}
+    [row] = root.administer("GET", "/variables?var_name=feature.").json["data"]
+    assert (row["name"], row["data_type"], row["value"]) == ("feature.reranking", "json", '{"state": "on"}')

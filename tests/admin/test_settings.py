@@ -12,6 +12,7 @@ from common.services import opening, settings
 from common.services.plane import Plane
 from tests.people import Person, World
 from tests.roles import SHELL, give_role, make_role
+from tests.side_by_side import at_once
 
 INTERVAL = "probe.check_interval"
 
@@ -155,8 +156,8 @@ def test_a_change_that_builds_on_what_is_no_longer_so_is_refused(root: Person) -
     assert listed(root)[INTERVAL]["value"] == 5
     assert change(root, {INTERVAL: 6}, headers={"If-Match": f'"other", {fresh}'}).status_code == 200
     assert change(root, {INTERVAL: 7}, headers={"If-Match": "*"}).status_code == 200
-    for nothing in (f"W/{fresh}", "garbage", '""'):
-        assert change(root, {INTERVAL: 8}, headers={"If-Match": nothing}).status_code == 412
+    refused = {f"W/{fresh}": 412, '""': 412, "garbage": 400}
+    assert {given: change(root, {INTERVAL: 8}, headers={"If-Match": given}).status_code for given in refused} == refused
 
 
 # History
@@ -190,7 +191,7 @@ def test_a_roll_back_gives_a_setting_the_value_of_then_and_is_a_change_itself(ro
     assert root.administer("POST", path, {"id": changes[1]["id"]}).json["data"]["changes"] == []
     assert root.administer("POST", path, {"id": 12345}).status_code == 404
     assert root.administer("POST", "/settings/probe.timeout/rollback", {"id": changes[1]["id"]}).status_code == 404
-    tag = '"an old one"'
+    tag = '"an-old-one"'
     assert root.administer("POST", path, {"id": changes[0]["id"]}, headers={"If-Match": tag}).status_code == 412
 
 
@@ -356,3 +357,53 @@ def test_the_shell_may_set_everything_and_is_named(plane: Plane, root: Person) -
     settings.update_config(plane, SHELL, {"mail.server": "mail.test", "default_role": "member"})
 
     assert listed(root)["mail.server"]["updated_by"] == "test"
+
+
+# At the same moment
+
+
+@pytest.mark.race
+def test_of_two_changes_that_build_on_the_same_version_one_is_refused(world: World) -> None:
+    for number in range(3):
+        tag = world.root.administer("GET", "/settings").headers["ETag"]
+
+        statuses = at_once(
+            world,
+            lambda tag=tag, number=number: change(  # type: ignore[misc]
+                world.root, {"probe.timeout": number + 1}, headers={"If-Match": tag}
+            ),
+            lambda tag=tag, number=number: change(  # type: ignore[misc]
+                world.root, {INTERVAL: number + 1}, headers={"If-Match": tag}
+            ),
+        )
+
+        assert sorted(statuses) == [200, 412]
+
+
+@pytest.mark.parametrize("path", ["/settings", "/features", "/settings/rollback"])
+def test_who_loses_the_power_to_set_while_the_request_runs_sets_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    person = operator(world)
+    for value in (5, 6):
+        assert change(person, {INTERVAL: value}).status_code == 200
+    first = person.administer("GET", f"/settings/{INTERVAL}/history").json["data"]["changes"][-1]
+    alone = settings.alone
+
+    def demoted_meanwhile(plane: Plane) -> Any:
+        with monkeypatch.context() as undone:
+            undone.setattr(settings, "alone", alone)
+            give_role(world, person, "member")
+        return alone(plane)
+
+    monkeypatch.setattr(settings, "alone", demoted_meanwhile)
+    if path == "/settings":
+        answer = change(person, {INTERVAL: 7})
+    elif path == "/features":
+        answer = person.administer("POST", path, {"name": "fresh"})
+    else:
+        answer = person.administer("POST", f"/settings/{INTERVAL}/rollback", {"id": first["id"]})
+
+    assert answer.status_code == 403
+    assert listed(world.root)[INTERVAL]["value"] == 6
+    assert world.root.administer("GET", "/features").json["data"] == {"features": []}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from flask import request
 from pydantic import Field
 
-from common.http import etags
+from common.http import etag
 from common.http.bodies import Body, Query
 from common.http.fields import Cursor, Item, PageLimit
 from common.http.requirement import Holds
@@ -155,8 +156,8 @@ def set_variable(call: Call) -> Reply:
 
 @routes.get("/settings", requires=READ, data=SettingList, summary="List settings with their rules")
 def list_settings(call: Call) -> Reply:
-    config, tag = settings.get_config(call.plane)
-    return Reply(config, headers=etags.header(tag))
+    config, version = settings.get_config(call.plane)
+    return Reply(config, headers=etag.headers(version))
 
 
 @routes.patch(
@@ -170,7 +171,7 @@ def list_settings(call: Call) -> Reply:
 )
 def change_settings(call: Call) -> dict[str, Any]:
     return settings.update_config(
-        call.plane, call.who, call.body.settings, expected=etags.expected(), dry_run=call.query.dry_run
+        call.plane, call.who, call.body.settings, expected=etag.expected_versions(request), dry_run=call.query.dry_run
     )
 
 
@@ -194,4 +195,4 @@ def setting_history(call: Call, name: str) -> dict[str, Any]:
     summary="Give a setting a value of its history again",
 )
 def roll_back(call: Call, name: str) -> dict[str, Any]:
-    return settings.roll_back(call.plane, call.who, name, call.body.id, expected=etags.expected())
+    return settings.roll_back(call.plane, call.who, name, call.body.id, expected=etag.expected_versions(request))

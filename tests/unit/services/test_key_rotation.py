@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,3 +166,27 @@ def test_a_process_that_still_signs_with_the_old_key_knows_the_sessions_of_the_n
     finally:
         for store in (other.database, other.cache, other.documents):
             store.close()
+
+
+@pytest.mark.race
+def test_two_rotations_at_once_lose_no_key(plane: Plane) -> None:
+    store_secrets(plane)
+    together = threading.Barrier(2)
+
+    def rotated() -> Rotation:
+        other = opening.open_plane(plane.settings, now_ms=plane.now_ms)
+        try:
+            together.wait(20)
+            return rotate(other)
+        finally:
+            for store in (other.database, other.cache, other.documents):
+                store.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [each.result(30) for each in [pool.submit(rotated), pool.submit(rotated)]]
+
+    assert [each.lost for each in done] == [(), ()]
+    again = load_keys(plane.settings, plane.cache)
+    assert again.count == 1 + sum(each.new_key for each in done)
+    plane.keys.look_again()
+    assert secrets_of(plane) == ALL
