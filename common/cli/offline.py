@@ -67,6 +67,7 @@ def serve() -> None:
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         serving.hold_home(loaded.home)
         serving.check_ports(loaded)
         # The last step that can fail before there is a password to be shown.
@@ -87,6 +88,7 @@ def admin() -> None:
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         serving.check_ports(loaded, ("admin",))
         administrator = _first_administrator(loaded)
     _become(serving.gunicorn_command(loaded, "admin"), administrator)
@@ -98,6 +100,7 @@ def api() -> None:
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         serving.check_ports(loaded, ("api",))
     _forget_given_password()
     _become(serving.gunicorn_command(loaded, "api"), [])
@@ -158,6 +161,7 @@ def migrate() -> None:
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         database = opening.database_of(loaded)
         steps = pending(database)
         opening.open_plane(loaded)

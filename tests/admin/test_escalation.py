@@ -24,7 +24,8 @@ PEOPLE = ("ann", "bob", "cem", "dua")
 
 # The superuser may everything: what the others may is more of a question.
 who = st.sampled_from((*PEOPLE, *PEOPLE[1:], *PEOPLE[1:]))
-role = st.sampled_from(NAMES)
+# "own" is a role that the actor holds: what people try first.
+role = st.sampled_from((*NAMES, "own", "own", "own"))
 given = st.sampled_from(GIVEN)
 pair = st.sampled_from(PAIRS)
 several = st.sets(st.sampled_from(GIVEN), min_size=1, max_size=2)
@@ -86,6 +87,11 @@ class Company(RuleBasedStateMachine):
         assert answer.status_code in (200, 400, 401, 403, 404, 409), answer.get_data(as_text=True)
         assert (answer.status_code == 200) == expected, (answer.status_code, answer.get_data(as_text=True))
 
+    def named(self, actor: str, name: str) -> str:
+        """The role that is meant."""
+        own = sorted(self.model.accounts[actor].roles & set(NAMES))
+        return (own or NAMES)[0] if name == "own" else name
+
     def standing_of(self, actor: str) -> None:
         account = self.model.accounts[actor]
         self.acted = (actor, self.model.may(actor) if account.on else frozenset(), account.is_superuser and account.on)
@@ -93,6 +99,7 @@ class Company(RuleBasedStateMachine):
     @rule(actor=who, name=role, what=pair, gives=st.sampled_from((True, True, False)))
     def grant_or_revoke(self, actor: str, name: str, what: str, gives: bool) -> None:
         self.standing_of(actor)
+        name = self.named(actor, name)
         resource, _, action = what.partition(":")
         body = {"resource": resource, "actions": [action]}
         answer = self.ask(actor, "POST" if gives else "DELETE", f"/roles/{name}/permission", body)
@@ -102,6 +109,7 @@ class Company(RuleBasedStateMachine):
     @rule(actor=who, name=role, parents=several, way=st.sampled_from(("put", "add", "remove")))
     def inherit(self, actor: str, name: str, parents: set[str], way: str) -> None:
         self.standing_of(actor)
+        name = self.named(actor, name)
         body = {"parents": sorted(parents)}
         now = self.model.parents.get(name, set())
         if way == "put":
@@ -121,6 +129,7 @@ class Company(RuleBasedStateMachine):
     @rule(actor=who, name=role, instead=st.one_of(st.none(), given))
     def delete(self, actor: str, name: str, instead: str | None) -> None:
         self.standing_of(actor)
+        name = self.named(actor, name)
         query = "" if instead is None else f"?reassign_to={instead}"
         answer = self.ask(actor, "DELETE", f"/roles/{name}{query}")
         self.done(actor, answer, self.model.delete(actor, name, instead))
