@@ -132,7 +132,6 @@ class Settings(BaseModel):
     db_tz: ZoneInfo | None = None
 
     services: tuple[ServiceEntry, ...] = ()
-    ragflow: RagflowSection | None = None
     task_executor: TaskExecutorSection | None = None
     worker_heartbeat_timeout: Annotated[int, Field(ge=1)] = 120
     jobs_kept_days: Annotated[int, Field(ge=1, le=3650)] = 7
@@ -201,7 +200,6 @@ _FILE_KEYS: Mapping[str, tuple[str, str]] = {
     "default_parsers": ("user_default_llm", "parsers"),
 }
 _WHOLE_SECTIONS = {
-    "ragflow": "ragflow",
     "task_executor": "task_executor",
     "smtp": "smtp",
     "default_llm": "user_default_llm",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from common.core.audit_tags import EventTag
-from common.core.delegation import check_may_act_on, check_may_give
+from common.core.delegation import check_may_give
 from common.core.errors import BadField, Conflict
 from common.core.names import parse_role_name
 from common.core.permissions import SUPERUSER, RoleGraph, Standing
@@ -19,7 +19,7 @@ from common.models.role import RoleHolder
 from common.services import accounts, audit, role_effects, users
 from common.services.plane import Plane
 from common.services.principal import Principal
-from common.services.role_rules import alone, id_of, standing_now
+from common.services.role_rules import alone, id_of
 
 #: Roles that one request may name.
 MOST_NAMED = 100
@@ -112,7 +112,7 @@ def _change(
     with alone(plane) as graph:
         # Before anything is read that the count of superusers depends on.
         plane.database.lock("superusers")
-        account = accounts.get_and_hold(plane, email)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         named = [id_of(graph, name) for name in names]
         assigned = accounts.held_roles(plane, account.id)
         superuser_id = id_of(graph, SUPERUSER)
@@ -120,12 +120,9 @@ def _change(
         then = list(dict.fromkeys(change(held, named)))
         before = graph.standing(assigned, account.is_superuser)
         after = graph.standing([each for each in then if each != superuser_id], superuser_id in then)
-        standing = standing_now(plane, graph, actor)
-        if actor.user_id != account.id:
-            check_may_act_on(standing, before)
         # What is taken away may leave more than was held: whoever has no role at all is a member.
         gained = Standing(after.permissions - before.permissions, after.is_superuser and not before.is_superuser)
-        check_may_give(standing, graph.standing(named) if all_given else gained)
+        check_may_give(actor.standing, graph.standing(named) if all_given else gained)
         if actor.user_id == account.id and account.is_superuser and superuser_id not in then:
             raise Conflict("You can't take the superuser's role from your own account.")
         if dry_run:

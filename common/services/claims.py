@@ -36,8 +36,19 @@ _FOLLOWED = ("create_time", "update_time")
 _DELETED = "0"
 # Longer than any key of an address, and no key has a line end: see ``_second_key``.
 _KEPT_OF_KEY = 222
-#: What no key of an address has in it, and the character that follows it.
-LINE_END = "\n"
+# What is kept here of an account, by its id.
+_OF_ACCOUNTS = (
+    "rk_refresh_token",
+    "rk_session_trait",
+    "rk_session",
+    "rk_reset_link",
+    "rk_user_role",
+    "rk_token",
+    "rk_membership",
+    "rk_account",
+)
+# What no key of an address has in it, and the character that follows it.
+_LINE_END = "\n"
 _AFTER_LINE_END = "\x0b"
 
 _USER = "u.id, u.email, u.nickname, u.status, u.create_time, a.email_key, a.nickname_key"
@@ -127,7 +138,7 @@ def meet(database: Database, email: str) -> None:
         f"{_USERS} WHERE u.email IN (?, ?) UNION "
         f"SELECT {_USER} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key >= ? AND a.email_key < ? "
         "ORDER BY 1",
-        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}{LINE_END}", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
+        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}{_LINE_END}", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
     )
     holder = database.all(f"{_USERS} WHERE a.email_key = ?", (key,))
     _settle_users(database, [*holder, *rows])
@@ -306,7 +317,7 @@ def _holders(database: Database, keys: list[str]) -> dict[str, str]:
 
 
 def _second_key(key: str, user_id: str) -> str:
-    return f"{key[:_KEPT_OF_KEY]}{LINE_END}{user_id}"
+    return f"{key[:_KEPT_OF_KEY]}{_LINE_END}{user_id}"
 
 
 def _settle_memberships(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -347,7 +358,7 @@ def _forget_gone(database: Database, user_ids: list[str]) -> None:
         )
         for tenant_id, stored in made:
             database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
-        for table in ("rk_session", "rk_user_role", "rk_token", "rk_membership", "rk_account"):
+        for table in _OF_ACCOUNTS:
             _delete_by(database, table, "user_id", user_ids, nobody)
     log.info("%d accounts are gone from RAGFlow's table: their sessions, roles and claims went too", len(user_ids))
 

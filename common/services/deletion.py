@@ -50,8 +50,7 @@ def delete_user(plane: Plane, actor: Principal, email: str, *, dry_run: bool = F
     with plane.database.transaction():
         plane.database.lock("superusers")
         memberships.lock(plane)
-        account = accounts.get_and_hold(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         _refuse(plane, actor, account)
         gone, kept = _tenants_of(plane, account.id)
         removed: Counter[str] = Counter()
@@ -162,6 +161,9 @@ def _account_rows(account: AccountRow, gone: list[str]) -> Iterator[tuple[str, s
     yield "rk_membership", f"user_id = ?{elsewhere}", of_user
     yield "rk_invitation", f"email_key = ?{elsewhere}", (email_key(account.email), *gone)
     yield "rk_user_role", "user_id = ?", (account.id,)
+    yield "rk_refresh_token", "user_id = ?", (account.id,)
+    yield "rk_session_trait", "user_id = ?", (account.id,)
+    yield "rk_reset_link", "user_id = ?", (account.id,)
     yield "rk_session", "user_id = ?", (account.id,)
     yield "rk_account", "user_id = ?", (account.id,)
     yield "user", "id = ?", (account.id,)

@@ -18,6 +18,7 @@ from common.models.account import Session
 from common.services import accounts, audit, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal
+from common.services.session_rows import hashed
 
 #: A value that is made for RAGFlow alone is replaced after so long, at the next pruning.
 MADE_FOR_MS = 24 * 3600 * 1000
@@ -101,8 +102,8 @@ def _made(plane: Plane, who: Principal) -> str:
             Session,
             id=uuid4().hex,
             user_id=who.user_id,
-            token_hash=sessions.hashed(plane.keys.sign(value)),
-            value_hash=sessions.hashed(value),
+            token_hash=hashed(plane.keys.sign(value)),
+            value_hash=hashed(value),
             realm="user",
             address=who.origin.address,
             agent="RAGFlow",

@@ -11,11 +11,15 @@ from datetime import tzinfo
 
 from common.core.errors import StoreUnavailable
 from common.core.permissions import BUILT_IN, Registry, RoleGraph
+from common.services.audit import EventIds
+from common.services.batches import Batches
+from common.services.counting import SharedCounts
 from common.services.keys import Keys
+from common.services.last_uses import LastUses
 from common.services.level_watch import LevelWatch
+from common.services.misuse_memory import MisuseMemory
 from common.services.probing import Prober
 from common.services.route_file import RouteFile
-from common.services.token_uses import TokenUses
 from common.services.variables import Variables
 from common.settings import Settings
 from common.stores.cache import Cache
@@ -32,6 +36,17 @@ def _clock_ms() -> int:
 def _hashing() -> threading.Semaphore:
     # Two processes serve a port, so both together keep each core busy once. A hash takes 19 or 32 MiB.
     return threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
+
+
+def _token_uses() -> LastUses:
+    return LastUses(
+        "tokens",
+        "UPDATE rk_token SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)",
+    )
+
+
+def _session_uses() -> LastUses:
+    return LastUses("sessions", "UPDATE rk_session SET last_seen_at = ? WHERE id = ? AND last_seen_at < ?")
 
 
 class RoleSets:
@@ -102,7 +117,12 @@ class Plane:
     roles: RoleSets = field(default_factory=RoleSets)
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
-    token_uses: TokenUses = field(default_factory=TokenUses)
+    token_uses: LastUses = field(default_factory=_token_uses)
+    session_uses: LastUses = field(default_factory=_session_uses)
+    counts: SharedCounts = field(default_factory=SharedCounts)
+    batches: Batches = field(default_factory=Batches)
+    event_ids: EventIds = field(default_factory=EventIds)
+    misuses: MisuseMemory = field(default_factory=MisuseMemory)
     hashing: threading.Semaphore = field(default_factory=_hashing)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.core.delegation import missing_to_give
-from common.core.errors import GivesMoreThanHeld, NotSignedIn, RoleImmutable, RoleNotFound
+from common.core.errors import GivesMoreThanHeld, RoleImmutable, RoleNotFound
 from common.core.permissions import BUILT_IN_ROLES, RoleGraph, Standing
 from common.services import accounts
 from common.services.plane import Plane
@@ -38,20 +38,6 @@ def id_of(graph: RoleGraph, name: str) -> str:
     return role_id
 
 
-def standing_now(plane: Plane, graph: RoleGraph, actor: Principal) -> Standing:
-    """What the actor amounts to under the lock: never more than at the start of the request, but maybe less by now.
-
-    Raises NotSignedIn when the account has been switched off or deleted meanwhile.
-    """
-    if actor.user_id is None:
-        return actor.standing
-    account = accounts.by_id(plane, actor.user_id)
-    if account is None or not account.is_active:
-        raise NotSignedIn("Unauthorized")
-    now = graph.standing(accounts.held_roles(plane, account.id), account.is_superuser)
-    return Standing(actor.permissions & now.permissions, actor.is_superuser and now.is_superuser)
-
-
 def refuse_to_edit(plane: Plane, graph: RoleGraph, actor: Principal, role_id: str, *, reaches_heirs: bool) -> Standing:
     """Raises RoleImmutable, and GivesMoreThanHeld if what is to be changed holds more than the actor.
 
@@ -60,7 +46,7 @@ def refuse_to_edit(plane: Plane, graph: RoleGraph, actor: Principal, role_id: st
     """
     if graph.name_of(role_id) in BUILT_IN_ROLES:
         raise RoleImmutable(graph.name_of(role_id))
-    standing = standing_now(plane, graph, actor)
+    standing = accounts.acting_now(plane, actor).standing
     for changed_id in (role_id, *(graph.heirs_of(role_id) if reaches_heirs else ())):
         missing = missing_to_give(standing, graph.standing([changed_id]))
         if missing:

@@ -28,7 +28,7 @@ from common.services.decisions import get_user_permission as get_user_permission
 from common.services.plane import Plane
 from common.services.principal import Principal
 from common.services.role_effects import Move
-from common.services.role_rules import alone, id_of, next_version, refuse_to_edit, standing_now
+from common.services.role_rules import alone, id_of, next_version, refuse_to_edit
 
 # How many of those who hold a role, or inherit from it, a refusal names.
 NAMED_HOLDERS = 5
@@ -139,7 +139,7 @@ def create_role(
             raise RoleCycle([name, name])
         role_id = uuid4().hex
         changed = graph.with_role(role_id, name).with_parents(role_id, _parent_ids(graph, parents))
-        check_may_give(standing_now(plane, graph, actor), changed.standing([role_id]))
+        check_may_give(accounts.acting_now(plane, actor).standing, changed.standing([role_id]))
         if dry_run:
             return role_effects.of_roles(plane, graph, changed, role_id)
         after = {"description": description, "parents": _parent_names(changed, role_id)}
