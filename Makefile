@@ -56,8 +56,10 @@ http-servers: dev ## The same, and what stands below it, with MariaDB, Redis, S3
 contract: dev contract-client ## Tests with the published ragflow-cli
 	@$(PYTEST) tests/contract
 
-integration: dev ## Tests with the real processes
-	@$(PYTEST) tests/integration
+integration: dev ## Tests with the real processes: most side by side, then those that time something, then those alone
+	@status=0; $(SIDE_BY_SIDE) tests/integration -m 'not timed and not alone' || status=$$?; \
+	$(SIDE_BY_SIDE) tests/integration -m 'timed and not alone' || status=$$?; \
+	$(PYTEST) tests/integration -m alone || status=$$?; exit $$status
 
 faults-first: dev ## The first seven faults of each store: real servers that refuse, die, hang, drip, cut, and change passwords
 	@$(PYTEST) tests/faults -m 'not whole_table'

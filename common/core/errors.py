@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from common.core.limits import Policy
+
 
 class PlaneError(Exception):
     """Something the caller can be told: what happened, to what, and what to do next."""
@@ -399,8 +401,9 @@ class TooMany(PlaneError):
     status = 429
     code = 429
 
-    def __init__(self, message: str, *, resets_in: float) -> None:
+    def __init__(self, message: str, *, resets_in: float, policy: Policy | None = None) -> None:
         super().__init__(message, resets_in=resets_in)
+        self.policy = policy
 
 
 class CoolingDown(TooMany):

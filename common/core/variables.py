@@ -83,11 +83,86 @@ def _registry(variables: Iterable[Variable]) -> Mapping[str, Variable]:
     return MappingProxyType(found)
 
 
+_LIMITS = (
+    Variable(
+        "limit.login_failures",
+        "integer",
+        5,
+        "Failed logins in a row of one account before it has to wait, 30 s at first and 15 min at last.",
+        least=1,
+        most=100,
+    ),
+    Variable(
+        "limit.login_address",
+        "integer",
+        100,
+        "Failed logins from one address in 15 minutes; successful ones don't count.",
+        least=1,
+        most=1_000_000,
+    ),
+    Variable(
+        "limit.login_network",
+        "integer",
+        1000,
+        "Failed logins from one /24 (IPv4) or /64 (IPv6) in 15 minutes.",
+        least=1,
+        most=1_000_000,
+    ),
+    Variable(
+        "limit.registration",
+        "integer",
+        60,
+        "Registrations from one address in an hour; 0 for any number.",
+        least=0,
+        most=1_000_000,
+    ),
+    Variable(
+        "limit.forgotten_password",
+        "integer",
+        60,
+        "Codes for forgotten passwords that one address may ask for in an hour; 0 for any number.",
+        least=0,
+        most=1_000_000,
+    ),
+    Variable(
+        "limit.invitation",
+        "integer",
+        200,
+        "Invitations by one account in an hour; 0 for any number.",
+        least=0,
+        most=1_000_000,
+    ),
+    Variable(
+        "limit.token_creation",
+        "integer",
+        300,
+        "API tokens that one account may make in an hour; 0 for any number.",
+        least=0,
+        most=1_000_000,
+    ),
+    Variable(
+        "limit.token_calls",
+        "integer",
+        0,
+        "Calls of the user API with one API token in a minute; 0 for any number.",
+        least=0,
+        most=1_000_000_000,
+    ),
+    Variable(
+        "limit.tenant_calls",
+        "integer",
+        0,
+        "Calls of the user API within one tenant in a minute; 0 for any number.",
+        least=0,
+        most=1_000_000_000,
+    ),
+)
 # Who is mailed by which server decides who gets the codes for forgotten passwords, so superusers alone say that.
 _MAIL: dict[str, Any] = {"permission": SUPERUSER, "ragflow": True}
 
 VARIABLES: Mapping[str, Variable] = _registry(
     (
+        *_LIMITS,
         Variable("enable_whitelist", "bool", False, "Only addresses on the white list can register.", ragflow=True),
         Variable(
             "default_role",

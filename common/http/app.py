@@ -24,7 +24,7 @@ from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
 from common.http.wsgi_types import Environ
-from common.services import memberships, refusals, sessions
+from common.services import limits, memberships, refusals, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
 
@@ -116,6 +116,8 @@ def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Pri
     environ[access.WHO] = who
     if who.must_change and not route.even_if_password_due:
         raise PasswordChangeDue
+    if realm == "user":
+        limits.api_call(plane, who)
     named = environ.get("HTTP_X_TENANT") if realm == "user" else None
     return who if named is None else memberships.act_in(plane, who, named)
 

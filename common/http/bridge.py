@@ -133,9 +133,6 @@ class Bridge:
             threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
-            return
         method = scope["method"]
         reads = method in _READS
         answered = await self._without_a_thread(scope) if reads else None

@@ -82,6 +82,7 @@ _MEANINGS = {
     "409": "What is stored does not allow this now.",
     "412": "What is stored is another version than If-Match names.",
     "413": "The body is too large.",
+    "414": "Path and query are longer than the first line of a request may be.",
     "415": "The body is not JSON.",
     "429": "A limit is reached for now; Retry-After says when to come back.",
     "4XX": "A business error with its true status, for those who asked for problem details.",
@@ -241,6 +242,8 @@ def _statuses(route: Route) -> set[int]:
     if "<" in route.rule:
         # A parameter with a slash in it is another path, which there may not be, or not with this method.
         statuses |= {404, 405}
+    if "<" in route.rule or route.query is not None:
+        statuses.add(414)
     return statuses
 
 

@@ -118,6 +118,11 @@ def hold_to_act_on(plane: Plane, actor: Principal, email: str) -> tuple[AccountR
     return account, actor
 
 
+def owes_password(plane: Plane, user_id: str) -> bool:
+    """Whether an account has to change its generated password before anything else."""
+    return plane.database.one("SELECT 1 FROM rk_account WHERE user_id = ? AND must_change", (user_id,)) is not None
+
+
 def _account(row: tuple[Any, ...] | None) -> AccountRow | None:
     if row is None or row[5] == "0":
         return None

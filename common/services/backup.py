@@ -99,7 +99,7 @@ class _Writer:
         with self._tar:
             for name, path in self._databases():
                 self._add_database(name, path)
-            for name in archive.KEYS:
+            for name in archive.FILES:
                 self._add_file(name, self._settings.home / name)
             if self._settings.object_store is None:
                 self._add_objects()

@@ -13,7 +13,7 @@ from common.core.audit_tags import EventTag
 from common.core.emails import email_key, parse_email
 from common.core.errors import AlreadyMember, BadEmail, BadField, NotInvited
 from common.models.tenant import Invitation
-from common.services import accounts, audit, jobs, mail, memberships, tenant_limits
+from common.services import accounts, audit, jobs, limits, mail, memberships, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -26,6 +26,7 @@ def invite(plane: Plane, who: Principal, tenant_id: str, email: str) -> dict[str
     mail server is configured. Raises NotYourTenant unless the caller owns the tenant, BadField, AlreadyMember, and
     LimitReached where the tenant has as many members as it may.
     """
+    limits.invitation(plane, who)
     with plane.database.transaction():
         memberships.lock(plane)
         memberships.require_role(plane, who, tenant_id, ("owner",))

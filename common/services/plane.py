@@ -11,6 +11,8 @@ from datetime import tzinfo
 
 from common.core.errors import StoreUnavailable
 from common.core.permissions import RoleGraph
+from common.services.batches import Batches
+from common.services.counting import SharedCounts
 from common.services.keys import Keys
 from common.services.level_watch import LevelWatch
 from common.services.probing import Prober
@@ -98,6 +100,8 @@ class Plane:
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
     token_uses: TokenUses = field(default_factory=TokenUses)
+    counts: SharedCounts = field(default_factory=SharedCounts)
+    batches: Batches = field(default_factory=Batches)
     hashing: threading.Semaphore = field(default_factory=_hashing)
 
     @property

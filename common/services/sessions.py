@@ -8,12 +8,12 @@ from typing import Any
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.errors import Forbidden, LoginRefused, NotSignedIn
+from common.core.errors import Forbidden, LoginRefused, NotSignedIn, PasswordChangeDue
 from common.core.passwords import decode_from_hash_form
 from common.core.tokens import looks_like_token, lookup_forms
 from common.models.account import Account, Session
 from common.models.base import local_date
-from common.services import accounts, audit, passwords
+from common.services import accounts, audit, limits, passwords
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
@@ -68,11 +68,13 @@ def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm
     """
     if realm == "user":
         passwords.refuse_where_disabled(plane)
+    attempt = limits.login_attempt(plane, origin, email)
     account = accounts.find(plane, email)
     right = passwords.matches(plane, account.password if account else None, password)
     if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, realm)
+        _record_refusal(plane, origin, email, realm, attempt.failed())
         raise LoginRefused
+    attempt.succeeded()
     if realm == "admin":
         refuse_non_administrators(plane, origin, account)
     with plane.database.transaction():
@@ -276,14 +278,14 @@ def _principal_of(plane: Plane, account: AccountRow, origin: Origin, credential:
     )
 
 
-def _record_refusal(plane: Plane, origin: Origin, email: str, realm: Realm) -> None:
+def _record_refusal(plane: Plane, origin: Origin, email: str, realm: Realm, wait_s: float) -> None:
     with plane.database.transaction():
         audit.record(
             plane,
             EventTag.SESSION_LOGIN_REFUSED,
             stranger(origin),
             target=("user", email),
-            after={"realm": realm},
+            after={"realm": realm, "wait_s": wait_s} if wait_s else {"realm": realm},
             result="refused",
         )
 
@@ -344,17 +346,21 @@ def _forget_shared_value(
 def check_basic(plane: Plane, origin: Origin, email: str | None, password: str | None) -> None:
     """HTTP Basic as RAGFlow's oldest client sends it: the password is base64 of the plain text, or the plain text.
 
-    Raises NotSignedIn without credentials, LoginRefused, and Forbidden without an administrative permission. Opens
-    no session.
+    Raises NotSignedIn without credentials, LoginRefused, Forbidden without an administrative permission, and
+    PasswordChangeDue while that is all that the account may do. Opens no session.
     """
     if not email or password is None:
         raise NotSignedIn("Unauthorized")
     account = accounts.find(plane, email)
     stored = account.password if account else None
+    attempt = limits.login_attempt(plane, origin, email)
     right = passwords.matches(plane, stored, password)
     if not right and decode_from_hash_form(password.encode()) is not None:
         right = passwords.opened_matches(plane, stored, password.encode())
     if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, "admin")
+        _record_refusal(plane, origin, email, "admin", attempt.failed())
         raise LoginRefused
+    attempt.succeeded()
     refuse_non_administrators(plane, origin, account)
+    if accounts.owes_password(plane, account.id):
+        raise PasswordChangeDue

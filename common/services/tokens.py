@@ -29,7 +29,7 @@ from common.core.tokens import (
 )
 from common.models.base import created, http_date, rfc3339
 from common.models.token import ApiToken, TokenRecord
-from common.services import accounts, audit, memberships, tenant_limits
+from common.services import accounts, audit, limits, memberships, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal, system
@@ -80,6 +80,7 @@ def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
     BadField, LimitReached.
     """
     tenant_id = _own_tenant(who)
+    limits.token_creation(plane, who)
     with plane.database.transaction():
         memberships.lock(plane)
         memberships.require_role(plane, who, tenant_id, ("owner",))
@@ -92,6 +93,7 @@ def create_for(plane: Plane, actor: Principal, email: str, wish: Wish) -> dict[s
 
     Raises UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField, LimitReached.
     """
+    limits.token_creation(plane, actor)
     with plane.database.transaction():
         memberships.lock(plane)
         account, actor = accounts.hold_to_act_on(plane, actor, email)

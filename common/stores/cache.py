@@ -39,11 +39,14 @@ class Cache(Protocol):
     def delete(self, key: str) -> bool:
         """Removes a value or a counter; True when there was one."""
 
-    def incr(self, key: str, window_s: float) -> Count:
-        """Adds one to a counter, atomically among all processes.
+    def incr(self, key: str, window_s: float, by: int = 1) -> Count:
+        """Adds to a counter, atomically among all processes.
 
         The window begins with the first increment and isn't prolonged by later ones.
         """
+
+    def counted(self, key: str) -> int:
+        """A counter's value now, 0 when there is none or its window is over."""
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Takes a lease that is free or expired, or prolongs the owner's own; True when it is held now."""
@@ -98,9 +101,9 @@ _SCHEMA = (
 
 # A counter that would outlive its window (the clock was put back) is cut to it, so nobody stays locked out.
 _INCR = """
-    INSERT INTO entry (key, value, expires_at) VALUES (:key, 1, :until)
+    INSERT INTO entry (key, value, expires_at) VALUES (:key, :by, :until)
     ON CONFLICT (key) DO UPDATE SET
-        value = CASE WHEN expires_at <= :now THEN 1 ELSE CAST(value AS INTEGER) + 1 END,
+        value = CASE WHEN expires_at <= :now THEN :by ELSE CAST(value AS INTEGER) + :by END,
         expires_at = CASE WHEN expires_at <= :now THEN :until
                           ELSE min(coalesce(expires_at, :until), :until) END
     RETURNING value, expires_at
@@ -152,11 +155,15 @@ class SqliteCache:
         rows = self._run("DELETE FROM entry WHERE key = ? RETURNING expires_at", (key,))
         return bool(rows) and (rows[0][0] is None or rows[0][0] > self._clock())
 
-    def incr(self, key: str, window_s: float) -> Count:
+    def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """See ``Cache.incr``."""
         now = self._clock()
-        value, until = self._run(_INCR, {"key": key, "now": now, "until": now + window_s})[0]
+        value, until = self._run(_INCR, {"key": key, "by": by, "now": now, "until": now + window_s})[0]
         return Count(value, until - now)
+
+    def counted(self, key: str) -> int:
+        """See ``Cache.counted``."""
+        return int(self.get(key) or 0)
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """See ``Cache.acquire_lease``."""

@@ -104,16 +104,16 @@ class Database(Protocol):
 
 
 class _WalDatabase(orm.SqliteDatabase):
-    """Makes the file when it connects for the first time, and never again: one that has gone since is an outage.
+    """With ``make`` it makes the file when it first connects, and never again: one that has gone since is an outage.
 
     Connects also while another process switches a new file to WAL: SQLite applies no busy timeout to that.
     """
 
-    def __init__(self, path: Path, **options: Any) -> None:
+    def __init__(self, path: Path, *, make: bool, **options: Any) -> None:
         self._uri = path.absolute().as_uri()
         self._path = path.absolute()
         self._opened = threading.local()
-        super().__init__(f"{self._uri}?mode=rwc", uri=True, **options)
+        super().__init__(f"{self._uri}?mode={'rwc' if make else 'rw'}", uri=True, **options)
 
     def has_moved(self, recheck_s: float) -> bool:
         """Whether this thread's connection is to another file than the one that is there now.
@@ -152,13 +152,17 @@ class _WalDatabase(orm.SqliteDatabase):
 
 
 class SqliteStore:
-    """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged."""
+    """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged.
 
-    def __init__(self, path: Path, *, recheck_s: float = _RECHECK_S) -> None:
+    A file that is missing is made at first use, or with ``make`` off an outage.
+    """
+
+    def __init__(self, path: Path, *, make: bool = True, recheck_s: float = _RECHECK_S) -> None:
         self.path = path
         self._recheck_s = recheck_s
         self._peewee: Any = _WalDatabase(
             path,
+            make=make,
             timeout=BUSY_TIMEOUT_S,
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -2000, "foreign_keys": 0},
         )

@@ -32,7 +32,7 @@ _MOST_BEATS = 240
 
 # A counter without an end, or one beyond the window, is cut to it, so nobody stays locked out.
 _INCR = """
-local value = redis.call('INCR', KEYS[1])
+local value = redis.call('INCRBY', KEYS[1], ARGV[2])
 local left = redis.call('PTTL', KEYS[1])
 local window = tonumber(ARGV[1])
 if left < 0 or left > window then
@@ -109,10 +109,14 @@ class RedisCache:
         """See ``Cache.delete``."""
         return bool(self._ask("DEL", _value_key(key)))
 
-    def incr(self, key: str, window_s: float) -> Count:
+    def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """See ``Cache.incr``."""
-        value, left_ms = self._ask("EVAL", _INCR, 1, _value_key(key), _milliseconds(window_s))
+        value, left_ms = self._ask("EVAL", _INCR, 1, _value_key(key), _milliseconds(window_s), by)
         return Count(value, left_ms / 1000)
+
+    def counted(self, key: str) -> int:
+        """See ``Cache.counted``."""
+        return int(self.get(key) or 0)
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """See ``Cache.acquire_lease``."""

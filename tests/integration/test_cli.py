@@ -196,6 +196,16 @@ def test_a_token_is_shown_once_and_dead_when_deleted(
     assert httpx.get(**asked).status_code == 401
 
 
+def test_a_token_to_be_deleted_is_read_from_standard_input(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    token = operator.does("token", "create", email).splitlines()[0]
+    assert "names nothing" in operator.fails("token", "delete", email, "-")
+    operator.does("token", "delete", email, "-", stdin=f"{token}\n")
+    assert operator.asks("token", "list", email) == []
+
+
 def test_members_come_and_go(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
     (owner, _), (guest, _) = make_user(), make_user()
     tenants = operator.asks("tenant", "list", "--limit", "200")["tenants"]
@@ -237,6 +247,35 @@ def test_without_a_terminal_nobody_is_asked_for_a_password(operator: Operator, w
     assert done.stderr.splitlines() == [
         "ragkeeper: there is no terminal to ask for the password on; hand it over with --password-stdin."
     ]
+
+
+def test_a_login_at_the_user_api_says_that_it_is_no_admin_server(at_shell: Operator) -> None:
+    url = at_shell.live.api_url
+    said = at_shell.fails("login", url, "--email", ROOT, "--password-stdin", stdin="some password\n")
+    assert said.splitlines()[-1].startswith(f"ragkeeper: {url} is no admin server, whose usual port is 9381")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ftp://x",),
+        ("127.0.0.1:9381",),
+        ("http://",),
+        ("http://127.0.0.1:port",),
+        ("http://127.0.0.1?a=b",),
+        ("http://ann:secret@127.0.0.1",),
+        ("http://127.0.0.1:9381", "--api-url", "ftp://x"),
+    ],
+    ids=" ".join,
+)
+def test_a_login_refuses_what_is_no_address_before_it_asks_for_anything(
+    at_shell: Operator, words: tuple[str, ...]
+) -> None:
+    done = at_shell.run("login", *words)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("ragkeeper: ")
+    assert "is no address of a server" in done.stderr
 
 
 def test_a_login_finds_the_user_api_on_whatever_port(operator: Operator) -> None:

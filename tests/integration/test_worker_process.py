@@ -21,6 +21,8 @@ from tests.people import World
 from tests.ragflow.content import fill, make_tables
 from tests.waiting import pause
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -355,14 +355,3 @@ def test_what_readers_have_written_holds_up_no_other_reader_and_is_written_befor
 
     assert {client.body for client in (*refused[:-1], *others)} == {b"answered"}
     assert sorted(done) == sorted(client.scope["path"] for client in refused)
-
-
-def test_a_websocket_is_refused(app: Flask) -> None:
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    asyncio.run(bridged(app)({"type": "websocket"}, Client("GET", "/").receive, send))
-
-    assert sent == [{"type": "websocket.close", "code": 1000}]

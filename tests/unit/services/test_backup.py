@@ -126,9 +126,10 @@ def test_the_archive_is_private_and_holds_what_is_needed_and_nothing_more(kept: 
         "documents.sqlite3",
         "secret_key",
         "password_key.pem",
+        "database_id",
         "manifest.json",
     }
-    assert len(names) == 6 + 4
+    assert len(names) == 7 + 4
     assert [path.name for path in kept.parent.iterdir() if "ragkeeper-backup" in path.name] == []
 
 
