@@ -78,6 +78,14 @@ _WEB_ADDRESS = Form("an http or https address, or nothing", _is_web_address)
 _HOST = Form("a host name or an address without a port, or nothing", _is_host)
 
 
+def _is_file_name(text: str) -> bool:
+    return not text or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None
+
+
+# Whoever could name a path could have lines of their own appended to any file of the plane's.
+_FILE_NAME = Form("a file name of letters, digits, dots, lines and underscores, or nothing", _is_file_name)
+
+
 def _registry(variables: Iterable[Variable]) -> Mapping[str, Variable]:
     found = {variable.name: variable for variable in sorted(variables, key=lambda each: each.name)}
     return MappingProxyType(found)
@@ -157,12 +165,65 @@ _LIMITS = (
         most=1_000_000_000,
     ),
 )
+_MINUTE_S, _YEAR_S = 60, 365 * 24 * 3600
+
+_SESSIONS = (
+    Variable(
+        "session.most",
+        "integer",
+        10,
+        "Sessions that an account has at once; a further login ends the one that was used least recently.",
+        least=1,
+        most=1000,
+    ),
+    *(
+        Variable(f"session.{name}_s", "integer", default, text, least=5 * _MINUTE_S, most=_YEAR_S)
+        for name, default, text in (
+            ("admin_idle", 1800, "Seconds after which a session that administers ends when it is not used."),
+            ("admin_absolute", 12 * 3600, "Seconds after which a session that administers ends in any case."),
+            ("user_idle", 24 * 3600, "Seconds after which a session of the user API ends when it is not used."),
+            ("user_absolute", 30 * 24 * 3600, "Seconds after which a session of the user API ends in any case."),
+        )
+    ),
+)
 # Who is mailed by which server decides who gets the codes for forgotten passwords, so superusers alone say that.
 _MAIL: dict[str, Any] = {"permission": SUPERUSER, "ragflow": True}
 
 VARIABLES: Mapping[str, Variable] = _registry(
     (
         *_LIMITS,
+        *_SESSIONS,
+        Variable(
+            "password.must_change_after_reset",
+            "bool",
+            False,
+            "Whoever's password an administrator has set must change it at the next login.",
+        ),
+        Variable(
+            "password.show_reset_link",
+            "bool",
+            False,
+            "Who makes a link to reset a password sees it, and not only who is mailed it.",
+            permission=SUPERUSER,
+        ),
+        Variable(
+            "password.reset_page",
+            "string",
+            "",
+            "The page that takes the token of a link to reset a password, which is put behind it as #token=…; empty: "
+            "mails carry the token alone.",
+            most=1024,
+            permission=SUPERUSER,
+            form=_WEB_ADDRESS,
+        ),
+        Variable(
+            "registration.mode",
+            "string",
+            "open",
+            "Who can register: anybody (open), listed addresses (whitelist), invited addresses (invitation), anybody "
+            "once an administrator agrees (approval), nobody (closed).",
+            choices=("open", "whitelist", "invitation", "approval", "closed"),
+        ),
         Variable("enable_whitelist", "bool", False, "Only addresses on the white list can register.", ragflow=True),
         Variable(
             "default_role",
@@ -260,6 +321,42 @@ VARIABLES: Mapping[str, Variable] = _registry(
                 ("tokens", "API tokens"),
                 ("datasets", "Datasets"),
             )
+        ),
+        Variable(
+            "audit.webhook_url",
+            "string",
+            "",
+            "Where sealed audit events are posted to, in batches; empty: nowhere.",
+            most=1024,
+            permission=SUPERUSER,
+            form=_WEB_ADDRESS,
+        ),
+        Variable(
+            "audit.webhook_secret",
+            "string",
+            "",
+            "What the bodies of those posts are signed with.",
+            most=1024,
+            secret=True,
+            permission=SUPERUSER,
+        ),
+        Variable(
+            "audit.file",
+            "string",
+            "",
+            "The file in the home's folder audit that sealed audit events are appended to; empty: none.",
+            most=64,
+            permission=SUPERUSER,
+            form=_FILE_NAME,
+        ),
+        Variable(
+            "audit.retention_days",
+            "integer",
+            0,
+            "Days after which whole segments of the audit trail are dropped; 0: never.",
+            least=0,
+            most=36_500,
+            permission=SUPERUSER,
         ),
     )
 )

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,6 +64,7 @@ class _Ring:
         self.signers = [URLSafeTimedSerializer(key.reveal()) for key in secret_keys]
         self.fernet = MultiFernet([Fernet(_derived(key, "stored-secrets")) for key in secret_keys])
         self.macs = _derived(secret_keys[0], "macs")
+        self.audit = {_key_id(key): key for key in (_derived(secret, "audit") for secret in secret_keys)}
 
     def unsign(self, wire: str) -> str | None:
         for signer in self.signers:
@@ -244,6 +245,18 @@ class Keys:
         """
         self._take_awaited()
         return hmac.new(self._ring.macs, f"{purpose}\n{text}".encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+
+    def audit_key(self) -> tuple[str, bytes]:
+        """The key that signs audit events now, and the id under which it is found again.
+
+        While the shared secret key isn't known it is the home's own, which stays among the keys: no act waits for that.
+        """
+        return next(iter(self._ring.audit.items()))
+
+    def audit_keys(self) -> Mapping[str, bytes]:
+        """Every key that audit events may have been signed with, by id, the newest first. Raises SharedKeyUnknown."""
+        self._take_awaited()
+        return self._ring.audit
 
     def open_password(self, value: str) -> bytes:
         """What is hashed for a password as it came over the wire: base64 of its UTF-8 bytes.
@@ -436,3 +449,8 @@ def _open(fernet: Fernet | MultiFernet, ciphertext: str) -> bytes | None:
 def _derived(key: Secret, purpose: str) -> bytes:
     """A key for one purpose, so that a signature never doubles as an encryption key."""
     return base64.urlsafe_b64encode(hashlib.sha256(f"ragkeeper:{purpose}:{key.reveal()}".encode()).digest())
+
+
+def _key_id(key: bytes) -> str:
+    """What tells keys apart and says nothing of them."""
+    return hashlib.sha256(b"ragkeeper:key-id:" + key).hexdigest()[:16]
