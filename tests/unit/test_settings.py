@@ -300,6 +300,7 @@ def test_a_wrong_variable_is_named_with_what_is_expected(conf, variable, value, 
         ("ragflow: {timeout: .inf}", "ragflow.timeout", "a number"),
         ("ragflow: {timeout: 61}", "ragflow.timeout", "at most 60"),
         ("ragflow: {retry_count: -1}", "ragflow.retry_count", "at least 0"),
+        ("ragflow: {check_interval: 61}", "ragflow.check_interval", "at most 60"),
         ("oceanbase: {config: x}", "oceanbase.config", "a section"),
         ("smtp: {mail_default_sender: [a, b, c]}", "smtp.mail_default_sender", "a list of two"),
         ("smtp: {mail_default_sender: [a]}", "smtp.mail_default_sender", "a list of two"),
@@ -505,10 +506,10 @@ def test_a_sqlite_url_wins_over_the_mysql_section(conf):
 # Services, mail and models
 
 
-def test_a_service_has_its_timeout_and_retry_count(conf):
-    first, second = conf("ragflow: {timeout: 0.5, retry_count: 2}\nrabbitmq: {host: q}\n").services
-    assert (first.timeout, first.retry_count) == (0.5, 2)
-    assert (second.timeout, second.retry_count) == (2.0, 0)
+def test_a_service_has_its_timeout_retry_count_and_check_interval(conf):
+    first, second = conf("ragflow: {timeout: 0.5, retry_count: 2, check_interval: 30}\nrabbitmq: {host: q}\n").services
+    assert (first.timeout, first.retry_count, first.check_interval) == (0.5, 2, 30)
+    assert (second.timeout, second.retry_count, second.check_interval) == (2.0, 0, 1)
 
 
 def test_smtp_is_read_as_ragflow_has_it(conf):
