@@ -11,7 +11,7 @@ from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.services import opening
 from common.services.plane import Plane
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, Port, World, settings_for, settle
 
 
 @pytest.fixture
@@ -23,6 +23,7 @@ def clock() -> Clock:
 @pytest.fixture
 def plane(tmp_path: Path, clock: Clock) -> Iterator[Plane]:
     """A plane on fresh embedded stores."""
+    settle(tmp_path / "home")
     opened = opening.open_plane(settings_for(tmp_path / "home"), now_ms=clock)
     yield opened
     for uses in (opened.token_uses, opened.session_uses):

@@ -40,6 +40,7 @@ class MailSink:
         self.recipients: list[str] = []
         self.logins: list[tuple[str, str]] = []
         self.encrypted = False
+        self.greeted_as = ""
         self.answers = dict(answers or {})
         self.hangs_at = hangs_at
         self._accounts = accounts
@@ -89,7 +90,7 @@ class MailSink:
     async def handle_EHLO(
         self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        session.host_name = hostname
+        session.host_name = self.greeted_as = hostname
         said = await self.at("EHLO", "")
         return [said] if said else responses
 

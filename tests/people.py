@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask
 from werkzeug.test import TestResponse
 
@@ -54,6 +56,21 @@ def settings_for(home: Path, **environment: str) -> Settings:
         "PATH": os.environ["PATH"],
     }
     return load({**given, **stores.environment(home), **environment})
+
+
+def settle(home: Path) -> None:
+    """Make a home that has the key pair of this run: to make a pair takes longer than many a test."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = home / "password_key.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(_pair())
+
+
+@cache
+def _pair() -> bytes:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def new_password() -> str:

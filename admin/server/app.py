@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from flask import Flask
 
-from admin.server.routes import deletion, jobs, keys, roles, services, session, sessions, system, tenants, users
+from admin.server.routes import (
+    assignments,
+    audit,
+    deletion,
+    features,
+    jobs,
+    keys,
+    limits,
+    roles,
+    services,
+    session,
+    sessions,
+    settings,
+    system,
+    tenants,
+    users,
+)
 from common.http import document_routes, health_routes
 from common.http.app import build_app
 from common.http.requirement import ADMINISTRATOR
@@ -19,14 +35,19 @@ def admin_routes() -> list[Route]:
         (
             document_routes.routes,
             health_routes.routes,
+            assignments.routes,
+            audit.routes,
             deletion.routes,
+            features.routes,
             jobs.routes,
             keys.routes,
+            limits.routes,
             roles.routes,
             services.routes,
             session.routes,
             session_routes("admin", "admin", ADMINISTRATOR),
             sessions.routes,
+            settings.routes,
             system.routes,
             tenants.routes,
             users.routes,

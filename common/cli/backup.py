@@ -11,6 +11,7 @@ import typer
 from common.cli import serving
 from common.cli.console import err, hint, say
 from common.cli.offline import sentences, settings_with_warnings
+from common.core.errors import StoreUnavailable
 from common.services import backup as backups
 from common.services import restore as restoring
 from common.services.archive import Manifest
@@ -26,9 +27,15 @@ def backup(path: Archive) -> None:
     """
     os.umask(0o077)
     with sentences(), err.status("Backing up …") as status:
-        manifest = backups.back_up(settings_with_warnings(), path, lambda what: status.update(f"Backing up {what} …"))
+        loaded = settings_with_warnings()
+        manifest = backups.back_up(loaded, path, lambda what: status.update(f"Backing up {what} …"))
     say(f"{path}: {manifest.summary()}")
     _mention_what_is_missing(manifest)
+    try:
+        backups.note(loaded, path, manifest)
+    except StoreUnavailable as error:
+        # A backup is wanted most when nothing can be written.
+        hint(f"The backup is whole, but the audit trail does not tell of it: {error.reason}.")
 
 
 def restore(

@@ -26,8 +26,16 @@ class _TooLate(Exception):
 
 
 def part(value: str) -> str:
-    """A value as one part of a path."""
-    return quote(value, safe="@")
+    """A value as one part of a path; ends the command for one that would make it another path.
+
+    No quoting helps with dots: clients take dot segments out, in whatever way they are written (RFC 3986, 5.2.4).
+    """
+    if value in ("", ".", ".."):
+        fail(f"'{value}' names nothing here; give an e-mail, a name or an id.")
+    try:
+        return quote(value, safe="@")
+    except UnicodeEncodeError:
+        fail("an argument is no UTF-8 text.")
 
 
 def admin(method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
@@ -104,6 +112,8 @@ def send(
             )
     except (httpx.TimeoutException, _TooLate):
         fail(f"{url} did not answer in time; is the server healthy? Try `ragkeeper health`.")
+    except UnicodeEncodeError:
+        fail("an argument is no UTF-8 text.")
     except (httpx.RequestError, httpx.InvalidURL) as error:
         fail(f"{url} can't be reached ({error}); is it running, and is the address right?")
 

@@ -18,29 +18,39 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 _HEALTH_S = 5.0
 
 
+def _server(url: str | None) -> str | None:
+    """The address of a server, before anything is asked for; ends the command for any other text."""
+    if url is None:
+        return None
+    _address(url)
+    return url.rstrip("/")
+
+
 def login(
-    url: Annotated[str, typer.Argument(help="The admin server, such as http://127.0.0.1:9381.")],
+    url: Annotated[str, typer.Argument(callback=_server, help="The admin server, such as http://127.0.0.1:9381.")],
     email: Annotated[str, typer.Option(prompt="E-mail", help="Your account.")],
     password_stdin: PasswordStdin = False,
     api_url: Annotated[
-        str | None, typer.Option(help="The user API; default: the same host, the port that the server names.")
+        str | None,
+        typer.Option(callback=_server, help="The user API; default: the same host, the port that the server names."),
     ] = None,
 ) -> None:
     """Log in to an admin server; the other commands use the session until it ends."""
-    base = url.rstrip("/")
-    scheme, host = _address(base)
+    scheme, host = _address(url)
     if scheme == "http" and host not in _HERE:
-        hint(f"ragkeeper: warning: {base} is not encrypted; everybody on the way can read the password.")
+        hint(f"ragkeeper: warning: {url} is not encrypted; everybody on the way can read the password.")
     password = asked_password(password_stdin, "Password")
-    answer = client.send("POST", f"{base}{client.ADMIN}/login", {"email": email, "password": password})
+    answer = client.send("POST", f"{url}{client.ADMIN}/login", {"email": email, "password": password})
+    if answer.status_code == 404:
+        fail(f"{url} is no admin server, whose usual port is 9381; the user API has another one.")
     account = client.checked(answer)["data"]
     session = answer.headers.get("Authorization")
     if session is None:
         fail(f"{answer.url} gave no session; is this the admin server?")
     port = account.get("api_port", 9380) if isinstance(account, dict) else 9380
     default = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    profile.save(profile.Profile(base, (api_url or default).rstrip("/"), email, session))
-    say(f"Logged in to {base} as {email}.")
+    profile.save(profile.Profile(url, api_url or default, email, session))
+    say(f"Logged in to {url} as {email}.")
     if isinstance(account, dict) and account.get("must_change_password"):
         say(f"Your password was generated; change it now: ragkeeper user password {email}")
 
@@ -95,9 +105,12 @@ def _readiness(name: str, url: str) -> dict[str, object]:
 
 
 def _address(url: str) -> tuple[str, str]:
+    """Scheme and host of a server's address; ends the command for any other text."""
     try:
         parts = urlsplit(url)
-        scheme, host = parts.scheme, parts.hostname
+        # Paths are put behind it; and what is no port raises here.
+        usable = parts.port != 0 and not (parts.query or parts.fragment or parts.username)
+        scheme, host = parts.scheme, parts.hostname if usable else None
     except ValueError:
         scheme, host = "", None
     if scheme not in ("http", "https") or not host:

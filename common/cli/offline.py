@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,12 +16,14 @@ from common.cli import serving
 from common.cli.console import fail, say, show_json, show_rows
 from common.core.errors import PlaneError, StoreUnavailable
 from common.migrations.runner import pending
-from common.services import first_start, opening, recovery
+from common.services import database_mark, first_start, opening, recovery
 from common.services.plane import Plane
 from common.settings import Settings, SettingsError
 from common.worker import process
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+# For servers that a start finds hanging, before they are left to the programs that it starts, which ask once more.
+_PATIENCE_S = 0.5
 config = typer.Typer(no_args_is_help=True, help="Look at the settings.")
 
 
@@ -66,6 +68,7 @@ def serve() -> None:
     _begin()
     with sentences():
         loaded = settings_with_warnings()
+        serving.check_paths(loaded)
         opening.make_home(loaded)
         serving.hold_home(loaded.home)
         serving.check_ports(loaded)
@@ -111,9 +114,10 @@ def _begin() -> None:
 def _first_administrator(loaded: Settings) -> list[str]:
     """Make it where there is none; what to say of it.
 
-    While the database server is down it is left to the admin server, with the given password where there is one.
+    While the database server is down it is left to the admin server, with the given password where there is one; so
+    it is when the server has no answer in a moment, which a start would wait for twice.
     """
-    plane, down = opening.open_unready(loaded)
+    plane, down = opening.open_unready(opening.hurried(loaded, _PATIENCE_S))
     try:
         if down is not None:
             return [
@@ -121,6 +125,9 @@ def _first_administrator(loaded: Settings) -> list[str]:
                 f"Not ready: the {down.store} store can't be used: {down.reason}.",
                 "What needs it is served once it can be, without a restart. `ragkeeper config show` says where it is.",
             ]
+        # With the whole time limit: a password that is generated here must not be lost to an answer that comes late.
+        plane.database.close()
+        plane = replace(plane, settings=loaded, database=opening.database_of(loaded))
         generated = opening.first_administrator(plane)
         asleep = recovery.no_active_superuser(plane)
         _forget_given_password()
@@ -159,6 +166,7 @@ def migrate() -> None:
         loaded = settings_with_warnings()
         opening.make_home(loaded)
         database = opening.database_of(loaded)
+        database_mark.check(loaded, database)
         steps = pending(database)
         opening.open_plane(loaded)
     for step in steps:

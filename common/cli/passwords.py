@@ -14,8 +14,11 @@ from common.cli.console import fail
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 
 
-def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False) -> str:
-    """A password from standard input or a prompt; never from an argument, where other accounts can read it."""
+def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False, what: str = "password") -> str:
+    """A password from standard input or a prompt; never from an argument, where other accounts can read it.
+
+    The command has an option ``--password-stdin``, or with ``what`` instead of the first word.
+    """
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     with warnings.catch_warnings():
@@ -24,5 +27,5 @@ def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False) -> s
         try:
             answer: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
         except GetPassWarning:
-            fail("there is no terminal to ask for the password on; hand it over with --password-stdin.")
+            fail(f"there is no terminal to ask for the {what} on; hand it over with --{what}-stdin.")
     return answer

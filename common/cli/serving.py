@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import locale
 import os
 import secrets
 import shlex
@@ -34,6 +35,8 @@ _ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
     "MALLOC_TRIM_THRESHOLD_": str(1024 * 1024),
 }
+# In the supervisor's file: no letter of the file's folder.
+_NOTHING = "%(here).0s"
 _APPS = {"admin": "admin.server.wsgi:application()", "api": "api.wsgi:application()"}
 
 
@@ -49,6 +52,23 @@ def hold_home(home: Path) -> int:
     except BlockingIOError as error:
         raise SettingsError(f"RAGKEEPER_HOME: another `ragkeeper serve` runs on {home}; stop it first.") from error
     return descriptor
+
+
+def check_paths(settings: Settings) -> None:
+    """Raises SettingsError for a path that is no line of text, which is all that the supervisor's file can hold."""
+    _check_path("RAGKEEPER_HOME", str(settings.home))
+    _check_path("Python", sys.executable)
+
+
+def _check_path(name: str, path: str) -> None:
+    if "\n" in path or "\r" in path:
+        raise SettingsError(f"{name}: {path!r} has a line break in it; `ragkeeper serve` needs a path without.")
+    try:
+        path.encode(locale.getpreferredencoding(do_setlocale=False))
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"{name}: {path!r} is no text in this locale; `ragkeeper serve` needs one that is."
+        ) from error
 
 
 def check_ports(settings: Settings, servers: Sequence[str] = ("admin", "api")) -> None:
@@ -189,11 +209,14 @@ def append_output() -> None:
 
 def _sink(descriptor: int, fallback: Path) -> str:
     """The supervisor's own output; a socket (systemd's journal) can't be opened by its name, so a file then."""
+    return _quoted(str(fallback)) if _is_socket(descriptor) else f"/dev/fd/{descriptor}"
+
+
+def _is_socket(descriptor: int) -> bool:
     try:
-        is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
     except OSError:
-        is_socket = True
-    return _quoted(str(fallback)) if is_socket else f"/dev/fd/{descriptor}"
+        return True
 
 
 def _tethered() -> list[str]:
@@ -229,5 +252,12 @@ def _make_private(folder: Path) -> None:
 
 
 def _quoted(text: str) -> str:
-    """Per cent signs start an expansion in the supervisor's file."""
-    return text.replace("%", "%%")
+    """A value as the supervisor's file takes it, and reads it as it was.
+
+    Per cent signs start an expansion there, %(here)s even where they are doubled, a semicolon or # after a space starts
+    a comment, and space at the end is dropped: unless an expansion that is empty stands between.
+    """
+    escaped = text.replace("%", "%%")
+    for mark in "(;#":
+        escaped = escaped.replace(mark, _NOTHING + mark)
+    return escaped + _NOTHING if escaped != escaped.rstrip() else escaped

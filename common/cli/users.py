@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -163,8 +164,19 @@ def create_token(
 
 
 @token.command("delete")
-def delete_token(email: Email, key: Annotated[str, typer.Argument(help="Its value, id or display form.")]) -> None:
+def delete_token(
+    email: Email,
+    key: Annotated[
+        str,
+        typer.Argument(
+            help="Its id or display form, as `token list` shows them; with - its value is read from standard input, "
+            "for other accounts of this machine can read arguments."
+        ),
+    ],
+) -> None:
     """Delete an API token; it is dead at once."""
+    if key == "-":
+        key = sys.stdin.readline().strip()
     say(admin("DELETE", f"/users/{part(email)}/keys/{part(key)}")["message"])
 
 

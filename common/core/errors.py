@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from common.core.limits import Policy
+
 
 class PlaneError(Exception):
     """Something the caller can be told: what happened, to what, and what to do next."""
@@ -249,6 +251,20 @@ class TenantNotFound(NotFound):
         super().__init__(what)
 
 
+class SettingChangeNotFound(NotFound):
+    """The setting has no such change in its history."""
+
+    def __init__(self, name: str, change_id: int) -> None:
+        super().__init__(f"{name} has no change {change_id} in its history.")
+
+
+class FeatureNotFound(NotFound):
+    """No feature flag has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Feature flag '{name}' not found.")
+
+
 class ServiceNotFound(NotFound):
     """No service has this id."""
 
@@ -338,6 +354,23 @@ def _some(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (", …" if count > len(names) else "")
 
 
+class FeatureExists(Conflict):
+    """A feature flag has this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Feature flag '{name}' already exists.")
+
+
+class LimitReached(Conflict):
+    """The tenant has as many of these as its limit allows."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(
+            f"This tenant may have {limit} {what}, and has them: remove one, or have the limit raised.",
+            limit=limit,
+        )
+
+
 class JobNotDead(Conflict):
     """Only a job that was given up can be tried anew."""
 
@@ -382,14 +415,25 @@ class AmbiguousToken(Conflict):
         super().__init__(f"{count} tokens are shown like this: delete one by its id or its whole value.")
 
 
+class LostUpdate(PlaneError):
+    """What is to be changed is no longer what the caller has seen (``If-Match``)."""
+
+    status = 412
+    code = 412
+
+    def __init__(self) -> None:
+        super().__init__("This was changed since you read it: read it again, and repeat the change if it still fits.")
+
+
 class TooMany(PlaneError):
     """A limit is reached for now; ``resets_in`` is in seconds."""
 
     status = 429
     code = 429
 
-    def __init__(self, message: str, *, resets_in: float) -> None:
+    def __init__(self, message: str, *, resets_in: float, policy: Policy | None = None) -> None:
         super().__init__(message, resets_in=resets_in)
+        self.policy = policy
 
 
 class CoolingDown(TooMany):

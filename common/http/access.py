@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,6 +17,8 @@ from common.services.principal import Principal
 
 # What the app and its front tell each other in the environ of a request.
 REQUEST_ID, ROUTE, WHO = "ragkeeper.request_id", "ragkeeper.route", "ragkeeper.who"
+# There once the line of the request is written.
+NOTED = "ragkeeper.noted"
 # A list, where whoever asks the app does for it, elsewhere and before the answer is sent, what may have to wait.
 BEFORE_THE_ANSWER = "ragkeeper.before_the_answer"
 
@@ -36,10 +39,34 @@ def write_line(line: bytes) -> None:
         return
 
 
+def write_line_at_once(line: bytes) -> None:
+    """``write_line`` for the event loop: a line for which the log would have to be waited for is dropped."""
+    poll = select.poll()
+    poll.register(_STDOUT, select.POLLOUT)
+    if poll.poll(0):
+        write_line(line)
+
+
+def new_id() -> str:
+    """An id for a request that brought none."""
+    return os.urandom(12).hex()
+
+
 def id_for(environ: Environ) -> str:
     """The id of a request: its ``X-Request-Id``, whoever sent it, if that is well formed, else a new one."""
     given: str = environ.get("HTTP_X_REQUEST_ID", "")
-    return given if _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
+    return given if _REQUEST_ID.fullmatch(given) else new_id()
+
+
+def note_refusal(
+    environ: Environ, status: int, elapsed_ns: int, write: Callable[[bytes], None] = write_line_at_once
+) -> None:
+    """The line of a request that was answered in front of the app; none where the app has written it before it failed.
+
+    ``environ`` has the method (None where it can't be told), the address and the id.
+    """
+    if NOTED not in environ and access_log.isEnabledFor(logging.INFO):
+        write(_line(environ, status, elapsed_ns))
 
 
 def logging_access(app: Application, write: Callable[[bytes], None] = write_line) -> Application:
@@ -58,7 +85,8 @@ def logging_access(app: Application, write: Callable[[bytes], None] = write_line
             if not any(name == "Cache-Control" for name, _ in headers):
                 headers.append(("Cache-Control", "no-store"))
             if access_log.isEnabledFor(logging.INFO):
-                write(_line(environ, status, time.perf_counter_ns() - started))
+                write(_line(environ, int(status[:3]), time.perf_counter_ns() - started))
+                environ[NOTED] = True
             return start_response(status, headers, exc_info)
 
         return app(environ, begin)
@@ -66,14 +94,14 @@ def logging_access(app: Application, write: Callable[[bytes], None] = write_line
     return front
 
 
-def _line(environ: Environ, status: str, elapsed_ns: int) -> bytes:
+def _line(environ: Environ, status: int, elapsed_ns: int) -> bytes:
     who: Principal | None = environ.get(WHO)
     return orjson.dumps(
         {
             "at": time.time_ns() // 1_000_000,
             "method": environ["REQUEST_METHOD"],
             "route": environ.get(ROUTE),
-            "status": int(status[:3]),
+            "status": status,
             "ms": round(elapsed_ns / 1e6, 2),
             "user": who.user_id if who else None,
             "credential": who.credential if who else None,

@@ -12,6 +12,7 @@ from flask import Request, Response
 from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.http import HTTP_STATUS_CODES
 
+from common.core import limits
 from common.core.errors import NotSignedIn, PlaneError, TooMany
 from common.http.early import PROBLEM
 from common.http.route import Dialect, Reply, Route
@@ -66,6 +67,8 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
         error.message = f"{error.field}: {error.message}"
     if isinstance(error, TooMany):
         headers["Retry-After"] = str(math.ceil(error.data["resets_in"]))
+        if error.policy is not None:
+            headers |= limits.headers(error.policy, error.data["resets_in"])
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if wants_problem(request):

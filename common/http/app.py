@@ -23,7 +23,8 @@ from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
 from common.http.wsgi_types import Environ
-from common.services import memberships, proving, refusals, sessions
+from common.services import limits, memberships, misuse, proving, refusals, sessions
+from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
 
@@ -74,7 +75,11 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         bodies.check_path(path)
         environ = request.environ
         environ[access.ROUTE] = route.rule
-        who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
+        try:
+            who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
+        except Misused as misused:
+            _record_refusal(environ, partial(misuse.record, plane, route.endpoint, misused))
+            raise
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
             plane.level_watch.follow_aside(plane.cache)
@@ -123,6 +128,8 @@ def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Pri
         session_cookie.keep(environ, given.credential)
     if who.must_change and not route.even_if_password_due:
         raise PasswordChangeDue
+    if realm == "user":
+        limits.api_call(plane, who)
     named = environ.get("HTTP_X_TENANT") if realm == "user" else None
     return who if named is None else memberships.act_in(plane, who, named)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -19,6 +19,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # What bytes become that are no UTF-8.
 _REPLACED = "\ufffd"
+
+# So many objects and lists may stand in each other; no body that is read here needs ten.
+DEEPEST = 100
+# The longest path of a field that an answer repeats.
+_SHOWN = 200
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -102,21 +107,35 @@ def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any
         raise BadBody(f"The body is not valid JSON: {error.msg} at byte {error.pos}.") from error
     if not isinstance(values, dict):
         raise BadBody("The body must be a JSON object.")
-    return _without_nul(values) if b"\\u0000" in raw else values
+    # What has no NUL, and not brackets enough to be deep, need not be looked through.
+    suspect = b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > DEEPEST
+    return _without_nul(values) if suspect else values
 
 
-def _without_nul(value: Any, path: str = "", whole: str = "body") -> Any:
-    """The value itself; raises BadField where a text in it holds a NUL character, which no store takes."""
-    if isinstance(value, str) and "\0" in value:
-        raise BadField(f"{path or whole}: must not contain NUL characters.", field=path or whole)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _without_nul(key, path, whole)
-            _without_nul(item, f"{path}.{key}" if path else key, whole)
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            _without_nul(item, f"{path}.{index}", whole)
-    return value
+def _without_nul(values: Mapping[str, Any], whole: str = "body") -> Mapping[str, Any]:
+    """The values themselves. Raises BadField where a text in them holds a NUL character, which no store takes, and
+    BadBody where they are nested too deep."""
+    names: list[str | int] = []
+    levels: list[Iterator[tuple[str | int, Any]]] = [iter(values.items())]
+    while levels:
+        for name, value in levels[-1]:
+            if _has_nul(name) or _has_nul(value):
+                field = _path((*names, name) if _has_nul(value) else tuple(names)) or whole
+                raise BadField(f"{field}: must not contain NUL characters.", field=field)
+            if isinstance(value, dict | list):
+                if len(levels) == DEEPEST:
+                    raise BadBody(f"The {whole} has more than {DEEPEST} levels of objects and lists.")
+                names.append(name)
+                levels.append(iter(value.items() if isinstance(value, dict) else enumerate(value)))
+                break
+        else:
+            levels.pop()
+            del names[-1:]
+    return values
+
+
+def _has_nul(value: Any) -> bool:
+    return isinstance(value, str) and "\0" in value
 
 
 def _refuse_broken_text(raw: bytes, whole: str) -> None:
@@ -156,9 +175,10 @@ def read_query(request: Request, route: Route) -> BaseModel | None:
 
 
 def _refuse_unknown(values: Mapping[str, str], model: type[BaseModel]) -> None:
-    for name in values.keys() - model.model_fields.keys():
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    for name in values.keys() - set(known):
         shown = name if name.isprintable() and len(name) <= 64 else "a parameter"
-        raise BadField(f"{shown}: unknown here; this route knows {', '.join(model.model_fields)}.", field=shown)
+        raise BadField(f"{shown}: unknown here; this route knows {', '.join(known)}.", field=shown)
 
 
 @cache
@@ -175,4 +195,6 @@ def check_path(path: Mapping[str, str]) -> None:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+    """The way to a value; what a stranger named so may be as long as a body, and is cut."""
+    path = ".".join(str(part) for part in location)
+    return path if len(path) <= _SHOWN else f"{path[: _SHOWN - 1]}…"

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from common.http import early
-from common.http.access import BEFORE_THE_ANSWER, id_for
+from common.http.access import BEFORE_THE_ANSWER, REQUEST_ID, id_for, note_refusal
 from common.http.early import Headers
 from common.http.lanes import Lane, LaneFull, Onward
 from common.http.wsgi_types import Application, Environ
@@ -132,9 +133,6 @@ class Bridge:
             threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
-            return
         method = scope["method"]
         reads = method in _READS
         answered = await self._without_a_thread(scope) if reads else None
@@ -156,6 +154,7 @@ class Bridge:
         return None if found is None else (found[0], Fixed(found[1]))
 
     async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> _Answer:
+        came_at = time.perf_counter_ns()
         environ = _environ(scope)
         lane = self._lane_of(scope, reads)
         body = bytearray()
@@ -170,12 +169,12 @@ class Bridge:
                 environ[BEFORE_THE_ANSWER] = []
             status, headers, content = await lane.run(self._call, environ)
         except (TimeoutError, _BodyLate):
-            return _refusal(environ, 408, _TOO_SLOW, (b"connection", b"close"))
+            return _refusal(environ, came_at, 408, _TOO_SLOW, (b"connection", b"close"))
         except (LaneFull, _TooMuchHeld):
-            return _refusal(environ, 503, _TOO_MANY, (b"retry-after", b"1"))
+            return _refusal(environ, came_at, 503, _TOO_MANY, (b"retry-after", b"1"))
         except Exception:  # the last resort behind the app's own, which answers everything that it can
             log.exception("the app itself failed on %s %s", scope["method"], scope["path"])
-            return _refusal(environ, 500, _BROKEN)
+            return _refusal(environ, came_at, 500, _BROKEN)
         finally:
             self._held -= len(body)
         return status, headers, content
@@ -238,9 +237,11 @@ def _written(what: tuple[list[Callable[[], None]], _Answer]) -> _Answer:
     return answer
 
 
-def _refusal(environ: Environ, status: int, message: str, *more: tuple[bytes, bytes]) -> _Answer:
+def _refusal(environ: Environ, came_at: int, status: int, message: str, *more: tuple[bytes, bytes]) -> _Answer:
     accept = environ.get("HTTP_ACCEPT", "")
-    status, headers, body = early.refusal(status, message, accept=accept, request_id=id_for(environ))
+    request_id = environ.setdefault(REQUEST_ID, id_for(environ))
+    note_refusal(environ, status, time.perf_counter_ns() - came_at)
+    status, headers, body = early.refusal(status, message, accept=accept, request_id=request_id)
     return status, [*headers, *more], body
 
 

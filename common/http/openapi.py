@@ -26,6 +26,12 @@ _TENANT = {
     "description": "Act in this tenant instead of one's own; sessions only.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 64},
 }
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "The ETag that was read: refuse the change if somebody else made one since.",
+    "schema": {"type": "string", "pattern": r'^(\*|"[!#-~]*")$', "maxLength": 255},
+}
 _CREDENTIAL = {
     "type": "apiKey",
     "in": "header",
@@ -89,7 +95,9 @@ _MEANINGS = {
     "404": "There is no such thing, or not for this caller.",
     "405": "The path is there, the method is not.",
     "409": "What is stored does not allow this now.",
+    "412": "What is stored is another version than If-Match names.",
     "413": "The body is too large.",
+    "414": "Path and query are longer than the first line of a request may be.",
     "415": "The body is not JSON.",
     "429": "A limit is reached for now; Retry-After says when to come back.",
     "4XX": "A business error with its true status, for those who asked for problem details.",
@@ -187,6 +195,8 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
     parameters = [*_path_parameters(route), *_query_parameters(route, models)]
     if names_tenant and not public:
         parameters.append({"$ref": "#/components/parameters/Tenant"})
+    if 412 in route.statuses:
+        parameters.append(_IF_MATCH)
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
@@ -264,6 +274,8 @@ def _statuses(route: Route) -> set[int]:
     if "<" in route.rule:
         # A parameter with a slash in it is another path, which there may not be, or not with this method.
         statuses |= {404, 405}
+    if "<" in route.rule or route.query is not None:
+        statuses.add(414)
     return statuses
 
 

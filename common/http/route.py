@@ -120,6 +120,10 @@ class Routes:
         """Declare a function as POST route."""
         return self.add("POST", *rules, **declared)
 
+    def patch(self, *rules: str, **declared: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Declare a function as PATCH route."""
+        return self.add("PATCH", *rules, **declared)
+
     def put(self, *rules: str, **declared: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a function as PUT route."""
         return self.add("PUT", *rules, **declared)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
+import time
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from gunicorn.asgi.parser import LimitRequestHeaders, ParseError
+from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 
-from common.http import early, listening
+from common.http import access, early, listening
 
 # The first header has to be there as a whole after so many seconds; an idle connection that has been used before is
 # closed by gunicorn's keep-alive, which also bounds the next header.
@@ -35,13 +38,14 @@ _SETTLE_S = 0.05
 _OTHER_FILES = 128
 # Ended by itself, before the master ends it.
 _MARGIN_S = 0.5
+# Host with its port, and path.
+_WHOLE_URL = re.compile(rb"https?://([^/?@]+)(/[^?]*)?(?:\?.*)?", re.IGNORECASE)
 _REFUSALS = {
     400: "This is no well-formed HTTP/1.1 request.",
     414: "The first line of the request is longer than it may be.",
-    426: "This server speaks no such protocol.",
     431: "The header of the request has more or longer fields than it may have.",
     500: "Something went wrong on this side.",
-    501: "This server knows no such transfer coding.",
+    501: "This server knows no transfer coding but chunked.",
 }
 
 
@@ -54,6 +58,7 @@ class GuardedProtocol(ASGIProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._began_at = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -101,6 +106,8 @@ class GuardedProtocol(ASGIProtocol):
 
     def _feed_callback_parser(self, data: bytes) -> Any:
         if self._current_request is None:
+            if not self._header_bytes:
+                self._began_at = time.perf_counter_ns()
             self._header_bytes += len(data)
         try:
             goes_on = super()._feed_callback_parser(data)
@@ -117,12 +124,24 @@ class GuardedProtocol(ASGIProtocol):
             raise LimitRequestHeaders("The header is too large.")
         self._header_bytes = 0
         parser = self._callback_parser
+        if _codings(parser.headers) not in ([], [b"chunked"]):
+            # gunicorn would leave gzip in the body, as if nobody had said so.
+            raise UnsupportedTransferCoding("chunked alone is known (RFC 9112, 6.1)")
         if parser.http_version >= (1, 1) and not any(name.lower() == b"host" for name, _ in parser.headers):
             raise ParseError("no Host (RFC 9112, 3.2)")
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
-        return super()._on_headers_complete()
+        # Before the request is handed on: what is refused here is not served as well.
+        whole_url = _whole_url(parser.method, parser.path)
+        held_back = super()._on_headers_complete()
+        if whole_url is not None:
+            _to_origin_form(self._current_request, whole_url)
+        return held_back
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        """Never: a server may ignore that a client offers another protocol (RFC 9110, 7.8)."""
+        return False
 
     def _refuse(self, status: int) -> bool:
         self._send_error_response(status, "")
@@ -131,12 +150,24 @@ class GuardedProtocol(ASGIProtocol):
 
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
         """Refuse what is no request, in the envelope; gunicorn's message, which quotes it, is left out."""
-        status, headers, body = early.refusal(status, _REFUSALS[status])
+        request_id = access.new_id()
+        status, headers, body = early.refusal(status, _REFUSALS[status], request_id=request_id)
         more = [(name.encode(), str(value).encode()) for name, value in extra_headers]
         lines = [b": ".join(each) for each in (*headers, *more, (b"connection", b"close"))]
         first = f"HTTP/1.1 {status} {self._get_reason_phrase(status)}".encode()
         self._safe_write(b"\r\n".join([first, *lines, b"", body]))
         self._linger_timer = self.worker.loop.call_later(LINGER_S, self.transport.abort)
+        self._note(status, request_id)
+
+    def _note(self, status: int, request_id: str) -> None:
+        peer = self.transport.get_extra_info("peername")
+        method = self._callback_parser.method
+        line = {
+            access.REQUEST_ID: request_id,
+            "REQUEST_METHOD": method.decode() if method and method.isalpha() else None,
+            "REMOTE_ADDR": peer[0] if peer else None,
+        }
+        access.note_refusal(line, status, time.perf_counter_ns() - self._began_at)
 
     def _close_transport(self) -> None:
         if self._linger_timer is None or self._closed:
@@ -226,6 +257,33 @@ class PlaneWorker(ASGIWorker):
 
 def _weight(header: list[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) for name, value in header)
+
+
+def _codings(header: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """The transfer codings that a header names."""
+    values = (value for name, value in header if name.lower() == b"transfer-encoding")
+    return [coding.strip().lower() for value in values for coding in value.split(b",")]
+
+
+def _whole_url(method: bytes, target: bytes) -> re.Match[bytes] | None:
+    """The parts of a target that is a whole URL, None for a path.
+
+    Raises ParseError for one that is no http URL, or names a user (RFC 9110, 4.2.4).
+    """
+    if target.startswith((b"/", b"*")) or method == b"CONNECT":
+        return None
+    found = _WHOLE_URL.fullmatch(target)
+    if found is None:
+        raise ParseError("no target of this server's (RFC 9112, 3.2)")
+    return found
+
+
+def _to_origin_form(request: Any, whole_url: re.Match[bytes]) -> None:
+    """Let a request be for the path of its target, and for the host there instead of its Host (RFC 9112, 3.2.2)."""
+    host, path = whole_url.groups()
+    request.raw_path = path or b"/"
+    request.path = unquote_to_bytes(request.raw_path).decode(errors="replace")
+    request.headers_bytes = [(b"host", host), *(field for field in request.headers_bytes if field[0] != b"host")]
 
 
 def _allow_connections(most: int) -> int:

@@ -10,13 +10,15 @@ from functools import partial
 
 from flask import Flask
 
+from common.core.errors import PlaneError, StoreUnavailable
 from common.http.access import write_line
 from common.http.bridge import Bridge, Fixed
 from common.http.health_front import HealthFront
 from common.http.route import Route, requests_to
+from common.secret import Secret
 from common.services import level_watch
 from common.services.first_start import catch_up, first_words
-from common.services.opening import open_unready
+from common.services.opening import first_administrator, open_unready
 from common.services.plane import Plane
 from common.settings import SettingsError, load
 
@@ -51,12 +53,18 @@ def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed], once_open: Call
 def opened_plane(*, make_administrator: bool) -> tuple[Plane, Callable[[], None] | None]:
     """The plane of this process, from the environment and the configuration file.
 
-    Where its database is down, also what is to run in each process that serves, and ends when the database is there:
-    it migrates, and with ``make_administrator`` makes the first administrator, whose password goes to standard output.
+    With ``make_administrator`` the first administrator is made where there is none, and a password that was generated
+    goes to standard output: whoever started this process may have found the database down. Where it still is, also what
+    is to run in each process that serves, and ends when the database is there: it migrates and does the same.
     """
     settings = load()
     start_logging(dict(settings.log_levels))
     plane, down = open_unready(settings)
+    if down is None and make_administrator:
+        try:
+            _introduce(plane, partial(first_administrator, plane))
+        except StoreUnavailable as error:
+            down = error
     plane.level_watch.follow(plane.cache)
     # gunicorn forks after this: each thread of each worker opens connections of its own.
     for store in (plane.database, plane.cache, plane.documents):
@@ -64,14 +72,20 @@ def opened_plane(*, make_administrator: bool) -> tuple[Plane, Callable[[], None]
     if down is None:
         return plane, None
     log.warning("not ready: the %s store can't be used: %s", down.store, down.reason)
-    return plane, partial(_catch_up, plane, make_administrator, down.why)
+    return plane, partial(_introduce, plane, partial(catch_up, plane, make_administrator, told=down.why))
 
 
-def _catch_up(plane: Plane, make_administrator: bool, told: str) -> None:
+def _introduce(plane: Plane, make: Callable[[], Secret | None]) -> None:
+    """Have the first administrator made, if there is one to make. Raises StoreUnavailable."""
     try:
-        password = catch_up(plane, make_administrator, told=told)
+        password = make()
+    except StoreUnavailable:
+        raise
     except SettingsError as error:
         log.error("%s", error)
+        return
+    except PlaneError as error:
+        log.error("the first administrator can't be made: %s: %s", error.field, error.message)
         return
     if password is not None:
         for line in first_words(plane.settings, password):

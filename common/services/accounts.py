@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid1, uuid4
 
 from common.core.delegation import check_may_act_on
 from common.core.emails import email_key, parse_email
-from common.core.errors import LastSuperuser, UserExists, UserNotFound
+from common.core.errors import LastSuperuser, NotSignedIn, UserExists, UserNotFound
 from common.core.permissions import RoleGraph, Standing
 from common.models.account import Account, User
 from common.models.base import created, touched
@@ -82,15 +82,45 @@ def hold(plane: Plane, user_id: str) -> AccountRow | None:
     return by_id(plane, user_id)
 
 
-def get_and_hold(plane: Plane, email: str) -> AccountRow:
-    """The account with this e-mail as it is and stays until the running transaction ends. Raises UserNotFound.
+def acting_now(plane: Plane, actor: Principal) -> Principal:
+    """The actor as it is and stays until the running transaction ends: never with more than the request began with.
 
-    Locks with a name (``Database.lock``) are taken before, so that two who hold what the other needs don't meet.
+    Between authentication and this an account may have lost roles, or be off or gone; then raises NotSignedIn. Locks
+    with a name (``Database.lock``) are taken before.
     """
-    account = hold(plane, get(plane, email).id)
+    if actor.user_id is None:
+        return actor
+    account = hold(plane, actor.user_id)
+    if account is None or not account.may_sign_in:
+        raise NotSignedIn("Unauthorized")
+    now = standing_of(plane, account)
+    return replace(
+        actor,
+        permissions=actor.permissions & now.permissions,
+        is_superuser=actor.is_superuser and now.is_superuser,
+    )
+
+
+def hold_to_act_on(plane: Plane, actor: Principal, email: str) -> tuple[AccountRow, Principal]:
+    """The account with this e-mail and the actor as ``acting_now`` says, both held; raises what that does.
+
+    Locks with a name are taken before, and rows in the order of their ids, so that two who hold what the other needs
+    don't meet. Raises UserNotFound, and GivesMoreThanHeld when the account holds more than the actor.
+    """
+    found = get(plane, email)
+    for user_id in sorted({found.id, actor.user_id or found.id}):
+        plane.database.hold("user", user_id)
+    actor = acting_now(plane, actor)
+    account = by_id(plane, found.id)
     if account is None:
         raise UserNotFound(email)
-    return account
+    refuse_to_act_on_superiors(plane, actor, account)
+    return account, actor
+
+
+def owes_password(plane: Plane, user_id: str) -> bool:
+    """Whether an account has to change its generated password before anything else."""
+    return plane.database.one("SELECT 1 FROM rk_account WHERE user_id = ? AND must_change", (user_id,)) is not None
 
 
 def _account(row: tuple[Any, ...] | None) -> AccountRow | None:

@@ -19,7 +19,8 @@ DATABASE = "ragkeeper.db"
 OBJECTS = "objects"
 # The embedded databases: member, and the store that it is.
 DATABASES = {DATABASE: "metadata", "cache.sqlite3": "cache", "documents.sqlite3": "documents"}
-KEYS = ("secret_key", "shared_secret_keys", "password_key.pem")
+# The keys, and which database the home has had (``database_mark``).
+FILES = ("secret_key", "shared_secret_keys", "password_key.pem", "database_id")
 _PIECE = 1024 * 1024
 _MOST_MANIFEST_BYTES = 512 * 1024 * 1024
 

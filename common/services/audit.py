@@ -1,17 +1,54 @@
-"""The audit trail: one event per change, written in the transaction of the change."""
+"""The audit trail: one event per change, signed, and written in the transaction of the change."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
-from typing import Any
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from common.core.audit_chain import CONTENT, Scalar, event_mac, uid_of
 from common.core.audit_tags import EventTag
-from common.models.operation import AuditEvent
+from common.core.emails import email_key
 from common.secret import Secret
-from common.services.plane import Plane
 from common.services.principal import Principal
+from common.stores.database import Database
+
+if TYPE_CHECKING:
+    from common.services.keys import Keys
+    from common.services.plane import Plane
+
+_COLUMNS = (*CONTENT, "key_id", "mac")
+_INSERT = (
+    f"INSERT INTO rk_audit_event ({', '.join(f'`{name}`' for name in _COLUMNS)}) "
+    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
+
+
+class EventIds:
+    """Gives events their ids: those of one process sort as they were given, also while its clock stands."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._last = (0, 0)
+
+    def next(self, at_ms: int) -> str:
+        """An id that no other event has."""
+        if self._pid != os.getpid():
+            # After a fork: who knows who held its lock.
+            self._begin()
+        with self._lock:
+            moment, turn = self._last
+            turn = turn + 1 if moment == at_ms else 0
+            self._last = (at_ms, turn)
+        return uid_of(at_ms, turn, token_hex(6))
 
 
 def record(
@@ -29,24 +66,62 @@ def record(
     ``target`` is (kind, name), such as ``("user", "a@b.co")``. ``before`` and ``after`` hold what changed; a Secret
     in them is written as ``***``. ``result`` is ``ok`` or ``refused``.
     """
+    roles = _role_names(plane, actor)
+    what: dict[str, Any] = {"target": target, "before": before, "after": after, "result": result}
+    _insert(plane.database, plane.keys, plane.event_ids, plane.now_ms(), tag, actor, roles, **what)
+
+
+def record_offline(
+    database: Database, keys: Keys, at_ms: int, tag: EventTag, actor: Principal, *, after: Mapping[str, Any]
+) -> None:
+    """``record`` for a command that opens no plane, by an actor without an account; in a transaction too."""
+    with database.transaction():
+        _insert(database, keys, EventIds(), at_ms, tag, actor, None, after=after)
+
+
+def _insert(
+    database: Database,
+    keys: Keys,
+    ids: EventIds,
+    at_ms: int,
+    tag: EventTag,
+    actor: Principal,
+    roles: str | None,
+    *,
+    target: tuple[str, str | None] | None = None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    result: str = "ok",
+) -> None:
     kind, name = target or (None, None)
-    plane.database.insert(
-        AuditEvent,
-        at=plane.now_ms(),
-        tag=tag.value,
-        result=result,
-        actor_id=actor.user_id,
-        actor_email=_cut(actor.email, 255),
-        actor_roles=_cut(_role_names(plane, actor), 255),
-        credential=actor.credential,
-        address=_cut(actor.origin.address, 64),
-        agent=_cut(actor.origin.agent, 255),
-        request_id=actor.origin.request_id,
-        target_kind=kind,
-        target=_cut(name, 255),
-        before=_json(before),
-        after=_json(after),
+    uid = ids.next(at_ms)
+    content: tuple[Scalar, ...] = (
+        uid,
+        at_ms,
+        tag.value,
+        result,
+        actor.user_id,
+        _cut(actor.email, 255),
+        _cut(roles, 255),
+        actor.credential,
+        _cut(actor.origin.address, 64),
+        _cut(actor.origin.agent, 255),
+        actor.origin.request_id,
+        kind,
+        _cut(name, 255),
+        _json(before),
+        _json(after),
+        name_key(actor.email or actor.credential),
+        name_key(name),
     )
+    key_id, key = keys.audit_key()
+    database.run(_INSERT, (*content, key_id, event_mac(key, content)))
+    database.run("INSERT INTO rk_audit_unsealed (uid) VALUES (?)", (uid,))
+
+
+def name_key(name: str | None) -> str | None:
+    """The form in which actors and targets are compared, without case as e-mails are."""
+    return email_key(name) if name else None
 
 
 def _role_names(plane: Plane, actor: Principal) -> str | None:

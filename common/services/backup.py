@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.core.audit_tags import EventTag
 from common.core.errors import StoreUnavailable
-from common.services import archive
+from common.services import archive, audit, opening
 from common.services.archive import ArchiveRefused, Hashing, Manifest, Member, Tell
+from common.services.keys import load_keys
+from common.services.principal import system
 from common.settings import Settings
 from common.stores import sqlite_copy
 from common.version import version_text
@@ -51,6 +54,21 @@ def back_up(settings: Settings, target: Path, tell: Tell) -> Manifest:
     return manifest
 
 
+def note(settings: Settings, target: Path, manifest: Manifest) -> None:
+    """Note in the audit trail that a backup was made, once it is there. Raises StoreUnavailable.
+
+    The archive holds every secret of the plane, so it is to be known which ones there are. It does not know itself.
+    """
+    database = opening.database_of(settings)
+    after = {"archive": str(target.absolute()), "created_at": manifest.created_at}
+    try:
+        at_ms = time.time_ns() // 1_000_000
+        who = system("ragkeeper backup")
+        audit.record_offline(database, load_keys(settings), at_ms, EventTag.PLANE_BACKUP, who, after=after)
+    finally:
+        database.close()
+
+
 def not_included(settings: Settings) -> tuple[str, ...]:
     """What belongs to this plane and is not in its home, in words."""
     servers = {
@@ -82,7 +100,7 @@ class _Writer:
         with self._tar:
             for name, path in self._databases():
                 self._add_database(name, path)
-            for name in archive.KEYS:
+            for name in archive.FILES:
                 self._add_file(name, self._settings.home / name)
             if self._settings.object_store is None:
                 self._add_objects()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from common import health_utils
 from common.core.audit_tags import EventTag
+from common.core.emails import email_key
 from common.models.tenant import MembershipClaim
 from common.services import accounts, audit, claims, memberships
 from common.services.home_checks import Finding, Trouble, judged
@@ -42,23 +44,57 @@ def _about_claims(plane: Plane) -> Iterator[Trouble]:
         f"WHERE a.user_id IS NULL AND {_EXISTS} ORDER BY u.id",
     ):
         yield Trouble(f"account {email} has no claim on its e-mail", partial(_claim_email, plane, user_id, email))
-    for first, user_id, email in _rows(
-        plane,
-        "SELECT o.user_id, a.user_id, u.email FROM rk_account a JOIN user u ON u.id = a.user_id "
-        "LEFT JOIN rk_account o ON o.email_key = SUBSTR(a.email_key, 1, INSTR(a.email_key, ?) - 1) "
-        "WHERE INSTR(a.email_key, ?) > 0 ORDER BY a.email_key",
-        (claims.LINE_END, claims.LINE_END),
-    ):
-        if first is None:
+    for user_id, email, holder in islice(_beside_their_keys(plane), _AT_MOST):
+        if holder is None:
             yield Trouble(f"account {email} has no claim on its e-mail", partial(_claim_email, plane, user_id, email))
         else:
-            yield Trouble(f"accounts {first} and {user_id} share the e-mail {email}; only the former can log in")
+            yield Trouble(
+                f"accounts {holder.user_id} ({holder.email}) and {user_id} ({email}) share the e-mail; only the former "
+                f"can log in. Give the latter another: UPDATE user SET email = '…' WHERE id = '{user_id}', then "
+                "`ragkeeper doctor --fix`"
+            )
     for user_id, key in _rows(
         plane,
         "SELECT a.user_id, a.email_key FROM rk_account a LEFT JOIN user u ON u.id = a.user_id WHERE u.id IS NULL",
     ):
         free = partial(_delete, plane, ("user", key), "DELETE FROM rk_account WHERE user_id = ?", user_id)
         yield Trouble(f"the e-mail {key} is claimed by an account that is gone", free)
+
+
+class _Holder(NamedTuple):
+    """An account that has its e-mail for itself."""
+
+    user_id: str
+    email: str
+
+
+def _beside_their_keys(plane: Plane) -> Iterator[tuple[str, str, _Holder | None]]:
+    """Accounts whose claim is not on the key of their e-mail, and who holds that; by id.
+
+    A claim beside it has an account that shares its address, or one that an earlier rule told apart (decision 015).
+    """
+    last = ""
+    while rows := plane.database.all(
+        "SELECT a.user_id, a.email_key, u.email FROM rk_account a JOIN user u ON u.id = a.user_id "
+        f"WHERE a.user_id > ? AND {_EXISTS} ORDER BY a.user_id LIMIT ?",
+        (last, _AT_MOST),
+    ):
+        last = rows[-1][0]
+        beside = [(user_id, email, email_key(email)) for user_id, key, email in rows if key != email_key(email)]
+        holders = _holders(plane, [key for _, _, key in beside])
+        yield from ((user_id, email, holders.get(key)) for user_id, email, key in beside)
+
+
+def _holders(plane: Plane, keys: Sequence[str]) -> dict[str, _Holder]:
+    """Who holds these keys by right."""
+    if not keys:
+        return {}
+    rows = plane.database.all(
+        "SELECT a.email_key, u.id, u.email FROM rk_account a JOIN user u ON u.id = a.user_id "
+        f"WHERE a.email_key IN ({', '.join('?' * len(keys))}) AND {_EXISTS}",
+        keys,
+    )
+    return {key: _Holder(user_id, email) for key, user_id, email in rows if email_key(email) == key}
 
 
 def _claim_email(plane: Plane, user_id: str, email: str) -> None:

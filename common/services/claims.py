@@ -46,8 +46,8 @@ _OF_ACCOUNTS = (
     "rk_membership",
     "rk_account",
 )
-#: What no key of an address has in it, and the character that follows it.
-LINE_END = "\n"
+# What no key of an address has in it, and the character that follows it.
+_LINE_END = "\n"
 _AFTER_LINE_END = "\x0b"
 
 _USER = "u.id, u.email, u.nickname, u.status, u.create_time, a.email_key, a.nickname_key"
@@ -137,7 +137,7 @@ def meet(database: Database, email: str) -> None:
         f"{_USERS} WHERE u.email IN (?, ?) UNION "
         f"SELECT {_USER} FROM rk_account a JOIN user u ON u.id = a.user_id WHERE a.email_key >= ? AND a.email_key < ? "
         "ORDER BY 1",
-        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}{LINE_END}", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
+        (email.strip(), key, f"{key[:_KEPT_OF_KEY]}{_LINE_END}", f"{key[:_KEPT_OF_KEY]}{_AFTER_LINE_END}"),
     )
     holder = database.all(f"{_USERS} WHERE a.email_key = ?", (key,))
     _settle_users(database, [*holder, *rows])
@@ -316,7 +316,7 @@ def _holders(database: Database, keys: list[str]) -> dict[str, str]:
 
 
 def _second_key(key: str, user_id: str) -> str:
-    return f"{key[:_KEPT_OF_KEY]}{LINE_END}{user_id}"
+    return f"{key[:_KEPT_OF_KEY]}{_LINE_END}{user_id}"
 
 
 def _settle_memberships(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:

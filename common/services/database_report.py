@@ -11,6 +11,7 @@ from common.core.emails import MAX_LENGTH, email_key
 from common.core.errors import StoreUnavailable
 from common.migrations.m0001_initial import RAGFLOW
 from common.migrations.runner import STEPS, Step, tables_to_be_made
+from common.services import database_mark
 from common.services.belongings import LINKS, TENANT_COLUMNS, unknown_among
 from common.settings import Settings
 from common.stores.database_facts import Look, ServerFacts, TableFacts, looking_at
@@ -43,13 +44,19 @@ def report(settings: Settings, now_ms: int) -> dict[str, Any]:
     message}]}``; ``usable`` is False when a remark is a problem. Raises StoreUnavailable when it can't be reached.
     """
     if settings.mysql is None and not settings.database_path.exists():
-        missing = Remark("database", "note", f"{settings.database_path} does not exist; the first start makes it")
-        return {"usable": True, "server": None, "shared": False, "ragflow": None, "tables": {},
-                "migrations": _told(STEPS, ()), "remarks": [asdict(missing)]}  # fmt: skip
+        remark = Remark("database", "note", f"{settings.database_path} does not exist; the first start makes it")
+        steps = list(STEPS)
+        if database_mark.is_left(settings):
+            remark, steps = _about_emptied(settings), []
+        return {"usable": remark.state != "problem", "server": None, "shared": False, "ragflow": None, "tables": {},
+                "migrations": _told(steps, ()), "remarks": [asdict(remark)]}  # fmt: skip
     with looking_at(settings.mysql, settings.database_path) as look:
         server, tables = look.server(), look.tables()
         remarks = [*_about_server(server, tables, now_ms), *_about_rows(look, tables)]
-        waiting = _pending(look, tables)
+        steps = _pending(look, tables)
+        if len(steps) == len(STEPS) and database_mark.is_left(settings):
+            remarks.append(_about_emptied(settings))
+            steps = []
         shared = _is_shared(settings, look, tables)
     generation = ragflow_generation(tables)
     remarks.append(_about_ragflow(generation, tables))
@@ -59,7 +66,7 @@ def report(settings: Settings, now_ms: int) -> dict[str, Any]:
         "shared": shared,
         "ragflow": generation,
         "tables": {name: {"rows": table.rows, "exact": table.exact} for name, table in tables.items()},
-        "migrations": waiting,
+        "migrations": _told(steps, tables),
         "remarks": [asdict(remark) for remark in remarks],
     }
 
@@ -212,9 +219,13 @@ _QUESTIONS: tuple[_Question, ...] = (
 )  # fmt: skip
 
 
-def _pending(look: Look, tables: dict[str, TableFacts]) -> list[str]:
+def _about_emptied(settings: Settings) -> Remark:
+    return Remark("database", "problem", database_mark.DatabaseEmptied(settings).reason)
+
+
+def _pending(look: Look, tables: dict[str, TableFacts]) -> list[Step]:
     applied = {number for (number,) in look.all("SELECT number FROM rk_migration")} if "rk_migration" in tables else ()
-    return _told([step for step in STEPS if step.number not in applied], tables)
+    return [step for step in STEPS if step.number not in applied]
 
 
 def _told(steps: Sequence[Step], tables: Collection[str]) -> list[str]:

@@ -50,8 +50,7 @@ def delete_user(plane: Plane, actor: Principal, email: str, *, dry_run: bool = F
     with plane.database.transaction():
         plane.database.lock("superusers")
         memberships.lock(plane)
-        account = accounts.get_and_hold(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         _refuse(plane, actor, account)
         gone, kept = _tenants_of(plane, account.id)
         removed: Counter[str] = Counter()

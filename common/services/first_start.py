@@ -32,7 +32,7 @@ def catch_up(
     wait_s = _FIRST_WAIT_S
     while True:
         try:
-            bring_up_to_date(plane.database, plane.now_ms())
+            bring_up_to_date(plane.settings, plane.database, plane.now_ms())
             password = first_administrator(plane) if make_administrator else None
         except StoreUnavailable as error:
             if error.why != told:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from common.core.errors import StoreUnavailable
 from common.migrations.runner import pending
+from common.services import database_mark
 from common.services.keys import load_keys
 from common.services.opening import bring_up_to_date, database_of
 from common.services.plane import Plane
@@ -55,7 +56,8 @@ def examine_home(settings: Settings, *, fix: bool = False) -> tuple[list[Finding
         missing = f"{settings.home}: there is no such folder; `ragkeeper serve` makes it"
         return [Finding("home", "problem", missing)], False
     findings = judged("home", _about_modes(settings.home), fix=fix)
-    if settings.mysql is None and not settings.database_path.exists():
+    had_one = database_mark.is_left(settings)
+    if settings.mysql is None and not settings.database_path.exists() and not had_one:
         missing = f"{settings.database_path}: there is no database; `ragkeeper serve` makes it"
         return [*findings, Finding("migrations", "problem", missing)], False
     for check, troubles in (("keys", _about_keys(settings)), ("migrations", _about_migrations(settings))):
@@ -108,10 +110,13 @@ def _load(settings: Settings) -> None:
 def _about_migrations(settings: Settings) -> Iterator[Trouble]:
     database = database_of(settings)
     try:
+        database_mark.check(settings, database)
         steps = pending(database)
         if steps:
             names = ", ".join(f"{step.number:04d} {step.name}" for step in steps)
             yield Trouble(f"not applied: {names}", lambda: _migrate(settings))
+    except database_mark.DatabaseEmptied as error:
+        yield Trouble(error.reason)
     except StoreUnavailable as error:
         what = settings.database_path if settings.mysql is None else "the metadata store"
         yield Trouble(f"{what} can't be used: {error.reason}")
@@ -122,6 +127,6 @@ def _about_migrations(settings: Settings) -> Iterator[Trouble]:
 def _migrate(settings: Settings) -> None:
     database = database_of(settings)
     try:
-        bring_up_to_date(database, Plane.now_ms())
+        bring_up_to_date(settings, database, Plane.now_ms())
     finally:
         database.close()

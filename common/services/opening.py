@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from common.core.audit_tags import EventTag
-from common.core.errors import StoreUnavailable
+from common.core.errors import BadField, StoreUnavailable
+from common.core.permissions import Registry
 from common.migrations.runner import Step, migrate
 from common.secret import Secret
-from common.services import accounts, audit, claims, passwords
-from common.services.keys import load_keys
-from common.services.plane import Plane, Sharing
+from common.services import accounts, audit, claims, database_mark, passwords
+from common.services.keys import Keys, load_keys
+from common.services.plane import Plane, RoleSets, Sharing
 from common.services.principal import system
+from common.services.ragflow_settings import RagflowSettings
 from common.services.recovery import generated_password
+from common.services.route_file import RouteFile
 from common.services.variables import Variables
 from common.settings import MinioSection, S3Section, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
@@ -53,7 +56,7 @@ def database_of(settings: Settings) -> Database:
         from common.stores.mysql_store import MysqlStore
 
         return MysqlStore(settings.mysql, reread=_section_now(lambda now: now.mysql))
-    return SqliteStore(settings.database_path)
+    return SqliteStore(settings.database_path, make=not database_mark.is_left(settings))
 
 
 def cache_of(settings: Settings, now_ms: Callable[[], int]) -> Cache:
@@ -107,66 +110,85 @@ def open_plane(settings: Settings, **overrides: Any) -> Plane:
     """
     database = _database_at_home(settings)
     now_ms = overrides.get("now_ms", Plane.now_ms)
-    bring_up_to_date(database, now_ms())
+    bring_up_to_date(settings, database, now_ms())
     return _assembled(settings, database, cache_of(settings, now_ms), overrides)
 
 
 def open_unready(settings: Settings) -> tuple[Plane, StoreUnavailable | None]:
-    """``open_plane`` for a process that serves while its database server is down, and why it could not be migrated.
+    """``open_plane`` for a process that serves while its database is down or emptied, and why it could not be migrated.
 
     What needs the database raises StoreUnavailable until it is there; see ``first_start.catch_up``. Servers that hang
-    take one time limit in all: each is asked once, side by side, and its breaker answers for it afterwards.
+    take one time limit in all: each is asked once, side by side, and its breaker answers for it afterwards. Meanwhile
+    the clients of the other two are imported, which takes as long as an answer may.
     """
     database, cache = _database_at_home(settings), cache_of(settings, Plane.now_ms)
-    down = None
-    with _looked_at(cache) if settings.redis is not None else nullcontext():
-        try:
-            bring_up_to_date(database, Plane.now_ms())
-        except StoreUnavailable as error:
-            if settings.mysql is None:
-                raise
-            down = error
-    return _assembled(settings, database, cache, {}), down
+    with ThreadPoolExecutor(2, "opening") as aside:
+        looked = aside.submit(_look_at, cache) if settings.redis is not None else None
+        asked = aside.submit(_why_down, settings, database)
+        others = {"documents": documents_of(settings), "objects": objects_of(settings)}
+    if looked is not None:
+        looked.result()
+    down = asked.result()
+    return _assembled(settings, database, cache, others), down
+
+
+def hurried(settings: Settings, most_s: float) -> Settings:
+    """The settings with a time limit of at most so many seconds for the servers that a start asks."""
+    sections = {"mysql": settings.mysql, "redis": settings.redis}
+    shorter = {
+        name: section.model_copy(update={"timeout": min(section.timeout, most_s)})
+        for name, section in sections.items()
+        if section is not None
+    }
+    return settings.model_copy(update=shorter)
 
 
 def _database_at_home(settings: Settings) -> Database:
     make_home(settings)
     database = database_of(settings)
-    if settings.mysql is None:
+    if settings.mysql is None and (settings.database_path.exists() or not database_mark.is_left(settings)):
         _close_to_others(settings.database_path)
     return database
 
 
-@contextmanager
-def _looked_at(cache: Cache) -> Iterator[None]:
-    """Have the cache store looked at meanwhile; when it hangs, its breaker is open at the end."""
+def _look_at(cache: Cache) -> None:
+    """Look at the cache store; when it hangs, its breaker is open at the end, and says what is wrong."""
+    with suppress(StoreUnavailable):
+        cache.health()
+    cache.close()
 
-    def look() -> None:
-        # Its breaker says what is wrong.
-        with suppress(StoreUnavailable):
-            cache.health()
-        cache.close()
 
-    look_aside = threading.Thread(target=look, name="look-at-cache")
-    look_aside.start()
+def _why_down(settings: Settings, database: Database) -> StoreUnavailable | None:
+    """Bring the metadata store up to date; what is in the way where that may pass."""
     try:
-        yield
+        bring_up_to_date(settings, database, Plane.now_ms())
+    except database_mark.DatabaseEmptied as error:
+        return error
+    except StoreUnavailable as error:
+        if settings.mysql is None:
+            raise
+        return error
     finally:
-        look_aside.join()
+        database.close()
+    return None
 
 
 def _assembled(settings: Settings, database: Database, cache: Cache, overrides: dict[str, Any]) -> Plane:
-    sharing = Sharing(database, settings.shared_database)
+    sharing, registry = Sharing(database, settings.shared_database), _registry(settings)
+    keys: Keys = overrides.get("keys") or load_keys(settings, cache, sign_alone=_is_certainly_alone(sharing))
+    ragflow = RagflowSettings(database, sharing.known)
     parts: dict[str, Any] = {
         "settings": settings,
         "database": database,
         "cache": cache,
-        "documents": documents_of(settings),
-        "objects": objects_of(settings),
-        "keys": load_keys(settings, cache, sign_alone=_is_certainly_alone(sharing)),
+        "documents": overrides.get("documents") or documents_of(settings),
+        "objects": overrides.get("objects") or objects_of(settings),
+        "keys": keys,
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
         "sharing": sharing,
-        "variables": Variables(database),
+        "variables": Variables(database, ragflow=ragflow, unseal=keys.unseal),
+        "roles": RoleSets(registry),
+        "route_file": RouteFile(settings.ragflow_routes, registry),
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})
@@ -175,10 +197,22 @@ def _assembled(settings: Settings, database: Database, cache: Cache, overrides: 
     return plane
 
 
-def bring_up_to_date(database: Database, now_ms: int) -> list[Step]:
-    """Migrate the metadata store and claim what stands in RAGFlow's tables; returns the steps that were applied."""
+def _registry(settings: Settings) -> Registry:
+    try:
+        return Registry(settings.permissions)
+    except BadField as error:
+        raise SettingsError(f"{settings.origins.get('permissions', 'permissions')}: {error.message}") from error
+
+
+def bring_up_to_date(settings: Settings, database: Database, now_ms: int) -> list[Step]:
+    """Migrate the metadata store and claim what stands in RAGFlow's tables; returns the steps that were applied.
+
+    Raises StoreUnavailable, for one that was emptied too.
+    """
+    database_mark.check(settings, database)
     steps = migrate(database, now_ms)
     claims.fill(database, now_ms)
+    database_mark.leave(settings, database)
     return steps
 
 

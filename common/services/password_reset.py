@@ -17,7 +17,7 @@ from common.core.errors import BadField, CoolingDown, MailNotConfigured, NotEffe
 from common.core.passwords import decode_from_hash_form
 from common.models.account import Account
 from common.secret import Secret
-from common.services import accounts, audit, captcha_image, jobs, mail, passwords, sessions
+from common.services import accounts, audit, captcha_image, jobs, limits, mail, passwords, sessions
 from common.services.accounts import AccountRow
 from common.services.jobs import GiveUp, Task
 from common.services.plane import Plane
@@ -46,6 +46,7 @@ def send_code(plane: Plane, origin: Origin, email: str, captcha_text: str) -> No
     last code or while the address is locked.
     """
     _require_a_use(plane)
+    limits.forgotten_password(plane, origin)
     _use_captcha(plane, email, captcha_text)
     _refuse_if_locked(plane, email)
     sent = plane.cache.incr(_key(plane, "sent", email), reset_codes.COOL_DOWN_S)

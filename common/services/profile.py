@@ -16,7 +16,7 @@ from common.core.errors import (
 from common.core.names import parse_nickname
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, default_role, invitations, limits, memberships, passwords, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
 
@@ -60,13 +60,17 @@ def register(plane: Plane, origin: Origin, *, email: str, nickname: str, passwor
     passwords.refuse_where_disabled(plane)
     if not plane.settings.register_enabled:
         raise RegistrationDisabled
+    limits.registration(plane, origin)
     nickname = parse_nickname(nickname)
     password_hash = passwords.new_hash(plane, password)
     with plane.database.transaction():
+        default_role.lock(plane)
         memberships.lock(plane)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
+        role = default_role.give(plane, None, account)
         invitations.claim(plane, account.id, account.email)
-        audit.record(plane, EventTag.USER_REGISTER, stranger(origin), target=account.target)
+        after = {"role": role} if role else None
+        audit.record(plane, EventTag.USER_REGISTER, stranger(origin), target=account.target, after=after)
         return sessions.open_session(plane, origin, account, "user")
 
 
@@ -112,8 +116,11 @@ def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password:
     if who.session_id is None:
         raise Forbidden("A token can't change the password; log in first.")
     account = accounts.by_id(plane, str(who.user_id))
+    attempt = limits.login_attempt(plane, who.origin, str(who.email))
     if not passwords.matches(plane, account.password if account else None, password):
+        attempt.failed()
         raise WrongCurrentPassword
+    attempt.succeeded()
     if who.must_change and passwords.matches(plane, account.password if account else None, new_password):
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
     return passwords.new_hash(plane, new_password, field="new_password")

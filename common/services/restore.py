@@ -92,7 +92,7 @@ def _unpack(source: Path, draft: Path, tell: Tell) -> Manifest:
 def _write(draft: Path, name: str, content: Hashing) -> Member:
     """Write one file into the draft, nowhere else and over nothing. Raises ArchiveRefused."""
     first, *more = name.split("/")
-    known = name in archive.DATABASES or name in archive.KEYS
+    known = name in archive.DATABASES or name in archive.FILES
     below = first == archive.OBJECTS and more and {"", ".", ".."}.isdisjoint(more)
     if not (known or below) or "\0" in name:
         raise ArchiveRefused(f"The archive has a member that no backup has: {name!r}.")

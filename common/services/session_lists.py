@@ -69,16 +69,14 @@ def page_of_user(
 def end_of_user(plane: Plane, actor: Principal, email: str, session_id: str) -> None:
     """End one session of an account. Raises UserNotFound, SessionNotFound, GivesMoreThanHeld."""
     with plane.database.transaction():
-        account = accounts.get_and_hold(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         _end_one(plane, actor, account.id, account.target, session_id)
 
 
 def end_all_of_user(plane: Plane, actor: Principal, email: str) -> int:
     """End every session of an account; returns how many. Raises UserNotFound, GivesMoreThanHeld."""
     with plane.database.transaction():
-        account = accounts.get_and_hold(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         ended = sessions.end_sessions(plane, account.id, "ended")
         if ended:
             audit.record(plane, EventTag.SESSION_END, actor, target=account.target, after={"ended": ended})

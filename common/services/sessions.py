@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.errors import Forbidden, LoginRefused, NotSignedIn
+from common.core.errors import Forbidden, LoginRefused, NotSignedIn, PasswordChangeDue
 from common.core.passwords import decode_from_hash_form
 from common.core.refresh import is_access_form
 from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
 from common.core.tokens import looks_like_token, lookup_forms
 from common.models.account import Account, RefreshToken, Session, SessionTrait
 from common.models.base import local_date
-from common.services import accounts, audit, passwords
+from common.services import accounts, audit, limits, misuse, passwords
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
@@ -99,11 +99,13 @@ def admit(
     """
     if realm == "user":
         passwords.refuse_where_disabled(plane)
+    attempt = limits.login_attempt(plane, origin, email)
     account = accounts.find(plane, email)
     right = passwords.matches(plane, account.password if account else None, password)
     if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, realm)
+        _record_refusal(plane, origin, email, realm, attempt.failed())
         raise LoginRefused
+    attempt.succeeded()
     if realm == "admin":
         refuse_non_administrators(plane, origin, account)
     with plane.database.transaction():
@@ -185,12 +187,13 @@ def _by_session(plane: Plane, row: tuple[Any, ...], port: Realm, origin: Origin)
     shared_value, tenant_id, *account = more
     if plane.shared and value_hash is not None and hashed(shared_value or "") != value_hash:
         # RAGFlow knew this session, and has ended it: by a logout, or by the next login of its user there.
-        raise NotSignedIn("Unauthorized")
+        raise misuse.of_account(account, f"session:{session_id}", "ended in RAGFlow", origin)
     plane.variables.follow(account[-1] or 0)
     now = plane.now_ms()
     seen_at = max(last_seen_at, plane.session_uses.unwritten(session_id))
     if is_over(Lifetime(created_at, expires_at, ended_at, seen_at), limits_at(plane, realm, port), now):
-        raise NotSignedIn("Unauthorized")
+        reason = "expired" if ended_at is None else "ended"
+        raise misuse.of_account(account, f"session:{session_id}", reason, origin)
     who = _principal(plane, account, f"session:{session_id}", tenant_id, origin, authenticated_at=proven_at)
     if seen_at + SEEN_EVERY_MS <= now:
         plane.session_uses.note(plane.database, session_id, now)
@@ -265,7 +268,7 @@ def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
         if found not in forms:
             continue
         if expires_at is not None and expires_at <= now:
-            break
+            raise misuse.of_account(account, f"token:{token_id}", "expired", origin)
         who = _principal(plane, account, f"token:{token_id or found[-8:]}", tenant_id, origin)
         if token_id is not None and (last_used_at is None or last_used_at + LAST_USED_EVERY_MS <= now):
             plane.token_uses.note(plane.database, token_id, now)
@@ -284,7 +287,7 @@ def _principal(
 ) -> Principal:
     user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version, settings_version = account
     if is_active != "1" or status != "1":
-        raise NotSignedIn("Unauthorized")
+        raise misuse.of_account(account, credential, "its account is switched off", origin)
     plane.variables.follow(settings_version or 0)
     graph = plane.roles.graph(plane.database, version)
     standing = graph.standing(roles.split(",") if roles else (), bool(is_superuser))
@@ -327,14 +330,14 @@ def principal_of(
     )
 
 
-def _record_refusal(plane: Plane, origin: Origin, email: str, realm: Realm) -> None:
+def _record_refusal(plane: Plane, origin: Origin, email: str, realm: Realm, wait_s: float) -> None:
     with plane.database.transaction():
         audit.record(
             plane,
             EventTag.SESSION_LOGIN_REFUSED,
             stranger(origin),
             target=("user", email),
-            after={"realm": realm},
+            after={"realm": realm, "wait_s": wait_s} if wait_s else {"realm": realm},
             result="refused",
         )
 
@@ -383,17 +386,21 @@ def _take_over(plane: Plane, wire: str, value: str, user_id: str, email: str, re
 def check_basic(plane: Plane, origin: Origin, email: str | None, password: str | None) -> None:
     """HTTP Basic as RAGFlow's oldest client sends it: the password is base64 of the plain text, or the plain text.
 
-    Raises NotSignedIn without credentials, LoginRefused, and Forbidden without an administrative permission. Opens
-    no session.
+    Raises NotSignedIn without credentials, LoginRefused, Forbidden without an administrative permission, and
+    PasswordChangeDue while that is all that the account may do. Opens no session.
     """
     if not email or password is None:
         raise NotSignedIn("Unauthorized")
     account = accounts.find(plane, email)
     stored = account.password if account else None
+    attempt = limits.login_attempt(plane, origin, email)
     right = passwords.matches(plane, stored, password)
     if not right and decode_from_hash_form(password.encode()) is not None:
         right = passwords.opened_matches(plane, stored, password.encode())
     if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, "admin")
+        _record_refusal(plane, origin, email, "admin", attempt.failed())
         raise LoginRefused
+    attempt.succeeded()
     refuse_non_administrators(plane, origin, account)
+    if accounts.owes_password(plane, account.id):
+        raise PasswordChangeDue

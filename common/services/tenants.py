@@ -91,10 +91,15 @@ def _of_account(plane: Plane, user_id: str, email: str) -> list[dict[str, Any]]:
 
 
 def create_organisation(plane: Plane, who: Principal, name: str) -> dict[str, str]:
-    """Make a further tenant that the caller owns; returns ``{tenant_id, name, role}``. Raises BadField."""
+    """Make a further tenant that the caller owns; returns ``{tenant_id, name, role}``.
+
+    Raises BadField, and NotSignedIn when the account has been switched off or deleted meanwhile.
+    """
     name = parse_tenant_name(name)
     tenant_id = uuid1().hex
     with plane.database.transaction():
+        memberships.lock(plane)
+        who = accounts.acting_now(plane, who)
         accounts.make_tenant(plane, tenant_id=tenant_id, owner_id=str(who.user_id), name=name)
         audit.record(plane, EventTag.TENANT_CREATE, who, target=("tenant", tenant_id), after={"name": name})
     return {"tenant_id": tenant_id, "name": name, "role": "owner"}

@@ -29,7 +29,7 @@ from common.core.tokens import (
 )
 from common.models.base import created, http_date, rfc3339
 from common.models.token import ApiToken, TokenRecord
-from common.services import accounts, audit, memberships
+from common.services import accounts, audit, limits, memberships, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal, system
@@ -77,9 +77,10 @@ def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
 
     ``{tenant_id, token, beta, create_time, create_date, update_time, update_date, dialog_id, source, id, name,
     expires_at, last_used_at}``. One made with a token ends no later than that. Raises TenantNotFound, NotYourTenant,
-    BadField.
+    BadField, LimitReached.
     """
     tenant_id = _own_tenant(who)
+    limits.token_creation(plane, who)
     with plane.database.transaction():
         memberships.lock(plane)
         memberships.require_role(plane, who, tenant_id, ("owner",))
@@ -90,12 +91,12 @@ def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
 def create_for(plane: Plane, actor: Principal, email: str, wish: Wish) -> dict[str, Any]:
     """``create`` for an account and the home tenant that it owns, by an administrator.
 
-    Raises UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField.
+    Raises UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField, LimitReached.
     """
+    limits.token_creation(plane, actor)
     with plane.database.transaction():
         memberships.lock(plane)
-        account = accounts.get(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         tenant_id = memberships.home_of(plane, account.id)
         if tenant_id is None:
             raise TenantNotFound(f"User '{account.email}' owns no tenant.")
@@ -166,8 +167,7 @@ def delete_of_user(plane: Plane, actor: Principal, email: str, given: str) -> No
     Raises UserNotFound, TokenNotFound, AmbiguousToken, GivesMoreThanHeld.
     """
     with plane.database.transaction():
-        account = accounts.get(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         if not _delete(plane, actor, _of_account(plane, account), given):
             raise TokenNotFound
 
@@ -237,6 +237,7 @@ def _make(
     if latest is not None:
         expires_at = min(latest, expires_at) if expires_at is not None else latest
     name = parse_token_name(wish.name) if wish.name and wish.name.strip() else None
+    tenant_limits.make_sure_of_room(plane, tenant_id, "tokens")
     token, beta, token_id = new_token(), new_beta(), uuid4().hex
     stored = token if plane.plain_tokens else stored_form(token)
     plane.database.insert(

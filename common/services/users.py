@@ -14,7 +14,7 @@ from common.core.errors import BadField, Conflict, PasswordChangeDue, StoreUnava
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, invitations, memberships, passwords, sessions
+from common.services import accounts, audit, claims, default_role, invitations, memberships, passwords, sessions
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -135,25 +135,30 @@ def create_user(
     """Create an account with tenant, membership and root folder; returns ``{id, email, nickname, login_channel,
     is_superuser}``.
 
-    ``password`` is as it came over the wire. Raises BadField, UserExists, and GivesMoreThanHeld when a superuser is
-    to be made by someone who is none.
+    ``password`` is as it came over the wire. The account gets the default role. Raises BadField, UserExists, and
+    GivesMoreThanHeld when a superuser is to be made by someone who is none, or that role is more than the actor holds.
     """
     if is_superuser:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     address = parse_email(email, field="username")
     password_hash = passwords.new_hash(plane, password)
     with plane.database.transaction():
+        default_role.lock(plane)
         memberships.lock(plane)
+        actor = accounts.acting_now(plane, actor)
+        if is_superuser:
+            check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
         account = accounts.make(
             plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
+        role = None if is_superuser else default_role.give(plane, actor, account)
         invitations.claim(plane, account.id, account.email)
         audit.record(
             plane,
             EventTag.USER_CREATE,
             actor,
             target=account.target,
-            after={"nickname": nickname, "is_superuser": is_superuser},
+            after={"nickname": nickname, "is_superuser": is_superuser, **({"role": role} if role else {})},
         )
     return {
         "id": account.id,
@@ -177,7 +182,7 @@ def update_user_password(plane: Plane, actor: Principal, email: str, password: s
     if unchanged and actor.user_id == account.id and actor.must_change:
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
     with plane.database.transaction():
-        accounts.refuse_to_act_on_superiors(plane, actor, accounts.get_and_hold(plane, email))
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         if not unchanged:
             accounts.change(plane, account.id, password=new_hash)
         plane.database.execute(Account.update(must_change=False).where(Account.user_id == account.id))
@@ -195,8 +200,7 @@ def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, a
     """
     with plane.database.transaction():
         plane.database.lock("superusers")
-        account = accounts.get_and_hold(plane, email)
-        accounts.refuse_to_act_on_superiors(plane, actor, account)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
         if actor.user_id == account.id and not active:
             raise Conflict("You can't switch off your own account.")
         if not active and account.is_active:
@@ -219,7 +223,8 @@ def update_user_superuser(plane: Plane, actor: Principal, email: str, *, superus
     check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     with plane.database.transaction():
         plane.database.lock("superusers")
-        account = accounts.get_and_hold(plane, email)
+        account, actor = accounts.hold_to_act_on(plane, actor, email)
+        check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
         if actor.user_id == account.id:
             raise Conflict("You can't change this of your own account.")
         if account.is_superuser == superuser:

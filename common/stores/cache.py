@@ -39,17 +39,17 @@ class Cache(Protocol):
     def delete(self, key: str) -> bool:
         """Removes a value or a counter; True when there was one."""
 
-    def incr(self, key: str, window_s: float) -> Count:
-        """Adds one to a counter, atomically among all processes.
+    def incr(self, key: str, window_s: float, by: int = 1) -> Count:
+        """Adds to a counter, atomically among all processes.
 
         The window begins with the first increment and isn't prolonged by later ones.
         """
 
+    def counted(self, key: str) -> int:
+        """A counter's value now, 0 when there is none or its window is over."""
+
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Takes a lease that is free or expired, or prolongs the owner's own; True when it is held now."""
-
-    def renew_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """Prolongs a lease from now; False when the owner lost it meanwhile."""
 
     def release_lease(self, name: str, owner: str) -> bool:
         """Gives a lease back; False when the owner didn't hold it any more."""
@@ -63,9 +63,6 @@ class Cache(Protocol):
     def heartbeats(self, since: float) -> dict[str, list[dict[str, Any]]]:
         """Every registered executor with its heartbeats from ``since`` (Unix seconds) on, oldest first."""
 
-    def executors(self) -> list[str]:
-        """The names of the registered executors, sorted."""
-
     def remove_executor(self, executor: str) -> None:
         """Forgets an executor and its heartbeats."""
 
@@ -77,6 +74,9 @@ class Cache(Protocol):
 
         None where the store belongs to one home, whose own file is shared enough.
         """
+
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        """Makes ``new`` that secret, if it is ``old`` still; whether it was."""
 
     def health(self) -> float:
         """Asks the store for a sign of life, without writing; the milliseconds that took."""
@@ -101,9 +101,9 @@ _SCHEMA = (
 
 # A counter that would outlive its window (the clock was put back) is cut to it, so nobody stays locked out.
 _INCR = """
-    INSERT INTO entry (key, value, expires_at) VALUES (:key, 1, :until)
+    INSERT INTO entry (key, value, expires_at) VALUES (:key, :by, :until)
     ON CONFLICT (key) DO UPDATE SET
-        value = CASE WHEN expires_at <= :now THEN 1 ELSE CAST(value AS INTEGER) + 1 END,
+        value = CASE WHEN expires_at <= :now THEN :by ELSE CAST(value AS INTEGER) + :by END,
         expires_at = CASE WHEN expires_at <= :now THEN :until
                           ELSE min(coalesce(expires_at, :until), :until) END
     RETURNING value, expires_at
@@ -155,26 +155,20 @@ class SqliteCache:
         rows = self._run("DELETE FROM entry WHERE key = ? RETURNING expires_at", (key,))
         return bool(rows) and (rows[0][0] is None or rows[0][0] > self._clock())
 
-    def incr(self, key: str, window_s: float) -> Count:
+    def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """See ``Cache.incr``."""
         now = self._clock()
-        value, until = self._run(_INCR, {"key": key, "now": now, "until": now + window_s})[0]
+        value, until = self._run(_INCR, {"key": key, "by": by, "now": now, "until": now + window_s})[0]
         return Count(value, until - now)
+
+    def counted(self, key: str) -> int:
+        """See ``Cache.counted``."""
+        return int(self.get(key) or 0)
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """See ``Cache.acquire_lease``."""
         now = self._clock()
         return bool(self._run(_ACQUIRE, {"name": name, "owner": owner, "now": now, "until": now + ttl_s}))
-
-    def renew_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """See ``Cache.renew_lease``."""
-        now = self._clock()
-        return bool(
-            self._run(
-                "UPDATE lease SET expires_at = ? WHERE name = ? AND owner = ? AND expires_at > ? RETURNING name",
-                (now + ttl_s, name, owner, now),
-            )
-        )
 
     def release_lease(self, name: str, owner: str) -> bool:
         """See ``Cache.release_lease``."""
@@ -208,10 +202,6 @@ class SqliteCache:
                 beats.append(json.loads(beat))
         return found
 
-    def executors(self) -> list[str]:
-        """See ``Cache.executors``."""
-        return [name for (name,) in self._run("SELECT name FROM executor ORDER BY name")]
-
     def remove_executor(self, executor: str) -> None:
         """See ``Cache.remove_executor``."""
         with self._file.transaction() as connection:
@@ -226,6 +216,10 @@ class SqliteCache:
     def shared_secret(self, offer: str) -> str | None:
         """See ``Cache.shared_secret``."""
         return None
+
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        """See ``Cache.replace_shared_secret``; there is none to replace."""
+        return False
 
     def health(self) -> float:
         """See ``Cache.health``."""

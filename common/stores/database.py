@@ -87,8 +87,11 @@ class Database(Protocol):
     def create(self, model: type[orm.Model]) -> None:
         """Make a model's table and indexes, as far as they are missing."""
 
-    def create_index(self, name: str, table: str, columns: str) -> None:
+    def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
         """Make an index on one of our own tables, if it is missing."""
+
+    def add_column(self, table: str, field: orm.Field) -> None:
+        """Add a model's column, which may be null, to the table of ours that lacks it."""
 
     def tables(self) -> set[str]:
         """Names of the tables that exist."""
@@ -104,16 +107,16 @@ class Database(Protocol):
 
 
 class _WalDatabase(orm.SqliteDatabase):
-    """Makes the file when it connects for the first time, and never again: one that has gone since is an outage.
+    """With ``make`` it makes the file when it first connects, and never again: one that has gone since is an outage.
 
     Connects also while another process switches a new file to WAL: SQLite applies no busy timeout to that.
     """
 
-    def __init__(self, path: Path, **options: Any) -> None:
+    def __init__(self, path: Path, *, make: bool, **options: Any) -> None:
         self._uri = path.absolute().as_uri()
         self._path = path.absolute()
         self._opened = threading.local()
-        super().__init__(f"{self._uri}?mode=rwc", uri=True, **options)
+        super().__init__(f"{self._uri}?mode={'rwc' if make else 'rw'}", uri=True, **options)
 
     def has_moved(self, recheck_s: float) -> bool:
         """Whether this thread's connection is to another file than the one that is there now.
@@ -152,13 +155,17 @@ class _WalDatabase(orm.SqliteDatabase):
 
 
 class SqliteStore:
-    """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged."""
+    """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged.
 
-    def __init__(self, path: Path, *, recheck_s: float = _RECHECK_S) -> None:
+    A file that is missing is made at first use, or with ``make`` off an outage.
+    """
+
+    def __init__(self, path: Path, *, make: bool = True, recheck_s: float = _RECHECK_S) -> None:
         self.path = path
         self._recheck_s = recheck_s
         self._peewee: Any = _WalDatabase(
             path,
+            make=make,
             timeout=BUSY_TIMEOUT_S,
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -2000, "foreign_keys": 0},
         )
@@ -237,8 +244,11 @@ class SqliteStore:
         with _outages():
             orm.SchemaManager(model, database=self.peewee).create_all(safe=True)
 
-    def create_index(self, name: str, table: str, columns: str) -> None:
-        self.run(f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})")
+    def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
+        self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX IF NOT EXISTS {name} ON {table} ({columns})")
+
+    def add_column(self, table: str, field: orm.Field) -> None:
+        self.run(f"ALTER TABLE {table} ADD COLUMN {column_of(self.peewee, field)}")
 
     def tables(self) -> set[str]:
         return {name for (name,) in self.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -271,6 +281,13 @@ class SqliteStore:
     def close(self) -> None:
         if not self.peewee.is_closed():
             self.peewee.close()
+
+
+def column_of(database: orm.Database, field: orm.Field) -> str:
+    """A column's name and type as they stand in a statement of this database."""
+    context = database.get_sql_context()
+    sql, _ = context.sql(orm.NodeList((orm.Entity(field.column_name), field.ddl_datatype(context)))).query()
+    return str(sql)
 
 
 @contextmanager

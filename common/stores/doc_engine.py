@@ -66,9 +66,6 @@ class DocEngine(Protocol):
     def delete_tenant(self, tenant_id: str, *, limit: int = 1000) -> int:
         """Deletes at most ``limit`` documents of a tenant's index; how many went. Call until it returns 0."""
 
-    def delete_knowledge_base(self, tenant_id: str, kb_id: str, *, limit: int = 1000) -> int:
-        """Like ``delete_tenant``, for one knowledge base of the tenant."""
-
     def close(self) -> None:
         """Closes what this thread holds open."""
 
@@ -103,10 +100,6 @@ _COUNT = "SELECT count(*) FROM document WHERE index_name = ?"
 _COUNT_KB = "SELECT count(*) FROM document WHERE index_name = ? AND kb_id = ?"
 _DELETE = """
     DELETE FROM document WHERE number IN (SELECT number FROM document WHERE index_name = ? LIMIT ?)
-"""
-_DELETE_KB = """
-    DELETE FROM document WHERE number IN (SELECT number FROM document WHERE index_name = ? AND kb_id = ?
-    LIMIT ?)
 """
 _WRITE = """
     INSERT INTO document (index_name, id, kb_id, time_ms, text, body) VALUES (?, ?, ?, ?, ?, ?)
@@ -173,10 +166,6 @@ class SqliteDocEngine:
     def delete_tenant(self, tenant_id: str, *, limit: int = 1000) -> int:
         """See ``DocEngine.delete_tenant``."""
         return self._delete(_DELETE, (tenant_index(tenant_id), limit))
-
-    def delete_knowledge_base(self, tenant_id: str, kb_id: str, *, limit: int = 1000) -> int:
-        """See ``DocEngine.delete_knowledge_base``."""
-        return self._delete(_DELETE_KB, (tenant_index(tenant_id), kb_id, limit))
 
     def close(self) -> None:
         """See ``DocEngine.close``."""

@@ -161,25 +161,20 @@ class ElasticsearchEngine:
         index = tenant_index(tenant_id)
 
         def delete(client: Elasticsearch) -> int:
-            deleted = self._deleted(client, index, None, limit)
+            deleted = self._deleted(client, index, limit)
             if deleted < limit:
                 client.indices.delete(index=index, ignore_unavailable=True)
             return deleted
 
         return self._ask_index(index, delete, 0)
 
-    def delete_knowledge_base(self, tenant_id: str, kb_id: str, *, limit: int = 1000) -> int:
-        """See ``DocEngine.delete_knowledge_base``."""
-        index = tenant_index(tenant_id)
-        return self._ask_index(index, lambda client: self._deleted(client, index, kb_id, limit), 0)
-
     def close(self) -> None:
         """Nothing to close: the connections are shared by all threads."""
 
-    def _deleted(self, client: Elasticsearch, index: str, kb_id: str | None, limit: int) -> int:
+    def _deleted(self, client: Elasticsearch, index: str, limit: int) -> int:
         self._limit.extend(limit * SLOWEST_WRITE_S)
         answer = client.delete_by_query(
-            index=index, query=_query(kb_id), max_docs=limit, conflicts="proceed", refresh=True
+            index=index, query=_query(None), max_docs=limit, conflicts="proceed", refresh=True
         ).body
         failures = answer.get("failures") or []
         if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import ssl
 import time
@@ -13,9 +14,9 @@ from pymysql.connections import Connection
 from pymysql.constants import CLIENT
 from pymysql.cursors import Cursor
 
-from common.stores.sockets import TimedSocket, reached
+from common.stores.sockets import TimedSocket, TimedTls, reached
 
-#: Seconds that a statement waits for rows that another transaction has changed.
+#: Seconds that a change waits for rows that another transaction has changed, or for a table that is locked.
 LOCK_WAIT_S = 5
 #: Seconds after which the server ends a transaction whose process is stopped, with what that has locked. MySQL has a
 #: limit for all idle connections alike; another one is opened unseen.
@@ -100,9 +101,14 @@ class BoundedConnection(Connection):
         return cursor
 
     def write(self, sql: str, params: Sequence[Any] = ()) -> Cursor:
-        """``ask`` for a statement that may have to wait for what others have locked."""
+        """``ask`` for a statement that may have to wait for what others have locked.
+
+        A row and its table may both be locked. MariaDB ends that wait too before the deadline; MySQL has no such limit
+        for changes.
+        """
         if self.mariadb:
-            sql = f"SET STATEMENT max_statement_time=0 FOR {sql}"
+            limit_s = self._timeout_s * _READ_SHARE + LOCK_WAIT_S
+            sql = f"SET STATEMENT max_statement_time={limit_s:.3f} FOR {sql}"
         return self.ask(sql, params, LOCK_WAIT_S)
 
     def is_stale(self) -> bool:
@@ -116,7 +122,8 @@ class BoundedConnection(Connection):
     def lift_limits(self, seconds: float) -> None:
         """Give each statement so long, for work that is not a request's; not to be kept for one afterwards."""
         self._timeout_s = seconds
-        self.ask(f"SET SESSION {'max_statement_time' if self.mariadb else 'max_execution_time'} = 0")
+        limit = "max_statement_time" if self.mariadb else "max_execution_time"
+        self.ask(f"SET SESSION {limit} = 0, lock_wait_timeout = {math.ceil(seconds)}")
 
     def close(self) -> None:
         """End it, with a word to the server if it listens; again is fine."""
@@ -140,7 +147,7 @@ class BoundedConnection(Connection):
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             cursor.execute(
                 f"SET SESSION sql_mode='{_SQL_MODE}', innodb_lock_wait_timeout={LOCK_WAIT_S}, "
-                f"group_concat_max_len={_CONCAT_BYTES}, {limits}"
+                f"lock_wait_timeout={LOCK_WAIT_S}, group_concat_max_len={_CONCAT_BYTES}, {limits}"
             )
 
     def _renew(self, extra_s: float) -> None:
@@ -157,18 +164,8 @@ class BoundedConnection(Connection):
             raise TimeoutError("the deadline is over")
         return left_s
 
-    def _create_ssl_ctx(self, context: ssl.SSLContext) -> _TimedTls:
-        return _TimedTls(context)
-
-
-class _TimedTls:
-    """What PyMySQL uses of an SSL context, with a handshake that ends in time."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-
-    def wrap_socket(self, sock: TimedSocket, server_hostname: str) -> TimedSocket:
-        return sock.secured(self._context, server_hostname)
+    def _create_ssl_ctx(self, context: ssl.SSLContext) -> TimedTls:
+        return TimedTls(context)
 
 
 @lru_cache(maxsize=2048)

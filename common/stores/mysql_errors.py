@@ -16,6 +16,7 @@ from common.stores.network import failure_of
 
 DEADLOCK = ER.LOCK_DEADLOCK
 REFUSED_CREDENTIALS = ER.ACCESS_DENIED_ERROR
+TOO_LONG = "the statement took too long"
 FOREIGN = "it does not speak the protocol of MySQL"
 _LOCK_WAIT = ER.LOCK_WAIT_TIMEOUT
 
@@ -57,8 +58,8 @@ _REFUSALS = {
     ER.OUT_OF_RESOURCES: "it is out of memory",
     ER.NET_PACKET_TOO_LARGE: "the statement is larger than it takes (max_allowed_packet)",
     ER.QUERY_INTERRUPTED: "the statement was interrupted",
-    1969: "the statement took too long",
-    3024: "the statement took too long",
+    1969: TOO_LONG,
+    3024: TOO_LONG,
     DEADLOCK: "another transaction was in the way, and this one was undone (deadlock)",
     _LOCK_WAIT: "another transaction held what was needed for too long",
     ER.LOCK_TABLE_FULL: "it has no room for more locks",

@@ -18,9 +18,9 @@ from pymysql.err import MySQLError
 from common.conf.sections import MySqlSection
 from common.core.errors import StoreUnavailable
 from common.stores.breaker import Breaker
-from common.stores.database import STORE
+from common.stores.database import STORE, column_of
 from common.stores.mysql_connection import LOCK_WAIT_S, BoundedConnection, Credentials, translated
-from common.stores.mysql_errors import DEADLOCK, FOREIGN, REFUSED_CREDENTIALS, code_of, meaning_of, was_cut
+from common.stores.mysql_errors import DEADLOCK, FOREIGN, REFUSED_CREDENTIALS, TOO_LONG, code_of, meaning_of, was_cut
 from common.stores.network import failure_of
 from common.stores.sockets import tls_context
 
@@ -28,6 +28,9 @@ _Ask = Callable[[BoundedConnection], Cursor]
 
 # How often a single statement is sent again that was the victim of a deadlock.
 _DEADLOCK_RETRIES = 3
+# A read that took too long, as of a table that another session has locked, is not sent again for so many seconds: those
+# who have queued up behind the first would wait for it one after the other.
+_NOT_AGAIN_S = 0.25
 # For work that is not a request's: while a process waits for another one's migrations, and for a step of its own.
 _MIGRATION_WAIT_S = 50
 _MIGRATION_STEP_S = 60.0
@@ -76,6 +79,7 @@ class MysqlStore:
         self._credentials = _credentials_of(section)
         self._reread = reread
         self._local = _Thread()
+        self._too_long: dict[str, float] = {}
         self._breaker = Breaker(STORE, self._probe)
         self._peewee = _Peewee(self)
 
@@ -175,10 +179,14 @@ class MysqlStore:
             if index._name not in present:
                 self.peewee.execute(schema.index(index))
 
-    def create_index(self, name: str, table: str, columns: str) -> None:
+    def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
         """See ``Database.create_index``."""
         if name not in self._indexes(table):
-            self.run(f"CREATE INDEX {name} ON {table} ({columns})")
+            self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX {name} ON {table} ({columns})")
+
+    def add_column(self, table: str, field: orm.Field) -> None:
+        """See ``Database.add_column``."""
+        self.run(f"ALTER TABLE {table} ADD COLUMN {column_of(self._peewee, field)}")
 
     def health(self) -> float:
         """See ``Database.health``. The server is asked even while the breaker is open, over a connection of its own:
@@ -232,7 +240,17 @@ class MysqlStore:
 
     def _read(self, sql: str, params: Sequence[Any]) -> Cursor:
         text = translated(sql)
-        return self._ask(lambda connection: connection.ask(text, params), repeatable=True)
+        until = self._too_long.get(text)
+        if until is not None and not self._local.depth:
+            if time.monotonic() < until:
+                raise StoreUnavailable(STORE, f"{TOO_LONG} just now", lost=False)
+            self._too_long.pop(text, None)
+        try:
+            return self._ask(lambda connection: connection.ask(text, params), repeatable=True)
+        except StoreUnavailable as error:
+            if error.reason == TOO_LONG:
+                self._too_long[text] = time.monotonic() + _NOT_AGAIN_S
+            raise
 
     def _ask(self, ask: _Ask, *, repeatable: bool) -> Cursor:
         local = self._local

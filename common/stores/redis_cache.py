@@ -32,7 +32,7 @@ _MOST_BEATS = 240
 
 # A counter without an end, or one beyond the window, is cut to it, so nobody stays locked out.
 _INCR = """
-local value = redis.call('INCR', KEYS[1])
+local value = redis.call('INCRBY', KEYS[1], ARGV[2])
 local left = redis.call('PTTL', KEYS[1])
 local window = tonumber(ARGV[1])
 if left < 0 or left > window then
@@ -47,9 +47,10 @@ if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
-_RENEW = """
+_REPLACE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
 """
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -108,18 +109,18 @@ class RedisCache:
         """See ``Cache.delete``."""
         return bool(self._ask("DEL", _value_key(key)))
 
-    def incr(self, key: str, window_s: float) -> Count:
+    def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """See ``Cache.incr``."""
-        value, left_ms = self._ask("EVAL", _INCR, 1, _value_key(key), _milliseconds(window_s))
+        value, left_ms = self._ask("EVAL", _INCR, 1, _value_key(key), _milliseconds(window_s), by)
         return Count(value, left_ms / 1000)
+
+    def counted(self, key: str) -> int:
+        """See ``Cache.counted``."""
+        return int(self.get(key) or 0)
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """See ``Cache.acquire_lease``."""
         return bool(self._ask("EVAL", _ACQUIRE, 1, _lease_key(name), owner, _milliseconds(ttl_s)))
-
-    def renew_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """See ``Cache.renew_lease``."""
-        return bool(self._ask("EVAL", _RENEW, 1, _lease_key(name), owner, _milliseconds(ttl_s)))
 
     def release_lease(self, name: str, owner: str) -> bool:
         """See ``Cache.release_lease``."""
@@ -145,10 +146,6 @@ class RedisCache:
         )
         return {_text(name): _beats(answer) for name, answer in zip(names, found, strict=True)}
 
-    def executors(self) -> list[str]:
-        """See ``Cache.executors``."""
-        return [_text(name) for name in self._names()]
-
     def remove_executor(self, executor: str) -> None:
         """See ``Cache.remove_executor``."""
         self._ask_all(("MULTI",), ("SREM", _EXECUTORS, executor), ("DEL", executor), ("EXEC",))
@@ -165,6 +162,10 @@ class RedisCache:
             self._ask("SET", SHARED_SECRET, offer, "NX")
             held = self._ask("GET", SHARED_SECRET)
         return None if held is None else _text(held)
+
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        """See ``Cache.replace_shared_secret``. RAGFlow's processes go on with the one that they have read."""
+        return bool(self._ask("EVAL", _REPLACE, 1, SHARED_SECRET, old, new))
 
     def health(self) -> float:
         """See ``Cache.health``. The server is asked even while the breaker is open.

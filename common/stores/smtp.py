@@ -5,15 +5,16 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 
 from common.conf.sections import SmtpSection
 from common.secret import MASK, Secret
+from common.stores.sockets import TimedSocket, TimedTls, reached
 
-#: Seconds for connecting, and for each answer of the server.
+#: Seconds for the name look-up, for the connection, and without a word of the server.
 ANSWER_S = 10.0
 #: Seconds for everything together, so that a server that answers letter by letter delays nobody for long.
 TOTAL_S = 30.0
@@ -42,11 +43,11 @@ def send(
     context = tls or ssl.create_default_context()
     implicit = context if server.mail_use_ssl and not server.mail_use_tls else None
     with _failures(server.mail_password):
-        client = _Client(implicit, total_s)
+        client = _Client(implicit, answer_s, total_s)
         try:
-            client.begin(server.mail_server, server.mail_port, answer_s)
+            client.begin(server.mail_server, server.mail_port)
             if server.mail_use_tls:
-                client.starttls(context=context)
+                client.starttls(context=TimedTls(context))  # type: ignore[call-overload]  # as much as it uses
             if server.mail_username and server.mail_password is not None:
                 client.login(server.mail_username, server.mail_password.reveal())
             client.send_message(message)
@@ -54,51 +55,39 @@ def send(
             with suppress(OSError, smtplib.SMTPException):
                 client.quit()
         finally:
-            client.end()
+            client.close()
 
 
 class _Client(smtplib.SMTP):
-    """An SMTP conversation that is cut when its total time is over."""
+    """An SMTP conversation of which nothing outlives its total time: look-up, connection, TLS and every answer."""
 
-    def __init__(self, implicit_tls: ssl.SSLContext | None, total_s: float) -> None:
-        super().__init__()
+    def __init__(self, implicit_tls: ssl.SSLContext | None, answer_s: float, total_s: float) -> None:
+        # Left to itself it would look this machine up, without a deadline.
+        super().__init__(local_hostname=socket.gethostname())
         self._implicit_tls = implicit_tls
-        self._line: socket.socket | None = None
-        self._cut = False
-        self._timer = threading.Timer(total_s, self._cut_line)
-        self._timer.daemon = True
+        self._answer_s = answer_s
+        self._ends_at = time.monotonic() + total_s
 
-    def begin(self, host: str, port: int, answer_s: float) -> None:
+    def begin(self, host: str, port: int) -> None:
         """Connect; the greeting must be a welcome."""
-        self._timer.start()
-        self.timeout = answer_s
         self._host = host
         code, text = self.connect(host, port)
         if code != 220:
             raise smtplib.SMTPResponseException(code, text)
 
-    def end(self) -> None:
-        """Close the connection and forget the deadline."""
-        self._timer.cancel()
-        self.close()
-        if self._line is not None:
-            self._line.close()
+    def _get_socket(self, host: str, port: int, timeout: float) -> TimedSocket:
+        connection = reached(host, port, self._left_s, self._implicit_tls)
+        if "." not in self.local_hostname:
+            # No name that means something elsewhere: RFC 5321, 4.1.1.1 and 4.1.3.
+            own = connection.own_address()
+            self.local_hostname = f"[IPv6:{own}]" if ":" in own else f"[{own}]"
+        return connection
 
-    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        connection = socket.create_connection((host, port), timeout)
-        # A second handle on the connection, which stays good while TLS takes over the first one.
-        self._line = connection.dup()
-        if self._cut:
-            self._cut_line()
-        if self._implicit_tls is None:
-            return connection
-        return self._implicit_tls.wrap_socket(connection, server_hostname=host)
-
-    def _cut_line(self) -> None:
-        self._cut = True
-        if self._line is not None:
-            with suppress(OSError):
-                self._line.shutdown(socket.SHUT_RDWR)
+    def _left_s(self) -> float:
+        left_s = self._ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the mail server took too long")
+        return min(left_s, self._answer_s)
 
 
 @contextmanager

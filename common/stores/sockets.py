@@ -75,6 +75,10 @@ class TimedSocket:
     def fileno(self) -> int:
         return self._real.fileno()
 
+    def own_address(self) -> str:
+        """The IP address of this end."""
+        return str(self._real.getsockname()[0])
+
     def secured(self, tls: ssl.SSLContext, host: str) -> TimedSocket:
         """The same connection under TLS, from its handshake on."""
         return TimedSocket(_secured(self._real, tls, host, self._left_s), self._left_s)
@@ -84,6 +88,16 @@ class TimedSocket:
 
     def close(self) -> None:
         self._real.close()
+
+
+class TimedTls:
+    """What client libraries use of an SSL context to upgrade a connection, with a handshake that ends in time."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def wrap_socket(self, sock: TimedSocket, server_hostname: str) -> TimedSocket:
+        return sock.secured(self._context, server_hostname)
 
 
 class _Reader(io.RawIOBase):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.core.errors import StoreUnavailable
-from common.services import deletion, following, invitations, jobs, sessions, token_expiry
+from common.services import audit_retention, deletion, following, invitations, jobs, sessions, token_expiry
 from common.services.plane import Plane
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def keep_house(task: jobs.Task) -> None:
         "sessions": lambda: sessions.prune(plane, limit=_BATCH),
         "invitations": lambda: invitations.prune(plane, limit=_BATCH),
         "expiry_notices": lambda: token_expiry.prune(plane, limit=_BATCH),
+        "audit_events": lambda: audit_retention.drop_segment(plane),
         "jobs": lambda: jobs.prune(plane, limit=_BATCH, but_dead=_NEVER_FORGOTTEN),
         "cache": lambda: plane.cache.purge_expired(_BATCH),
     }

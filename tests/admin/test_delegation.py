@@ -13,9 +13,9 @@ from werkzeug.test import TestResponse
 from common.core.errors import GivesMoreThanHeld, NotSignedIn
 from common.core.permissions import BUILT_IN_ROLES
 from common.http.access import BEFORE_THE_ANSWER
-from common.services import roles, sessions
+from common.services import passwords, roles, sessions, tenants
 from common.services.principal import Origin, Principal
-from tests.people import Person, World
+from tests.people import Person, World, new_password
 from tests.roles import forget_roles, give_role, make_role, permissions_of
 
 ROLE_TABLES = ("rk_role", "rk_role_parent", "rk_role_grant", "rk_user_role", "rk_state")
@@ -256,3 +256,66 @@ def log_in(world: World, people: list[Person]) -> None:
     for person in people:
         give_role(world, person, "viewer")
         assert person.admin_session
+
+
+def ends(world: World, actor: Person, way: str) -> None:
+    """What another superuser does to the actor while its request runs."""
+    root = world.root
+    if way == "demoted":
+        assert assign(root, actor, "member").status_code == 200
+        return
+    assert root.administer("PUT", f"/users/{actor.email}/activate", {"activate_status": "off"}).status_code == 200
+    if way == "deleted":
+        assert root.administer("DELETE", f"/users/{actor.email}").status_code == 200
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Has something done while the next password is hashed, which is when a request takes its time."""
+    hashing = passwords.new_hash
+
+    def hashed(*args: Any, **more: Any) -> str:
+        monkeypatch.undo()
+        made = hashing(*args, **more)
+        act()
+        return made
+
+    monkeypatch.setattr(passwords, "new_hash", hashed)
+
+
+@pytest.mark.parametrize("way", ["demoted", "switched off", "deleted"])
+def test_a_request_in_flight_gives_nothing_that_its_actor_has_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    actor, victim = world.person(is_superuser=True), world.person(is_superuser=True)
+    assert actor.admin_session
+    meanwhile(monkeypatch, lambda: ends(world, actor, way))
+    body = {"username": "made@example.org", "password": new_password(), "role": "admin"}
+
+    refused = actor.administer("POST", "/users", body)
+
+    assert refused.status_code == (403 if way == "demoted" else 401)
+    assert world.plane.database.one("SELECT 1 FROM user WHERE email = 'made@example.org'") is None
+
+    other = world.person(is_superuser=True)
+    assert other.admin_session
+    meanwhile(monkeypatch, lambda: ends(world, other, way))
+    refused = other.administer("PUT", f"/users/{victim.email}/password", {"new_password": new_password()})
+
+    assert refused.status_code == (403 if way == "demoted" else 401)
+    assert victim.administer("GET", "/version").status_code == 200
+
+
+def test_nobody_who_is_gone_founds_an_organisation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    founder = world.person()
+    assert founder.session
+    reading = tenants.parse_tenant_name
+
+    def read(name: object) -> str:
+        monkeypatch.undo()
+        ends(world, founder, "deleted")
+        return reading(name)
+
+    monkeypatch.setattr(tenants, "parse_tenant_name", read)
+
+    assert founder.ask("POST", "/api/v1/tenants", {"name": "Nobody's"}).status_code == 401
+    assert world.plane.database.one("SELECT 1 FROM tenant WHERE name = ?", ("Nobody's",)) is None

@@ -13,6 +13,7 @@ from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.http import serving
 from common.services import opening
+from common.services.plane import Plane
 from tests.backends import stores
 from tests.people import Clock, Person, Port, World, settings_for
 
@@ -104,3 +105,17 @@ def test_a_server_process_that_starts_later_has_the_level_from_its_start_on(
     serving.opened_plane(make_administrator=False)
 
     assert logging.getLogger(package).level == logging.ERROR
+
+
+def test_the_admin_server_makes_the_first_administrator_that_its_starter_left_to_it(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    home = plane.settings.home
+    for name, value in {"RAGKEEPER_HOME": str(home), **stores.environment(home)}.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        _, once_open = serving.opened_plane(make_administrator=True)
+        assert once_open is None
+
+    assert capfdbinary.readouterr().out.count(b"Generated password") == 1
+    assert plane.database.one("SELECT COUNT(*) FROM user WHERE is_superuser = ?", (True,)) == (1,)

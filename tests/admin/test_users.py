@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import pytest
 
@@ -290,6 +291,21 @@ def test_problem_details_carry_the_code_of_the_envelope(root: Person, method: st
     problem = root.administer(method, path, body, headers={"Accept": "application/problem+json"})
 
     assert problem.json["code"] == envelope.json["code"] == envelope.status_code == problem.status_code
+
+
+def test_basic_credentials_with_a_generated_password_authorise_nothing(world: World) -> None:
+    fresh = world.person(is_superuser=True, must_change=True)
+
+    def basic(password: str) -> Any:
+        header = base64.b64encode(f"{fresh.email}:{password}".encode()).decode()
+        return world.admin.ask("GET", "/api/v1/admin/auth", headers={"Authorization": f"Basic {header}"})
+
+    refused = basic(fresh.password)
+    assert (refused.status_code, refused.json["code"]) == (403, 403)
+    assert "Change the generated password first" in refused.json["message"]
+    chosen = new_password()
+    fresh.administer("PUT", f"/users/{fresh.email}/password", {"new_password": chosen})
+    assert basic(chosen).status_code == 200
 
 
 def test_a_generated_password_must_be_changed_before_anything_else(world: World) -> None:

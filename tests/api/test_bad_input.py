@@ -11,6 +11,7 @@ import pytest
 from common.http.route import Route
 from tests.people import Person, Port, World
 
+LOGIN = {"ragkeeper-admin": "/api/v1/admin/login", "ragkeeper-user": "/v1/user/login"}
 JSON = {"Content-Type": "application/json"}
 BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
     "nothing": (b"", JSON),
@@ -22,6 +23,7 @@ BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
     "not UTF-8": (b'{"email": "\xff\xfe"}', JSON),
     "surrogate": (b'{"email": "\\ud800"}', JSON),
     "deep": (b"[" * 3000 + b"]" * 3000, JSON),
+    "deep, with NUL": (b'{"a": ' + b"[" * 1000 + b'"\\u0000"' + b"]" * 1000 + b"}", JSON),
     "form": (b"email=x&password=y", {"Content-Type": "application/x-www-form-urlencoded"}),
     "multipart without boundary": (b"x", {"Content-Type": "multipart/form-data"}),
     "XML": (b"<a/>", {"Content-Type": "application/xml"}),
@@ -87,6 +89,43 @@ def test_no_body_is_a_500(world: World, port: Port) -> None:
     assert found == []
 
 
+def nested(levels: int, innermost: str) -> str:
+    """A body with so many levels."""
+    return '{"email": ' + '{"a": ' * (levels - 1) + innermost + "}" * levels
+
+
+@pytest.mark.parametrize("innermost", ['"\\u0000"', "1"])
+@pytest.mark.parametrize("levels", [101, 980, 1020])
+def test_a_body_of_many_levels_is_refused_in_a_sentence(port: Port, levels: int, innermost: str) -> None:
+    answer = port.ask("POST", LOGIN[port.app.name], data=nested(levels, innermost), headers=JSON)
+
+    assert answer.json["message"] == "The body has more than 100 levels of objects and lists."
+
+
+def test_a_hundred_levels_are_read(port: Port) -> None:
+    answer = port.ask("POST", LOGIN[port.app.name], data=nested(100, '"\\u0000"'), headers=JSON)
+
+    assert answer.json["message"].startswith("email.a.a")
+    assert "NUL" in answer.json["message"]
+
+
+@pytest.mark.parametrize("value", ['{"%s": "\\u0000"}', '[1, {"%s": ["\\u0000"]}]', '{"%s": {"a\\u0000": 1}}'])
+def test_a_long_name_in_a_body_is_not_repeated_whole(port: Port, value: str) -> None:
+    answer = port.ask("POST", LOGIN[port.app.name], data='{"x": ' + value % ("y" * 9000) + "}", headers=JSON)
+
+    assert len(answer.json["message"]) < 300
+    assert "NUL" in answer.json["message"]
+
+
+def test_a_long_name_that_a_model_refuses_is_not_repeated_whole(world: World) -> None:
+    body = {"new_permissions": {"x" * 9000: {"enable": "perhaps"}}}
+
+    answer = world.root.administer("POST", "/roles/admin/permission", body)
+
+    assert answer.status_code == 400
+    assert len(answer.json["message"]) < 300
+
+
 def test_no_value_of_a_field_is_a_500(world: World, port: Port) -> None:
     found = []
     for route in routes_of(port):
@@ -137,6 +176,25 @@ def test_no_credential_is_a_500(port: Port, header: str) -> None:
 
     encoded = header.encode("utf-8", "surrogateescape").decode("latin-1")
     assert port.ask("GET", path, headers={"Authorization": encoded}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Basic \xff",
+        "Basic ü".encode(),
+        b"Basic %%%",
+        b"Basic /////w==",
+        b"Basic Og==",
+        b"Basic",
+        b"Basic a=b",
+        b"Basic AAA6AAA=",
+    ],
+)
+def test_a_basic_credential_that_can_not_be_read_is_none(world: World, header: bytes) -> None:
+    answer = world.admin.ask("GET", "/api/v1/admin/auth", headers={"Authorization": header.decode("latin-1")})
+
+    assert (answer.status_code, answer.json["code"]) == (401, 401)
 
 
 def test_an_unknown_method_is_405_and_says_which_there_are(world: World, port: Port) -> None:

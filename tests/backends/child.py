@@ -8,12 +8,15 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 from tests.servers import free_ports
 from tests.waiting import pause
 
-START_LIMIT_S = 20.0
-STOP_LIMIT_S = 5.0
+START_LIMIT_S = 30.0
+STOP_LIMIT_S = 10.0
+# Where Debian has some servers, which is in no PATH of an ordinary user.
+PATH = f"{os.environ['PATH']}:/usr/sbin"
 
 
 class ChildServer:
@@ -49,12 +52,25 @@ class ChildServer:
         """Start it, on the port that it had before if there was one; returns when it answers."""
         deadline = time.monotonic() + START_LIMIT_S
         while True:
-            self._launch()
+            self.launch()
             if self._came_up(deadline):
                 return
             # Another process took the port between the choice and the start.
             self.port = free_ports(1)[0]
             assert time.monotonic() < deadline, self.log()
+
+    def launch(self) -> None:
+        """Begin to start it; it may have to load what it has stored before it answers."""
+        with (self.folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=self.folder,
+                env={"PATH": PATH, "LANG": "C.UTF-8", **self.environment()},
+            )
 
     def stop(self) -> None:
         """End it in good order, by force if that takes too long; one that has ended is fine too."""
@@ -67,6 +83,8 @@ class ChildServer:
     def freeze(self) -> None:
         """Let it hang: its connections stay open, the system accepts new ones, and nothing is answered."""
         self._running.send_signal(signal.SIGSTOP)
+        # Until all its threads have heard of it, it may go on answering.
+        os.waitid(os.P_PID, self._running.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -86,18 +104,6 @@ class ChildServer:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the server was not started"
         return self._process
-
-    def _launch(self) -> None:
-        with (self.folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                cwd=self.folder,
-                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **self.environment()},
-            )
 
     def _came_up(self, deadline: float) -> bool:
         """Whether it came up; False when it ended instead."""
@@ -120,3 +126,17 @@ class ChildServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+class ConfiguredServer(ChildServer):
+    """One that reads a file of options, which may be changed; they hold from the next start on."""
+
+    def __init__(self, folder: Path, **options: str | int | Path) -> None:
+        super().__init__(folder)
+        self.password = uuid4().hex
+        self._options: dict[str, str] = {}
+        self.configure(**options)
+
+    def configure(self, **options: str | int | Path) -> None:
+        """Options by the names that the file has (``tls_port`` for tls-port) from the next start on."""
+        self._options.update({name.replace("_", "-"): str(value) for name, value in options.items()})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import signal
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,11 +21,8 @@ from common.conf.sections import MySqlSection
 from common.migrations.runner import migrate
 from common.secret import Secret
 from common.stores.mysql_store import MysqlStore
-from tests.servers import free_ports
-from tests.waiting import pause
+from tests.backends.child import PATH, START_LIMIT_S, ConfiguredServer
 
-START_LIMIT_S = 30.0
-STOP_LIMIT_S = 10.0
 START_MS = 1_790_000_000_000
 #: The user that a plane logs in as; it may do everything in schemas whose names begin so, and nothing else.
 USER = "keeper"
@@ -42,18 +39,12 @@ _FAST = {
 }
 
 
-class MariadbServer:
-    """A server that can be stopped, killed, frozen and started again on the same port, with what it had stored."""
+class MariadbServer(ConfiguredServer):
+    """One MariaDB; a start finds what it had stored."""
 
     def __init__(self, folder: Path, **options: str | int | Path) -> None:
-        self.folder = folder
-        self.host = "127.0.0.1"
-        self.port = free_ports(1)[0]
-        self.password = uuid4().hex
+        super().__init__(folder, **options)
         self._root_password = uuid4().hex
-        self._options: dict[str, str] = {}
-        self.configure(**options)
-        self._process: subprocess.Popen[bytes] | None = None
 
     def section(self, schema: str, **changed: object) -> MySqlSection:
         """The section of the configuration file that leads to a schema of this server."""
@@ -74,26 +65,13 @@ class MariadbServer:
         """What it says of itself."""
         return str(self.ask("SELECT VERSION()")[0][0])
 
-    def configure(self, **options: str | int | Path) -> None:
-        """Options of mariadbd (``ssl_ca`` for --ssl-ca) from the next start on."""
-        self._options.update({name.replace("_", "-"): str(value) for name, value in options.items()})
-
     def start(self) -> None:
-        """Start it, on the port that it had before if there was one; returns when it answers."""
         if not self._data.exists():
             self._install()
-        deadline = time.monotonic() + START_LIMIT_S
-        while True:
-            self.launch()
-            if self._answers(deadline):
-                return
-            # Another process took the port between the choice and the start.
-            self.port = free_ports(1)[0]
-            assert time.monotonic() < deadline, self.log()
+        super().start()
 
-    def launch(self) -> None:
-        """Begin to start it; it may have to recover its data before it answers."""
-        binary = shutil.which("mariadbd", path=_PATH)
+    def command(self) -> list[str]:
+        binary = shutil.which("mariadbd", path=PATH)
         assert binary, "no MariaDB: apt-get install mariadb-server"
         settings = {
             **_FAST,
@@ -107,7 +85,6 @@ class MariadbServer:
             "pid-file": self.folder / "pid",
             # Not the machine's, in which servers of other namespaces choose the same names.
             "tmpdir": self.folder,
-            "log-error": self.folder / "mariadb.log",
             "character-set-server": "utf8mb4",
             # RAGFlow's own deployment says so.
             "collation-server": "utf8mb4_unicode_ci",
@@ -117,40 +94,13 @@ class MariadbServer:
         }
         file = self.folder / "my.cnf"
         file.write_text("[mariadbd]\n" + "".join(f"{name}={value}\n" for name, value in settings.items()))
-        self._process = subprocess.Popen(
-            [binary, f"--defaults-file={file}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={"PATH": _PATH, "LANG": "C.UTF-8"},
-        )
+        return [binary, f"--defaults-file={file}"]
 
-    def stop(self) -> None:
-        """End it in good order, by force if that takes too long; one that has ended is fine too."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """Let it hang: its connections stay open, the system accepts new ones, and nothing is answered."""
-        self._running.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._running.send_signal(signal.SIGCONT)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process has not ended."""
-        return self._running.poll() is None
-
-    def log(self) -> str:
-        """What it has logged."""
-        path = self.folder / "mariadb.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+    def answers(self) -> bool:
+        try:
+            return bool(self.ask("SELECT 1"))
+        except pymysql.err.OperationalError:
+            return False
 
     def make_schema(self) -> str:
         """A new schema, empty; its name."""
@@ -174,13 +124,8 @@ class MariadbServer:
     def _data(self) -> Path:
         return self.folder / "data"
 
-    @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, "the server was not started"
-        return self._process
-
     def _install(self) -> None:
-        installer = shutil.which("mariadb-install-db", path=_PATH)
+        installer = shutil.which("mariadb-install-db", path=PATH)
         assert installer, "no MariaDB: apt-get install mariadb-server"
         options = ["--no-defaults", f"--datadir={self._data}", "--auth-root-authentication-method=normal"]
         if os.geteuid() == 0:
@@ -190,7 +135,7 @@ class MariadbServer:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env={"PATH": _PATH, "LANG": "C.UTF-8", "TMPDIR": str(self.folder)},
+            env={"PATH": PATH, "LANG": "C.UTF-8", "TMPDIR": str(self.folder)},
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -224,32 +169,6 @@ class MariadbServer:
         with connection, connection.cursor() as cursor:
             yield cursor
 
-    def _answers(self, deadline: float) -> bool:
-        """Whether it came up; False when it ended instead."""
-        while self._running.poll() is None:
-            assert time.monotonic() < deadline, f"MariaDB did not start:\n{self.log()}"
-            try:
-                return bool(self.ask("SELECT 1"))
-            except pymysql.err.OperationalError:
-                pause(0.02)
-        return False
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(how)
-        # One that is frozen hears of its end only when it goes on.
-        self._process.send_signal(signal.SIGCONT)
-        try:
-            self._process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-# Where Debian has the server, which is in no PATH of an ordinary user.
-_PATH = f"{os.environ['PATH']}:/usr/sbin"
-
 
 @contextmanager
 def running_mariadb(folder: Path, **options: str | int | Path) -> Iterator[MariadbServer]:
@@ -278,18 +197,88 @@ def schema(mariadb_server: MariadbServer) -> Iterator[str]:
     mariadb_server.drop_schema(name)
 
 
-class MariadbHomes:
-    """A server with a schema for each home; see ``tests.backends.stores.Backend``.
+@dataclass(frozen=True)
+class _Content:
+    """What a schema had when it was made: each table's definition, and its rows."""
 
-    Making a schema's tables takes longer than most tests, so schemas are migrated once, emptied, and used again.
+    definitions: dict[str, str]
+    rows: dict[str, list[tuple[object, ...]]]
+
+
+class Schemas:
+    """Schemas that begin alike, for one test after the other.
+
+    Making tables takes longer than most tests, so a schema is made once (``make`` fills an empty one of this name),
+    put back after its use, and used again.
     """
+
+    def __init__(self, server: MariadbServer, make: Callable[[str], None]) -> None:
+        self._server = server
+        self._make = make
+        self._made: dict[str, _Content] = {}
+        self._free: list[str] = []
+
+    def take(self) -> str:
+        """The name of a schema that is as ``make`` left it, and nobody else's until it is given back."""
+        if self._free:
+            return self._free.pop()
+        name = self._server.make_schema()
+        self._make(name)
+        with self._server.root(name) as cursor:
+            rows = {table: _rows(cursor, f"SELECT * FROM `{table}`") for table in _tables(cursor)}
+            self._made[name] = _Content(_definitions(cursor), rows)
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Put a schema back, and end what a test has left open of it; one with altered tables is dropped."""
+        self._server.end_connections(name)
+        made = self._made[name]
+        with self._server.root(name) as cursor:
+            more = [f"`{table}`" for table in _tables(cursor) if table not in made.rows]
+            if more:
+                cursor.execute(f"DROP TABLE {', '.join(more)}")
+            if _definitions(cursor) == made.definitions:
+                _write(cursor, made.rows)
+                self._free.append(name)
+                return
+        del self._made[name]
+        self._server.drop_schema(name)
+
+
+def _tables(cursor: Cursor) -> list[str]:
+    return [str(name) for (name,) in _rows(cursor, "SHOW TABLES")]
+
+
+def _definitions(cursor: Cursor) -> dict[str, str]:
+    """By table, without the number that the next row will have."""
+    found = {table: _rows(cursor, f"SHOW CREATE TABLE `{table}`")[0][1] for table in _tables(cursor)}
+    return {table: re.sub(r" AUTO_INCREMENT=\d+", "", str(sql)) for table, sql in found.items()}
+
+
+def _rows(cursor: Cursor, sql: str) -> list[tuple[object, ...]]:
+    cursor.execute(sql)
+    return list(cursor.fetchall())
+
+
+def _write(cursor: Cursor, rows: dict[str, list[tuple[object, ...]]]) -> None:
+    """Let the tables have these rows, and no others."""
+    cursor.execute("BEGIN")
+    for table, of_table in rows.items():
+        cursor.execute(f"DELETE FROM `{table}`")
+        if of_table:
+            marks = ", ".join(["%s"] * len(of_table[0]))
+            cursor.executemany(f"INSERT INTO `{table}` VALUES ({marks})", of_table)
+    cursor.execute("COMMIT")
+
+
+class MariadbHomes:
+    """A server with a schema for each home; see ``tests.backends.stores.Backend``."""
 
     def __init__(self, folder: Path) -> None:
         self._server = MariadbServer(folder)
         self._server.start()
+        self._schemas = Schemas(self._server, self._migrate)
         self._used: dict[Path, str] = {}
-        self._free: list[str] = []
-        self._tables: dict[str, list[tuple[object, ...]]] = {}
 
     def described(self) -> str:
         """See ``Backend``."""
@@ -298,7 +287,7 @@ class MariadbHomes:
     def environment(self, home: Path) -> dict[str, str]:
         """See ``Backend``."""
         if home not in self._used:
-            self._used[home] = self._free.pop() if self._free else self._migrated()
+            self._used[home] = self._schemas.take()
         return {"RAGKEEPER_DB_URL": self._server.url(self._used[home])}
 
     def sections(self) -> dict[str, Any]:
@@ -318,36 +307,13 @@ class MariadbHomes:
             self._server.start()
         while self._used:
             _, schema = self._used.popitem()
-            self._server.end_connections(schema)
-            self._empty(schema)
-            self._free.append(schema)
+            self._schemas.give_back(schema)
 
     def stop(self) -> None:
         """See ``Backend``."""
         self._server.stop()
 
-    def _migrated(self) -> str:
-        schema = self._server.make_schema()
+    def _migrate(self, schema: str) -> None:
         store = MysqlStore(self._server.section(schema))
         migrate(store, START_MS)
         store.close()
-        if not self._tables:
-            self._tables = {
-                str(name): self._server.ask(f"SELECT * FROM `{name}`", schema=schema)
-                for (name,) in self._server.ask("SHOW TABLES", schema=schema)
-            }
-        return schema
-
-    def _empty(self, schema: str) -> None:
-        """As it was when it had just been migrated."""
-        with self._server.root(schema) as cursor:
-            cursor.execute("SHOW TABLES")
-            for name in {str(name) for (name,) in cursor.fetchall()} - self._tables.keys():
-                cursor.execute(f"DROP TABLE `{name}`")
-            cursor.execute("BEGIN")
-            for name, rows in self._tables.items():
-                cursor.execute(f"DELETE FROM `{name}`")
-                if rows:
-                    marks = ", ".join(["%s"] * len(rows[0]))
-                    cursor.executemany(f"INSERT INTO `{name}` VALUES ({marks})", rows)
-            cursor.execute("COMMIT")

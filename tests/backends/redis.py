@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from redis import Redis
@@ -20,32 +15,15 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as Unreachable
 from redis.retry import Retry
 
-from tests.servers import free_ports
-from tests.waiting import pause
+from tests.backends.child import START_LIMIT_S, ConfiguredServer
 
 #: Whichever is installed; both speak the same protocol.
 BINARIES = ("redis-server", "valkey-server")
-START_LIMIT_S = 10.0
-STOP_LIMIT_S = 5.0
 _DATABASES = 64
 
 
-class RedisServer:
-    """A server that can be stopped, killed, frozen and started again on the same port, with what it had stored."""
-
-    def __init__(self, folder: Path, **options: str | int | Path) -> None:
-        self.folder = folder
-        self.host = "127.0.0.1"
-        self.port = free_ports(1)[0]
-        self.password = uuid4().hex
-        self._options: dict[str, str] = {}
-        self.configure(**options)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def address(self) -> str:
-        """``host:port``, as the configuration file has it."""
-        return f"{self.host}:{self.port}"
+class RedisServer(ConfiguredServer):
+    """One Redis; a start finds what it had stored."""
 
     def url(self, db: int = 0) -> str:
         """What RAGKEEPER_REDIS_URL takes."""
@@ -64,23 +42,7 @@ class RedisServer:
             retry=Retry(NoBackoff(), 0),
         )
 
-    def configure(self, **options: str | int | Path) -> None:
-        """Settings of redis.conf (``tls_port`` for tls-port) from the next start on."""
-        self._options.update({name.replace("_", "-"): str(value) for name, value in options.items()})
-
-    def start(self) -> None:
-        """Start it, on the port that it had before if there was one; returns when it answers."""
-        deadline = time.monotonic() + START_LIMIT_S
-        while True:
-            self.launch()
-            if self._answers(deadline):
-                return
-            # Another process took the port between the choice and the start.
-            self.port = free_ports(1)[0]
-            assert time.monotonic() < deadline, self.log()
-
-    def launch(self) -> None:
-        """Begin to start it; it may have to load its data before it answers."""
+    def command(self) -> list[str]:
         binary = next(filter(None, map(shutil.which, BINARIES)), None)
         assert binary, "no Redis: apt-get install redis-server"
         settings = {
@@ -88,7 +50,6 @@ class RedisServer:
             "bind": self.host,
             "requirepass": self.password,
             "dir": self.folder,
-            "logfile": self.folder / "redis.log",
             "save": '""',
             "appendonly": "yes",
             "daemonize": "no",
@@ -97,68 +58,14 @@ class RedisServer:
         configuration = self.folder / "redis.conf"
         # A file, so that the password stands in no process list.
         configuration.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        self._process = subprocess.Popen(
-            [binary, str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
-        )
+        return [binary, str(configuration)]
 
-    def stop(self) -> None:
-        """End it in good order, by force if that takes too long; one that has ended is fine too."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """Let it hang: its connections stay open, the system accepts new ones, and nothing is answered."""
-        self._running.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._running.send_signal(signal.SIGCONT)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process has not ended."""
-        return self._running.poll() is None
-
-    def log(self) -> str:
-        """What it has logged."""
-        path = self.folder / "redis.log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, "the server was not started"
-        return self._process
-
-    def _answers(self, deadline: float) -> bool:
-        """Whether it came up; False when it ended instead."""
-        while self._running.poll() is None:
-            assert time.monotonic() < deadline, f"Redis did not start:\n{self.log()}"
-            with self.client() as client:
-                try:
-                    return bool(client.ping())
-                except (Unreachable, BusyLoadingError):
-                    pause(0.01)
-        return False
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(how)
-        # One that is frozen hears of its end only when it goes on.
-        self._process.send_signal(signal.SIGCONT)
-        try:
-            self._process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def answers(self) -> bool:
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except (Unreachable, BusyLoadingError):
+                return False
 
 
 @contextmanager

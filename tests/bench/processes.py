@@ -99,6 +99,8 @@ def running_plane(settings: dict[str, str], log: Path) -> Iterator[Plane]:
     """``ragkeeper serve`` on free ports, ready; stopped at the end."""
     admin_port, api_port = _free_ports(2)
     ports = {"RAGKEEPER_ADMIN_PORT": str(admin_port), "RAGKEEPER_API_PORT": str(api_port)}
+    # Nobody has to learn of a server's end before it comes.
+    settings = {"RAGKEEPER_DRAIN_S": "0", **settings}
     ready = ((admin_port, "/readyz"), (api_port, "/readyz"))
     with _running(SERVE, {**settings, **ports}, log, ready) as server:
         yield Plane(server, admin_port, api_port)

@@ -55,6 +55,12 @@ def counts(path: Path) -> dict[str, int]:
         return {table: database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in OF_A_TOKEN}
 
 
+def audited(path: Path, tag: str) -> int:
+    with closing(sqlite3.connect(path)) as database:
+        [count] = database.execute("SELECT COUNT(*) FROM rk_audit_event WHERE tag = ?", (tag,)).fetchone()
+        return int(count)
+
+
 def test_a_backup_that_was_made_under_writes_is_restored_whole_and_lets_people_in(tmp_path: Path) -> None:
     password, archive = new_password(), tmp_path / "kept.tar"
     stop, made = threading.Event(), []
@@ -75,6 +81,7 @@ def test_a_backup_that_was_made_under_writes_is_restored_whole_and_lets_people_i
             each.result(30)
         assert (done.returncode, done.stderr) == (0, "")
         assert "1 objects" in done.stdout
+        assert audited(live.home / "ragkeeper.db", "plane:backup") == 1
         assert before < len(made)
 
         again = run(live.home, "backup", str(archive))
@@ -125,3 +132,14 @@ def test_what_is_on_a_server_is_said_not_to_be_in_the_backup(tmp_path: Path) -> 
     done = run(home, "backup", str(tmp_path / "kept.tar"), RAGKEEPER_REDIS_URL="redis://127.0.0.1:1/0")
     assert done.returncode == 0
     assert done.stderr == "Not in the archive: cache (on a server).\n"
+
+
+def test_a_backup_of_a_home_that_can_not_be_written_is_whole_and_says_what_is_missing(tmp_path: Path) -> None:
+    home, archive = tmp_path / "home", tmp_path / "kept.tar"
+    assert run(home, "migrate").returncode == 0
+    with closing(sqlite3.connect(home / "ragkeeper.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        done = run(home, "backup", str(archive))
+    assert done.returncode == 0
+    assert "The backup is whole, but the audit trail does not tell of it: database is locked." in done.stderr
+    assert run(tmp_path / "other", "restore", str(archive)).returncode == 0

@@ -174,12 +174,50 @@ def test_roles_are_made_granted_assigned_and_refused_while_held(
     assert email in operator.fails("role", "delete", name)
     operator.does("role", "revoke", name, "dataset", "write")
     operator.does("role", "update", name, "--no-parents")
-    assert {(row["resource"], row["action"]) for row in operator.asks("role", "show", name)} == {("dataset", "read")}
+    shown = operator.asks("role", "show", name)
+    assert {(row["resource"], row["action"]) for row in shown["held"]} == {("dataset", "read")}
+    assert [holder["email"] for holder in shown["holders"]] == [email]
+    assert email in operator.does("role", "show", name)
     assert "Keeps [datasets]" in operator.does("role", "list")
     operator.does("role", "assign", email, "member")
     operator.does("role", "delete", name)
     assert name not in operator.does("role", "list")
     assert "dataset" in operator.does("role", "permissions")
+
+
+def test_several_roles_are_tried_given_explained_and_handed_over(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    base, heir = f"b{uuid4().hex[:8]}", f"h{uuid4().hex[:8]}"
+    for name in (base, heir):
+        operator.does("role", "create", name)
+    operator.does("role", "grant", base, "audit", "read")
+
+    operator.does("role", "parents", heir, "--add", base, "--add", "viewer")
+    operator.does("role", "parents", heir, "--remove", "viewer")
+    assert operator.does("role", "parents", heir).split() == [base]
+    assert "give either" in operator.fails("role", "parents", heir, "--add", base, "--remove", base)
+
+    planned = operator.does("role", "add", email, heir, "service-operator", "--dry-run")
+    assert (email in planned, "audit:read" in planned) == (True, True)
+    assert f"{heir}, service-operator" in operator.does("role", "add", email, heir, "service-operator")
+    assert email in operator.does("role", "grant", base, "audit", "export", "--dry-run")
+    assert "Nobody would gain" in operator.does("role", "update", heir, "--description", "x", "--dry-run")
+
+    explained = operator.does("permission", "explain", email, "audit", "read")
+    assert f"{heir} → {base}" in explained
+    denied = operator.run("permission", "explain", email, "audit", "export")
+    assert (denied.returncode, "may not export audit" in denied.stdout) == (1, True)
+    assert operator.asks("permission", "explain", email, "service", "control")["paths"] == [["service-operator"]]
+
+    assert f"inherited by 1 role(s) ({heir})" in operator.fails("role", "delete", base)
+    operator.does("role", "delete", base, "--reassign-to", "auditor")
+    assert operator.does("role", "parents", heir).split() == ["auditor"]
+    operator.does("role", "delete", heir, "--reassign-to", "member", "--dry-run")
+    operator.does("role", "delete", heir, "--reassign-to", "member")
+    assert "member, service-operator" in operator.does("role", "remove", email, "viewer")
+    operator.does("role", "remove", email, "member", "service-operator")
 
 
 def test_a_token_is_shown_once_and_dead_when_deleted(
@@ -194,6 +232,16 @@ def test_a_token_is_shown_once_and_dead_when_deleted(
     assert listed["expires_at"]
     operator.does("token", "delete", email, listed["id"])
     assert httpx.get(**asked).status_code == 401
+
+
+def test_a_token_to_be_deleted_is_read_from_standard_input(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    token = operator.does("token", "create", email).splitlines()[0]
+    assert "names nothing" in operator.fails("token", "delete", email, "-")
+    operator.does("token", "delete", email, "-", stdin=f"{token}\n")
+    assert operator.asks("token", "list", email) == []
 
 
 def test_sessions_are_listed_and_ended(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
@@ -265,6 +313,35 @@ def test_without_a_terminal_nobody_is_asked_for_a_password(operator: Operator, w
     ]
 
 
+def test_a_login_at_the_user_api_says_that_it_is_no_admin_server(at_shell: Operator) -> None:
+    url = at_shell.live.api_url
+    said = at_shell.fails("login", url, "--email", ROOT, "--password-stdin", stdin="some password\n")
+    assert said.splitlines()[-1].startswith(f"ragkeeper: {url} is no admin server, whose usual port is 9381")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ftp://x",),
+        ("127.0.0.1:9381",),
+        ("http://",),
+        ("http://127.0.0.1:port",),
+        ("http://127.0.0.1?a=b",),
+        ("http://ann:secret@127.0.0.1",),
+        ("http://127.0.0.1:9381", "--api-url", "ftp://x"),
+    ],
+    ids=" ".join,
+)
+def test_a_login_refuses_what_is_no_address_before_it_asks_for_anything(
+    at_shell: Operator, words: tuple[str, ...]
+) -> None:
+    done = at_shell.run("login", *words)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("ragkeeper: ")
+    assert "is no address of a server" in done.stderr
+
+
 def test_a_login_finds_the_user_api_on_whatever_port(operator: Operator) -> None:
     assert operator.asks("whoami")["user_api"] == operator.live.api_url
 
@@ -313,3 +390,131 @@ def test_a_waiting_job_is_cancelled_found_among_the_dead_and_retried(operator: O
     assert operator.asks("job", "show", str(job_id))["state"] == "ready"
     assert "unknown" in operator.does("job", "list", "--state", "ready")
     assert "only a dead job" in operator.fails("job", "retry", str(job_id))
+
+
+def test_settings_are_listed_set_looked_back_at_and_rolled_back(operator: Operator) -> None:
+    name = "probe.retry_count"
+    assert operator.does("setting", "set", name, "2") == f"{name}: the default -> 2\n"
+    assert operator.does("setting", "set", name, "-1") == f"{name}: 2 -> -1\n"
+    assert operator.does("setting", "set", name, "-1") == "It is so already.\n"
+    assert operator.asks("setting", "get", name)["value"] == -1
+    assert [row["name"] for row in operator.asks("setting", "list", "--set")] == [name]
+    assert name in operator.does("setting", "list")
+    assert ROOT in operator.does("setting", "get", name)
+    operator.does("setting", "unset", name, "--dry-run")
+    latest, first = operator.asks("setting", "history", name)["changes"]
+    assert (latest["after"], first["after"]) == (-1, 2)
+    assert operator.does("setting", "rollback", name, str(first["id"])) == f"{name}: -1 -> 2\n"
+    assert "the default" in operator.does("setting", "unset", name)
+    assert operator.does("setting", "list", "--set") == "Every setting is at its default.\n"
+    assert "-1 to 10" in operator.fails("setting", "set", name, "11")
+    assert "no setting no.such" in operator.fails("setting", "get", "no.such")
+
+
+def test_a_secret_setting_never_stands_in_the_command_line(operator: Operator) -> None:
+    assert "--value-stdin" in operator.fails("setting", "set", "mail.password", "a secret of mine")
+    assert operator.asks("setting", "get", "mail.password")["is_set"] is False
+    said = operator.does("setting", "set", "mail.password", "--value-stdin", stdin="a secret of mine\n")
+    assert said == "mail.password: the default -> ***\n"
+    assert operator.asks("setting", "get", "mail.password")["value"] == "***"
+    assert "a secret of mine" not in operator.does("setting", "history", "mail.password")
+    done = operator.run("setting", "set", "mail.password", stdin="shown\n", start_new_session=True)
+    assert done.stderr == (
+        "ragkeeper: there is no terminal to ask for the value on; hand it over with --value-stdin.\n"
+    )
+    operator.does("setting", "unset", "mail.password")
+
+
+def test_flags_are_made_switched_and_deleted(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    make_user()
+    tenant = operator.asks("tenant", "list")["tenants"][0]["tenant_id"]
+    operator.does("flag", "create", "reranking", "--description", "Rerank [what] was found")
+    assert [row["state"] for row in operator.asks("flag", "list")] == ["off"]
+    assert operator.does("flag", "on", "reranking") == "reranking is on.\n"
+    assert operator.does("flag", "only", "reranking", tenant) == f"reranking is on for {tenant}.\n"
+    assert tenant in operator.does("flag", "list")
+    assert operator.does("flag", "off", "reranking") == "reranking is off.\n"
+    operator.does("flag", "delete", "reranking")
+    assert operator.does("flag", "list") == "There are no flags.\n"
+    assert "not found" in operator.fails("flag", "on", "reranking")
+
+
+def test_limits_are_shown_and_set(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    email, _ = make_user()
+    [tenant] = [
+        each["tenant_id"]
+        for each in operator.asks("tenant", "list", "--limit", "200")["tenants"]
+        if each["owner_email"] == email
+    ]
+    operator.does("limit", "defaults", "--tokens", "5")
+    operator.does("limit", "set", tenant, "--members", "3", "--tokens", "1")
+    assert operator.asks("limit", "show", tenant)["limits"]["tokens"] == 1
+    assert "its own" in operator.does("limit", "show", tenant)
+    operator.does("token", "create", email)
+    assert "1 tokens" in operator.fails("token", "create", email)
+    operator.does("limit", "set", tenant, "--tokens", "default")
+    assert operator.asks("limit", "show", tenant)["limits"] == {
+        "members": 3, "tokens": 5, "datasets": 0, "requests_per_minute": 0,
+    }  # fmt: skip
+    assert operator.asks("limit", "defaults", "--tokens", "0")["tokens"] == 0
+    assert "a number, 0 for any number" in operator.fails("limit", "set", tenant, "--tokens", "many")
+    assert "which limit" in operator.fails("limit", "set", tenant)
+
+
+def test_the_key_is_rotated_under_running_servers_and_sessions_go_on(operator: Operator) -> None:
+    operator.does("setting", "set", "mail.password", "--value-stdin", stdin="a secret\n")
+    key_file = operator.live.home / "secret_key"
+    before = key_file.read_text().split()
+
+    rotated = operator.asks("keys", "rotate")
+
+    after = key_file.read_text().split()
+    assert (rotated["new_key"], rotated["lost"], after[1:]) == (True, [], before)
+    assert operator.asks("whoami")["email"] == ROOT
+    assert operator.asks("setting", "get", "mail.password")["value"] == "***"
+    done = operator.run("keys", "rotate", RAGKEEPER_SECRET_KEY="k" * 40)
+    assert done.returncode == 1
+    assert "set RAGKEEPER_SECRET_KEY to a new key, a comma and the key of now" in " ".join(done.stderr.split())
+    assert "k" * 40 not in done.stderr
+    operator.does("setting", "unset", "mail.password")
+
+
+def test_a_file_makes_roles_assignments_settings_and_flags_and_an_export_is_such_a_file(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    path = operator.config / "access.yaml"
+    path.write_text(
+        f"""
+version: 1
+roles:
+  apprentice: {{parents: [keeper]}}
+  keeper: {{description: Keeps, parents: [viewer], grants: {{dataset: [read, write]}}}}
+assignments: {{{email}: apprentice}}
+settings: {{probe.timeout: 9}}
+features: {{from-file: {{state: on}}}}
+"""
+    )
+    plan = operator.does("apply", "-f", str(path), "--dry-run")
+    assert f"~ {email}: member -> apprentice" in plan
+    assert operator.asks("setting", "get", "probe.timeout")["value"] == 0
+
+    assert operator.does("apply", "-f", str(path)) == plan
+    held = {(row["resource"], row["action"]): row["source"] for row in operator.asks("role", "permissions", email)}
+    assert (held["dataset", "write"], held["user", "read"]) == ("keeper", "viewer")
+    assert operator.asks("setting", "get", "probe.timeout")["value"] == 9
+    assert operator.does("apply", "-f", str(path)) == "Everything is so already.\n"
+
+    exported = operator.does("export")
+    assert operator.does("apply", "-f", "-", stdin=exported) == "Everything is so already.\n"
+    assert f"{email}: apprentice" in exported
+    path.write_text("version: 1\nassignments: {nobody@x.test: viewer}\n")
+    assert "not found" in operator.fails("apply", "-f", str(path))
+    path.write_text("version: 1\nsettings: {a: [}\n")
+    assert "is no YAML" in operator.fails("apply", "-f", str(path))
+    assert "No such file" in operator.fails("apply", "-f", "nothing.yaml")
+    for words in (("user", email, "member"), ("apprentice",), ("keeper",)):
+        verb = ("role", "assign", *words[1:]) if len(words) == 3 else ("role", "delete", *words)
+        operator.does(*verb)
+    operator.does("flag", "delete", "from-file")
+    operator.does("setting", "unset", "probe.timeout")

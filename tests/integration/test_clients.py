@@ -23,7 +23,7 @@ from common.http.bridge import HASHING_WAITING, THREADS
 from tests.people import new_password
 from tests.servers import COMMAND, Live, end, environment_for, free_ports, running, until, wait_until_ready
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 WORKERS = 2
 # Four times as many as there are threads on a port.
@@ -144,15 +144,9 @@ def test_workers_that_are_replaced_leave_the_port_to_the_next_ones(tmp_path: Pat
 
 
 def listens(live: Live) -> bool:
-    """Whether any of its processes does."""
-    try:
-        return any(
-            connection.status == psutil.CONN_LISTEN
-            for process in live.family()
-            for connection in process.net_connections("tcp")
-        )
-    except psutil.NoSuchProcess:
-        return True
+    """Whether any of its processes does; quickly told, for who has just connected is waited for shortly."""
+    with socket.socket() as another:
+        return another.connect_ex(("127.0.0.1", live.admin_port)) == 0
 
 
 def test_a_flood_of_logins_holds_up_neither_reads_nor_other_writes(tmp_path: Path) -> None:
@@ -207,6 +201,12 @@ NO_REQUESTS = {
     "chunks not last": (request(b"Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n"), 400),
     "coding without chunks": (request(b"Transfer-Encoding: gzip", body=b"0\r\n\r\n"), 400),
     "unknown coding": (request(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"), 501),
+    "another coding before chunks": (request(JSON, b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
+    "another coding in a field of its own": (request(b"Transfer-Encoding: gzip", CHUNKED, body=b"0\r\n\r\n"), 501),
+    "no coding before chunks": (request(b"Transfer-Encoding: identity, chunked", body=b"0\r\n\r\n"), 501),
+    "URL of another protocol": (request(first=b"GET ftp://plane/livez HTTP/1.1"), 400),
+    "URL with a user": (request(first=b"GET http://plane@other/livez HTTP/1.1"), 400),
+    "URL without a host": (request(first=b"GET http:///livez HTTP/1.1"), 400),
     "chunks in 1.0": (request(CHUNKED, first=b"POST / HTTP/1.0", body=b"0\r\n\r\n"), 400),
     "chunk size": (request(JSON, CHUNKED, body=b"0x2\r\n{}\r\n0\r\n\r\n"), 400),
     "space before the colon": (request(b"Content-Length : 2", body=b"{}"), 400),
@@ -221,6 +221,12 @@ NO_REQUESTS = {
 def statuses(received: bytes) -> list[int]:
     """Those of all answers that were received."""
     return [int(each) for each in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+
+
+def access_lines(live: Live, request_id: str) -> list[dict[str, Any]]:
+    """The access lines of a request, as soon as there are any."""
+    form = rf'^\{{.*"request_id":"{request_id}".*$'
+    return [json.loads(line) for line in until(lambda: re.findall(form, live.printed(), re.MULTILINE), live)]
 
 
 def answer_to(live: Live, sent: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -251,6 +257,11 @@ def test_what_is_no_request_or_too_much_of_one_is_refused_in_front(shared: Live,
     assert statuses(received) == [status]
     assert b"connection: close" in head.lower()
     assert json.loads(body)["code"] == status
+    [request_id] = re.findall(rb"x-request-id: (\w+)", head.lower())
+    [line] = access_lines(shared, request_id.decode())
+    assert (line["route"], line["status"], line["address"]) == (None, status, "127.0.0.1")
+    assert line["method"] in (None, sent.split()[0].decode("latin-1"))
+    assert 0 <= line["ms"] < 10_000
     assert "Traceback" not in shared.printed()
 
 
@@ -290,6 +301,38 @@ def test_what_follows_a_body_that_was_longer_than_declared_is_no_request(shared:
     assert statuses(received) == [200, 400]
 
 
+@pytest.mark.parametrize("version", [b"13", b"12"])
+@pytest.mark.parametrize("path", [b"/livez", b"/v1/system/config", b"/v1/user/info"])
+def test_a_client_that_offers_a_websocket_is_answered_as_any_other(shared: Live, path: bytes, version: bytes) -> None:
+    upgrade = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: " + version)
+    first = b"GET %b HTTP/1.1" % path
+
+    with clients(shared.api_port, 1) as [client]:
+        client.sendall(request(*upgrade, b"Sec-WebSocket-Key: " + b"A" * 22 + b"==", first=first))
+        offered = answer_on(client)
+        client.sendall(request(first=first))
+        plain = answer_on(client)
+
+    assert (offered[0], offered[2]) == (plain[0], plain[2])
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://plane/v1/system/config", 200),
+        (b"HTTP://plane:80/v1/system/config?x=1", 200),
+        (b"http://plane/livez?x=1", 200),
+        (b"http://plane", 404),
+        (b"http://plane?x=/livez", 404),
+    ],
+)
+def test_a_whole_url_may_be_the_target(shared: Live, target: bytes, status: int) -> None:
+    answer = answer_to(shared, request(first=b"GET %b HTTP/1.1" % target))
+
+    assert answer[0] == status
+    assert json.loads(answer[2])
+
+
 def test_a_field_whose_name_has_an_underscore_is_dropped(shared: Live) -> None:
     _, header, _ = answer_to(shared, request(b"X_Request_Id: mine", first=b"GET /v1/system/config HTTP/1.1"))
     assert header["x-request-id"] != "mine"
@@ -307,8 +350,8 @@ def test_a_proxy_on_this_machine_is_not_believed_unless_it_is_named(shared: Live
     )
 
     assert answer_to(shared, request(*said, first=b"GET /v1/system/config HTTP/1.1"))[0] == 200
-    [line] = until(lambda: re.findall(r'^\{.*"request_id":"said".*$', shared.printed(), re.MULTILINE), shared)
-    assert json.loads(line)["address"] == "127.0.0.1"
+    [line] = access_lines(shared, "said")
+    assert line["address"] == "127.0.0.1"
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from tests.soak.queue import environment_on, metadata_of, run
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("stores", SETS)
 def test_jobs_are_once_each_in_effect_while_workers_are_killed(tmp_path: Path, stores: str) -> None:
     with metadata_of(stores, tmp_path) as url:

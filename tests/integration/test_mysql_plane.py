@@ -17,19 +17,30 @@ from tests.backends.s3 import running_s3
 from tests.people import new_password
 from tests.servers import Live, end, running, start, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 ADMINISTRATOR = "admin@ragflow.io"
 # No restart, and back within this of the server.
 RECOVERY_S = 10.0
-# Two processes, one after the other, wait once for their stores, 2 s; the rest is ample time for a busy machine.
+# ``serve`` waits for half a second, then its programs side by side for 2 s; the rest is ample time for a busy machine.
 LIVE_S = 15.0
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MariadbServer]:
-    with running_mariadb(tmp_path / "mariadb") as server:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariadbServer]:
+    """A server that may be ended, which that of the whole run may not."""
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
+
+
+@pytest.fixture
+def server(made: MariadbServer) -> MariadbServer:
+    """The same, running whatever became of the test before."""
+    if made.is_running:
+        made.thaw()
+    else:
+        made.start()
+    return made
 
 
 def answer(live: Live, path: str, port: int | None = None) -> httpx.Response | None:
@@ -133,6 +144,38 @@ def test_a_database_that_there_is_not_is_named_and_waited_for(tmp_path: Path, se
         assert "it has no database of this name" in live.printed()
         server.ask("CREATE DATABASE rk_test_later")
         assert seconds_until(lambda: readiness(live) == (200, []), live) < RECOVERY_S
+    finally:
+        end(live.process)
+
+
+def test_a_start_on_an_emptied_database_waits_for_its_data_and_makes_no_administrator(
+    tmp_path: Path, server: MariadbServer
+) -> None:
+    schema, aside, given = server.make_schema(), server.make_schema(), new_password()
+    home, url = tmp_path / "home", server.url(schema)
+    with running(home, RAGKEEPER_DB_URL=url, RAGKEEPER_ADMIN_PASSWORD=given):
+        pass
+    tables = [str(name) for (name,) in server.ask("SHOW TABLES", schema=schema)]
+    server.ask("RENAME TABLE " + ", ".join(f"{schema}.{name} TO {aside}.{name}" for name in tables))
+    live = start(home, RAGKEEPER_DB_URL=url, RAGKEEPER_ADMIN_PASSWORD=new_password())
+    try:
+        ports = (live.admin_port, live.api_port)
+        until(lambda: all(answer(live, "/livez", port) is not None for port in ports), live)
+        until(
+            lambda: "worker.process: the metadata store is unavailable (the database has none" in live.printed(), live
+        )
+        assert readiness(live) == (503, ["metadata"])
+        said = re.findall("Not ready: the metadata store can't be used: (the database has none .*)", live.printed())
+        assert len(said) == 1
+        assert f"remove {home / 'database_id'}" in said[0]
+        assert log_in(live, given).status_code == 503
+        assert server.ask("SHOW TABLES", schema=schema) == []
+
+        server.ask("RENAME TABLE " + ", ".join(f"{aside}.{name} TO {schema}.{name}" for name in tables))
+        assert seconds_until(lambda: readiness(live) == (200, []), live) < RECOVERY_S
+        until(lambda: log_in(live, given).status_code == 200, live)
+        assert server.ask("SELECT COUNT(*) FROM user", schema=schema) == [(1,)]
+        assert "Generated password" not in live.printed()
     finally:
         end(live.process)
 

@@ -70,6 +70,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 @faults
+@pytest.mark.timed
 def test_without_redis_logins_tokens_and_users_go_on_and_nobody_waits(
     world: World, proxy: FaultProxy, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -93,6 +94,7 @@ def test_without_redis_logins_tokens_and_users_go_on_and_nobody_waits(
 
 
 @faults
+@pytest.mark.timed
 def test_health_names_redis_in_time_and_shows_the_recovery(
     world: World, proxy: FaultProxy, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -114,6 +116,7 @@ def test_health_names_redis_in_time_and_shows_the_recovery(
 
 
 @faults
+@pytest.mark.timed
 def test_what_needs_redis_says_so(world: World, proxy: FaultProxy, fault: Callable[[FaultProxy], None]) -> None:
     root = world.root
     assert root.administer("PUT", "/log_levels", {"pkg_name": "x", "level": "INFO"}).status_code == 200

@@ -30,6 +30,13 @@ STOP_S = 10.0
 HEAL_S = 20.0
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short enough for the control socket to be in a home, wherever the folders of the other tests are."""
+    with tempfile.TemporaryDirectory(prefix="rk-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def log_in(live: Live, password: str) -> httpx.Response:
     account = {"email": ADMINISTRATOR, "password": password}
     return httpx.post(f"{live.admin_url}/api/v1/admin/login", json=account, timeout=10)
@@ -267,6 +274,19 @@ def test_a_home_whose_path_is_too_long_for_a_socket_works(tmp_path: Path) -> Non
         assert path.startswith(runtime)
         assert Path(path).is_socket()
         assert Path(path).stat().st_mode & 0o077 == 0
+
+
+def test_a_home_with_odd_letters_works_and_one_with_a_line_break_is_refused_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "a ;b #c" / "100% it's home "
+    with running(home) as live:
+        assert httpx.get(f"{live.admin_url}/readyz").status_code == 200
+        until(lambda: of_program(live, "common.worker") is not None, live)
+
+    broken = tmp_path / "a\nb"
+    assert "RAGKEEPER_HOME: " in refused(broken)
+    assert not broken.exists()
 
 
 def test_the_servers_run_alone_too_and_the_database_is_brought_up_to_date_before(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def members(person: Person) -> set[tuple[str, str]]:
 # Users and sessions
 
 
-@pytest.mark.parametrize("name", ["root", "alice", "twin", "case", "logged out", "nameless", "long", "timeless"])
+@pytest.mark.parametrize(
+    "name", ["root", "alice", "costly", "twin", "case", "logged out", "nameless", "long", "timeless"]
+)
 def test_who_gets_in_there_gets_in_here_as_the_same_user(shared: SharedWorld, name: str) -> None:
     if name not in shared.population.everybody:
         assert shared.ragflow.database.version == "0.27", "its own index forbids doubles"

@@ -114,6 +114,7 @@ def switched_off(world: World) -> Person:
 
 
 @faults
+@pytest.mark.timed
 def test_everything_but_deleting_users_goes_on_and_nobody_waits(
     world: World, store: Store, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -137,6 +138,7 @@ def test_everything_but_deleting_users_goes_on_and_nobody_waits(
 
 
 @faults
+@pytest.mark.timed
 def test_health_names_the_store_in_time_and_shows_the_recovery(
     world: World, store: Store, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -159,6 +161,7 @@ def test_health_names_the_store_in_time_and_shows_the_recovery(
 
 
 @faults
+@pytest.mark.timed
 def test_what_needs_the_store_says_so_and_the_second_one_does_not_wait(
     world: World, store: Store, fault: Callable[[FaultProxy], None]
 ) -> None:

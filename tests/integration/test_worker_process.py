@@ -21,6 +21,8 @@ from tests.people import World
 from tests.ragflow.content import fill, make_tables
 from tests.waiting import pause
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -115,12 +117,12 @@ def test_it_reports_at_its_start_and_is_gone_soon_after_sigterm(plane: Plane, st
     asked_at = time.monotonic()
     assert worker.end(signal.SIGTERM) == 0
     assert time.monotonic() - asked_at < 10
-    assert plane.cache.executors() == []
+    assert plane.cache.heartbeats(since=0) == {}
 
 
 def test_two_workers_report_side_by_side_and_stop_at_control_c(plane: Plane, start: Callable[[], Process]) -> None:
     workers = [start(), start()]
-    workers[1].until(lambda: len(plane.cache.executors()) == 2)
+    workers[1].until(lambda: len(plane.cache.heartbeats(since=0)) == 2)
 
     assert [worker.end(signal.SIGINT) for worker in workers] == [0, 0]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.services import opening
 from common.services.plane import Plane
-from tests.backends.mariadb import MariadbServer
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.backends.mariadb import MariadbServer, Schemas
+from tests.people import START_MS, Clock, Person, Port, World, settings_for, settle
 from tests.ragflow.database import RagflowDatabase, on_mariadb, on_sqlite
 from tests.ragflow.people import PASSWORD, Population, RagflowUser, populate
 from tests.ragflow.program import Ragflow
-from tests.ragflow.schema import VERSIONS
+from tests.ragflow.schema import VERSIONS, Version
 
 SECRET_KEY = "a key that both programs were given and long enough"
 #: RAGFlow lives on MySQL; SQLite shows that nothing hangs on it.
@@ -27,7 +28,7 @@ KINDS = (
     pytest.param(("sqlite", "0.22"), id="sqlite-0.22", marks=pytest.mark.embedded),
 )
 #: For tests in which RAGFlow's version makes no difference.
-ONE_VERSION = pytest.mark.parametrize("site", [KINDS[0], KINDS[-1]], indirect=True)
+ONE_VERSION = pytest.mark.parametrize("kind", [KINDS[0], KINDS[-1]], indirect=True)
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Site:
 
     def open(self, clock: Clock) -> Plane:
         """The plane on it; the first one migrates."""
+        settle(self.home)
         return opening.open_plane(settings_for(self.home, **self.environment), now_ms=clock)
 
 
@@ -69,23 +71,91 @@ class SharedWorld(World):
         return Person(self, user.email, PASSWORD, user.id)
 
 
-@pytest.fixture(params=KINDS)
-def site(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Site]:
-    """A RAGFlow's database without rows."""
-    engine, version = request.param
-    home = tmp_path / "home"
-    environment = {"RAGKEEPER_SECRET_KEY": SECRET_KEY}
-    with ExitStack() as stack:
-        if engine == "sqlite":
-            database = stack.enter_context(on_sqlite(home / "ragkeeper.db", version))
-        else:
-            server: MariadbServer = request.getfixturevalue("mariadb_server")
-            schema = server.make_schema()
-            stack.callback(server.drop_schema, schema)
-            database = stack.enter_context(on_mariadb(server, schema, version))
-            environment["RAGKEEPER_DB_URL"] = server.url(schema)
+class Grounds:
+    """Schemas of one server that a RAGFlow of each version was in; they are put back after each use."""
+
+    def __init__(self, server: MariadbServer, folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+        self._schemas: dict[tuple[Version, bool], Schemas] = {}
+        self._populations: dict[str, Population] = {}
+
+    @contextmanager
+    def site(self, version: Version, home: Path, *, moved_in: bool) -> Iterator[Site]:
+        """A site that has no rows; or one with people, on which a plane was already opened."""
+        schemas = self._schemas.setdefault(
+            (version, moved_in), Schemas(self._server, partial(self._make, version, moved_in))
+        )
+        schema = schemas.take()
+        try:
+            with on_mariadb(self._server, schema, version) as database:
+                yield site_on(database, home, RAGKEEPER_DB_URL=self._server.url(schema))
+        finally:
+            schemas.give_back(schema)
+
+    def population(self, site: Site) -> Population:
+        """The people of a site on which a plane was opened."""
+        return self._populations[site.environment["RAGKEEPER_DB_URL"]]
+
+    def _make(self, version: Version, moved_in: bool, schema: str) -> None:
+        with on_mariadb(self._server, schema, version) as database:
+            database.make_tables()
+            if moved_in:
+                url = self._server.url(schema)
+                site = site_on(database, self._folder / schema / "home", RAGKEEPER_DB_URL=url)
+                self._populations[url] = move_in(site, Clock())
+
+
+def site_on(database: RagflowDatabase, home: Path, **environment: str) -> Site:
+    """The site of a database that a RAGFlow has."""
+    return Site(Ragflow(database, SECRET_KEY, START_MS), home, {"RAGKEEPER_SECRET_KEY": SECRET_KEY, **environment})
+
+
+def move_in(site: Site, clock: Clock) -> Population:
+    """Give a site its people and open a plane on it; whom it has."""
+    population = populate(site.database, invited_at_ms=clock())
+    close(site.open(clock))
+    return population
+
+
+def close(plane: Plane) -> None:
+    """Close what a plane has open."""
+    for store in (plane.database, plane.cache, plane.documents):
+        store.close()
+
+
+@contextmanager
+def site_on_sqlite(version: Version, home: Path) -> Iterator[Site]:
+    """A site that has no rows, as a RAGFlow would have it if it ran on SQLite."""
+    with on_sqlite(home / "ragkeeper.db", version) as database:
         database.make_tables()
-        yield Site(Ragflow(database, SECRET_KEY, clock()), home, environment)
+        yield site_on(database, home)
+
+
+@pytest.fixture(scope="session")
+def grounds(mariadb_server: MariadbServer, tmp_path_factory: pytest.TempPathFactory) -> Grounds:
+    """The schemas of the whole run."""
+    return Grounds(mariadb_server, tmp_path_factory.mktemp("grounds"))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> tuple[str, Version]:
+    """The engine, and the version of the RAGFlow that is on it."""
+    found: tuple[str, Version] = request.param
+    return found
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest, kind: tuple[str, Version], tmp_path: Path) -> Iterator[Site]:
+    """A RAGFlow's database without rows."""
+    engine, version = kind
+    if engine == "sqlite":
+        made = site_on_sqlite(version, tmp_path / "home")
+    else:
+        grounds: Grounds = request.getfixturevalue("grounds")
+        made = grounds.site(version, tmp_path / "home", moved_in=False)
+    with made as site:
+        yield site
 
 
 @pytest.fixture
@@ -95,9 +165,19 @@ def population(site: Site, clock: Clock) -> Population:
 
 
 @pytest.fixture
-def shared(site: Site, population: Population, clock: Clock) -> Iterator[SharedWorld]:
-    """A world on it."""
-    plane = site.open(clock)
-    yield SharedWorld(plane, Port(create_admin(plane)), Port(create_api(plane)), site, population)
-    for store in (plane.database, plane.cache, plane.documents):
-        store.close()
+def shared(
+    request: pytest.FixtureRequest, kind: tuple[str, Version], tmp_path: Path, clock: Clock
+) -> Iterator[SharedWorld]:
+    """A world on such a database, with people."""
+    engine, version = kind
+    with ExitStack() as stack:
+        if engine == "sqlite":
+            site = stack.enter_context(site_on_sqlite(version, tmp_path / "home"))
+            population = move_in(site, clock)
+        else:
+            grounds: Grounds = request.getfixturevalue("grounds")
+            site = stack.enter_context(grounds.site(version, tmp_path / "home", moved_in=True))
+            population = grounds.population(site)
+        plane = site.open(clock)
+        stack.callback(close, plane)
+        yield SharedWorld(plane, Port(create_admin(plane)), Port(create_api(plane)), site, population)

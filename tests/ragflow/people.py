@@ -14,6 +14,9 @@ from tests.ragflow.database import RagflowDatabase
 
 PASSWORD = "a password from the other side"
 MADE_MS = 1_700_000_000_000
+# Of RAGFlow's kind, at a small part of its cost: most tests begin with logins.
+_CHEAP = "scrypt:1024:8:1"
+_RAGFLOWS = "scrypt:32768:8:1"
 _NAMES = ("naive:General,qa:Q&A,resume:Resume,manual:Manual", "Bright", "UTC+8\tAsia/Shanghai")
 
 
@@ -40,9 +43,9 @@ class Population:
 
 
 @lru_cache
-def password_hash(password: str = PASSWORD) -> str:
+def password_hash(password: str = PASSWORD, *, method: str = _CHEAP) -> str:
     """What RAGFlow stores for a password."""
-    return generate_password_hash(encode_for_hash(password).decode())
+    return generate_password_hash(encode_for_hash(password).decode(), method)
 
 
 def add_user(database: RagflowDatabase, email: str, *, home: bool = True, **columns: Any) -> RagflowUser:
@@ -124,6 +127,7 @@ def populate(database: RagflowDatabase, *, invited_at_ms: int) -> Population:
     people["root"] = add_user(database, "admin@ragflow.io", is_superuser=1, nickname="admin")
     for name in ("alice", "bob", "carol", "dave"):
         people[name] = add_user(database, f"{name}@ragflow.test", nickname=name.capitalize())
+    people["costly"] = add_user(database, "costly@ragflow.test", password=password_hash(method=_RAGFLOWS))
     alice = people["alice"].id
     add_membership(database, alice, people["bob"].id, "normal")
     add_membership(database, alice, people["carol"].id, "invite", at_ms=invited_at_ms)
@@ -135,7 +139,7 @@ def populate(database: RagflowDatabase, *, invited_at_ms: int) -> Population:
         people["dave"].id, people["dave"].email, add_token(database, people["dave"].id, beta=False)
     )
     _break(database, found)
-    found.broken = set(people) - {"root", "alice", "bob", "carol", "dave"}
+    found.broken = set(people) - {"root", "alice", "bob", "carol", "dave", "costly"}
     return found
 
 

@@ -8,6 +8,7 @@ A table is written as ``column type`` by commas. Types: ``v32`` VARCHAR(32), ``t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Version = Literal["0.22", "0.24", "0.27"]
@@ -106,6 +107,7 @@ class Column:
         return f"`{self.name}` {kind}{'' if self.nullable else ' NOT NULL'}"
 
 
+@lru_cache
 def columns(version: Version) -> dict[str, list[Column]]:
     """Every table's columns, the key first."""
     texts = dict(_TABLES)

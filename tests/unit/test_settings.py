@@ -67,7 +67,7 @@ def test_the_example_in_the_shipped_file_is_valid(conf):
     uncommented = re.sub(r"^(\s*)# ((?:  )?[a-z_]+:( .*)?)$", r"\1\2", text, flags=re.MULTILINE)
     settings = conf(uncommented)
     assert settings.smtp.mail_default_sender == ("Ragkeeper", "ragkeeper@example.org")
-    assert settings.ragflow.host == "127.0.0.1"
+    assert "127.0.0.1" in {entry.host for entry in settings.services if entry.section == "ragflow"}
     assert settings.host == "0.0.0.0"
     assert settings.warnings == ()
 
@@ -118,7 +118,8 @@ def test_the_environment_wins_over_the_file(conf):
 def test_the_ragflow_section_does_not_say_where_ragkeeper_listens(conf):
     settings = conf("ragflow: {host: 10.0.0.9, http_port: 1234}")
     assert (settings.host, settings.api_port) == ("127.0.0.1", 9380)
-    assert (settings.ragflow.host, settings.ragflow.http_port) == ("10.0.0.9", 1234)
+    [watched] = settings.services
+    assert (watched.host, watched.port) == ("10.0.0.9", 1234)
 
 
 def test_an_empty_variable_counts_as_unset(conf):
@@ -143,7 +144,7 @@ def test_a_local_section_replaces_the_whole_section(conf):
         local="admin: {http_port: 9005}\n",
     )
     assert (settings.host, settings.admin_port) == ("127.0.0.1", 9005)
-    assert settings.ragflow.host == "10.0.0.9"
+    assert [entry.host for entry in settings.services] == ["10.0.0.9"]
     assert settings.origins["admin_port"] == "local.service_conf.yaml: admin.http_port"
 
 

@@ -72,11 +72,20 @@ def logout(call: Call) -> Reply:
     summary="Check HTTP Basic credentials of an administrator",
 )
 def authorize_basic(call: Call) -> Reply:
-    given: Authorization | None = request.authorization
+    given = _basic()
     sessions.check_basic(
         call.plane, call.who.origin, given.username if given else None, given.password if given else None
     )
     return Reply(None, message="Authorized.")
+
+
+def _basic() -> Authorization | None:
+    """The credentials, or None where there are none that can be read."""
+    try:
+        return request.authorization
+    except ValueError:
+        # werkzeug reads base64 from text, and no letter of that is beyond ASCII.
+        return None
 
 
 @routes.get("/version", requires=ADMINISTRATOR, data=VersionShape, summary="The running version")

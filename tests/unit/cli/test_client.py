@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from common.cli import client, profile
+from common.cli.main import app
 from tests.unit.stores.servers import drip, hang, http_server, raw_server, send
 
 
@@ -146,3 +147,39 @@ def test_without_a_terminal_it_says_to_log_in_again(capsys: pytest.CaptureFixtur
 
 def test_a_value_in_a_path_stays_one_part_of_it() -> None:
     assert client.part("a/../b?c#d@e.org") == "a%2F..%2Fb%3Fc%23d@e.org"
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["user", "show", "{}"],
+        ["user", "delete", "{}", "--yes"],
+        ["token", "delete", "ann@example.org", "{}"],
+        ["tenant", "show", "{}"],
+        ["job", "show", "{}"],
+        ["role", "delete", "{}"],
+    ],
+    ids=" ".join,
+)
+def test_a_value_that_would_make_another_path_is_refused_before_anything_is_asked(
+    command: list[str], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    with http_server(lambda handler: asked.append(handler.path)) as port:
+        log_in(port)
+        with pytest.raises(SystemExit):
+            app([each.format(value) for each in command])
+    assert asked == []
+    assert f"'{value}' names nothing" in sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    "command", [["user", "show", "\udcff"], ["user", "list", "--q", "\udcff"]], ids=["path", "query"]
+)
+def test_an_argument_that_is_no_utf_8_is_a_sentence(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with http_server(answering(200, b"{}")) as port:
+        log_in(port)
+        with pytest.raises(SystemExit):
+            app(command)
+    assert "no UTF-8 text" in sentence(capsys)

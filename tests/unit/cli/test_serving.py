@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
+from supervisor.options import UnhosedConfigParser
 
 from common.cli import serving
 from common.secret import Secret
@@ -42,10 +44,40 @@ def test_no_setting_that_is_secret_is_written_down(tmp_path: Path) -> None:
     assert not [secret for secret in secrets.values() if secret in text]
 
 
-def test_a_per_cent_sign_in_the_home_is_no_expansion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+ODD = ["100%home", "a ;b", "a #b", "a\t;b", ";a", "a b ", "%(here)s", 'it\'s "a"']
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_whatever_is_in_the_home_or_the_interpreters_path_the_supervisor_reads_it_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home, interpreter = tmp_path / name, f"{tmp_path}/{name}/python"
     monkeypatch.setattr(serving, "_SOCKET_PATH_BYTES", len(str(tmp_path)) + 100)
-    settings = settings_for(tmp_path / "100%home")
-    assert conf_of(settings)["unix_http_server"]["file"] == f"{tmp_path}/100%%home/supervisor.sock"
+    monkeypatch.setattr(serving.sys, "executable", interpreter)
+    monkeypatch.setattr(serving, "_is_socket", lambda descriptor: True)
+    home.mkdir()
+    conf = UnhosedConfigParser()
+    conf.read([serving.write_supervisor_file(settings_for(home))])
+    conf.expand_here(str(home))
+
+    def read(section: str, option: str) -> str:
+        value: str = conf.saneget(section, option, expansions={"here": str(home)})
+        return value
+
+    assert read("unix_http_server", "file") == f"{home}/supervisor.sock"
+    assert read("supervisorctl", "serverurl") == f"unix://{home}/supervisor.sock"
+    assert read("supervisord", "childlogdir") == str(home)
+    assert read("program:worker", "stdout_logfile") == f"{home}/worker.log"
+    assert shlex.split(read("program:worker", "command"))[-3:] == [interpreter, "-m", "common.worker"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "\udcff"])
+def test_a_path_that_is_no_line_of_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(SettingsError, match=r"^RAGKEEPER_HOME: "):
+        serving.check_paths(settings_for(tmp_path / name))
+    monkeypatch.setattr(serving.sys, "executable", f"/opt/{name}/python")
+    with pytest.raises(SettingsError, match=r"^Python: "):
+        serving.check_paths(settings_for(tmp_path))
 
 
 def test_the_socket_of_a_long_home_goes_where_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

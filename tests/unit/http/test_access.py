@@ -84,6 +84,45 @@ def test_the_level_switches_the_lines_off(caplog: pytest.LogCaptureFixture) -> N
     assert not written
 
 
+def test_what_was_refused_in_front_leaves_a_line_of_the_same_form() -> None:
+    written: list[bytes] = []
+    environ = {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "192.0.2.7", access.REQUEST_ID: "abc-1"}
+
+    access.note_refusal(environ, 408, 1_500_000, written.append)
+    ask("/", written)
+
+    [refused, usual] = map(json.loads, written)
+    assert refused.keys() == usual.keys()
+    assert refused.pop("at") > 1_600_000_000_000
+    assert refused == {
+        "method": "POST",
+        "route": None,
+        "status": 408,
+        "ms": 1.5,
+        "user": None,
+        "credential": None,
+        "address": "192.0.2.7",
+        "request_id": "abc-1",
+    }
+
+
+def test_the_event_loop_waits_for_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(access, "_STDOUT", writer)
+    try:
+        os.set_blocking(writer, False)
+        # As much as goes into the pipe.
+        os.write(writer, bytes(2**20))
+        os.set_blocking(writer, True)
+        access.write_line_at_once(b"{}")
+        os.read(reader, 2**20)
+        access.write_line_at_once(b"{}")
+        assert os.read(reader, 2**20) == b"{}\n"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_a_line_is_written_whole_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     access.write_line(b'{"at":1}')
 

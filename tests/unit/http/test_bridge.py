@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,12 +15,13 @@ import pytest
 from flask import Flask, Response, request
 
 from common.http import bridge
-from common.http.access import BEFORE_THE_ANSWER
+from common.http.access import BEFORE_THE_ANSWER, logging_access
 from common.http.bridge import PONG, Bridge
 from common.http.wsgi_types import Environ
 
 LIMIT = 1000
 Message = dict[str, Any]
+Lines = Callable[[], list[dict[str, Any]]]
 
 
 class Client:
@@ -73,6 +76,13 @@ def ask(made: Bridge, *clients: Client) -> None:
         await asyncio.gather(*(made(client.scope, client.receive, client.send) for client in clients))
 
     asyncio.run(run())
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Lines:
+    """Gives the access lines that were written since it was asked last."""
+    caplog.set_level(logging.INFO, "ragkeeper.access")
+    return lambda: [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
 @pytest.fixture
@@ -162,7 +172,7 @@ def test_who_waits_for_a_word_before_sending_too_much_gets_the_refusal_at_once(a
 
 
 def test_a_body_that_does_not_arrive_is_408_and_the_connection_ends(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Flask, monkeypatch: pytest.MonkeyPatch, lines: Lines
 ) -> None:
     monkeypatch.setattr(bridge, "BODY_S", 0.01)
     late, gone = Client("POST", "/shown/a", b"x"), Client("POST", "/shown/a", headers={"Content-Length": "9"})
@@ -176,6 +186,11 @@ def test_a_body_that_does_not_arrive_is_408_and_the_connection_ends(
 
     for client in (late, gone):
         assert (client.status, client.headers["connection"]) == (408, "close")
+    noted = lines()
+    assert {line["request_id"] for line in noted} == {client.headers["x-request-id"] for client in (late, gone)}
+    assert max(line["ms"] for line in noted) >= 10
+    for line in noted:
+        assert (line["method"], line["route"], line["status"], line["address"]) == ("POST", None, 408, "192.0.2.7")
 
 
 def test_bodies_hold_no_more_memory_together_than_they_may(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +222,9 @@ def test_while_it_drains_it_is_not_ready_and_serves_on(app: Flask) -> None:
     assert (other.status, alive.status) == (203, 200)
 
 
-def test_who_waits_for_a_hash_holds_up_nobody_else_and_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_a_hash_holds_up_nobody_else_and_too_many_are_refused(
+    monkeypatch: pytest.MonkeyPatch, lines: Lines
+) -> None:
     monkeypatch.setattr(bridge, "HASHING_THREADS", 1)
     monkeypatch.setattr(bridge, "HASHING_WAITING", 1)
     go, answered = threading.Event(), []
@@ -240,16 +257,30 @@ def test_who_waits_for_a_hash_holds_up_nobody_else_and_too_many_are_refused(monk
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     assert refused.headers["content-type"] == "application/problem+json"
     assert answered.index(served[0]) > 2
+    [line] = lines()
+    assert (line["status"], line["request_id"]) == (503, refused.headers["x-request-id"])
 
 
-def test_an_app_that_fails_altogether_is_a_500_without_a_word_of_why(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(*_: Any) -> Iterable[bytes]:
+@pytest.mark.parametrize("late", [False, True])
+def test_an_app_that_fails_altogether_is_a_500_without_a_word_of_why(
+    caplog: pytest.LogCaptureFixture, lines: Lines, late: bool
+) -> None:
+    def content() -> Iterator[bytes]:
         raise RuntimeError("the password is swordfish")
+        yield b""
+
+    def broken(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if late:
+            start_response("200 OK", [])
+        return content() if late else list(content())
 
     client = Client("GET", "/anything")
-    ask(bridged(broken), client)
+    ask(bridged(logging_access(broken)), client)
 
     assert client.status == 500
+    [line] = lines()
+    assert line["request_id"] == client.headers["x-request-id"]
+    assert line["status"] == (200 if late else 500)
     assert b"swordfish" not in client.body
     assert "the app itself failed on GET /anything" in caplog.text
 
@@ -324,14 +355,3 @@ def test_what_readers_have_written_holds_up_no_other_reader_and_is_written_befor
 
     assert {client.body for client in (*refused[:-1], *others)} == {b"answered"}
     assert sorted(done) == sorted(client.scope["path"] for client in refused)
-
-
-def test_a_websocket_is_refused(app: Flask) -> None:
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    asyncio.run(bridged(app)({"type": "websocket"}, Client("GET", "/").receive, send))
-
-    assert sent == [{"type": "websocket.close", "code": 1000}]

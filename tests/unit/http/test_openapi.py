@@ -151,6 +151,13 @@ def test_statuses_that_the_kind_of_a_route_implies_are_documented(dialect: str, 
     assert found["responses"].keys() == {"200", *implied}
 
 
+@pytest.mark.parametrize("dialect", ["admin", "ragflow", "own"])
+def test_what_has_a_path_or_query_of_the_callers_may_be_too_long(dialect: str) -> None:
+    assert "414" in operation(declared(dialect, rule="/things/<name>"))["responses"]
+    assert "414" in operation(declared(dialect, query=Filter))["responses"]
+    assert "414" not in operation(declared(dialect))["responses"]
+
+
 def test_statuses_that_a_route_declares_are_documented_with_the_envelope_and_as_problem() -> None:
     whole = described(declared("admin", statuses=(409,)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sqlite3
 import tarfile
@@ -125,10 +126,26 @@ def test_the_archive_is_private_and_holds_what_is_needed_and_nothing_more(kept: 
         "documents.sqlite3",
         "secret_key",
         "password_key.pem",
+        "database_id",
         "manifest.json",
     }
-    assert len(names) == 6 + 4
+    assert len(names) == 7 + 4
     assert [path.name for path in kept.parent.iterdir() if "ragkeeper-backup" in path.name] == []
+
+
+def test_the_database_that_was_backed_up_tells_of_it(plane: Plane, tmp_path: Path) -> None:
+    path = tmp_path / "kept.tar"
+    manifest = backup.back_up(plane.settings, path, tell)
+    before = sqlite_copy.rows_of_whole("metadata", plane.settings.database_path)["rk_audit_event"]
+
+    backup.note(plane.settings, path, manifest)
+
+    [(agent, actor, credential, after)] = plane.database.all(
+        "SELECT agent, actor_id, credential, after FROM rk_audit_event WHERE tag = 'plane:backup'"
+    )
+    assert (agent, actor, credential) == ("ragkeeper backup", None, "system")
+    assert json.loads(after) == {"archive": str(path), "created_at": manifest.created_at}
+    assert manifest.rows["ragkeeper.db"]["rk_audit_event"] == before
 
 
 def test_a_backup_overwrites_nothing(plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

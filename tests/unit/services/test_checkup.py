@@ -79,6 +79,36 @@ def test_two_accounts_with_one_e_mail_are_left_to_a_person(world: World, ann: Pe
     assert unwell(world.plane, fix=True) == {"e-mails": "problem"}
 
 
+def test_two_accounts_that_an_earlier_rule_told_apart_are_named_until_one_gets_another_address(
+    world: World, ann: Person
+) -> None:
+    plane, other = world.plane, world.person("other@example.org")
+    # What a migration leaves, because the new key is Ann's.
+    plane.database.run("UPDATE user SET email = ? WHERE id = ?", ("ann@\uff45xample.org", other.user_id))
+    plane.database.run("UPDATE rk_account SET email_key = ? WHERE user_id = ?", ("ann@\uff45xample.org", other.user_id))
+
+    [told] = [each for each in checkup.examine(plane, fix=True) if each.state != "ok"]
+    assert told.state == "problem"
+    for named in (ann.user_id, ann.email, other.user_id, "ann@\uff45xample.org"):
+        assert named in told.message
+
+    # As it is told to be done.
+    plane.database.run("UPDATE user SET email = 'other@example.com' WHERE id = ?", (other.user_id,))
+    assert unwell(plane, fix=True) == {"e-mails": "fixed"}
+    assert unwell(plane) == {}
+    found = accounts.find(plane, "other@example.com")
+    assert found is not None
+    assert found.id == other.user_id
+
+
+def test_a_key_of_an_earlier_rule_that_is_free_now_is_written_anew(world: World, ann: Person) -> None:
+    plane = world.plane
+    plane.database.run("UPDATE rk_account SET email_key = 'before' WHERE user_id = ?", (ann.user_id,))
+    assert unwell(plane, fix=True) == {"e-mails": "fixed"}
+    assert unwell(plane) == {}
+    assert ann.session
+
+
 def test_a_tenant_without_owner_is_left_to_a_person(world: World, ann: Person) -> None:
     with world.plane.database.transaction():
         accounts.make_tenant(world.plane, tenant_id="lost", owner_id=ann.user_id, name="Lost")

@@ -44,6 +44,21 @@ def test_a_database_and_a_cache_that_hang_take_one_time_limit_together(
     assert turned_away.value.why == "no answer in time"
 
 
+def test_who_is_in_a_hurry_leaves_servers_that_hang_to_others(tmp_path: Path, hanging_ports: list[int]) -> None:
+    database, cache = hanging_ports
+    settings = settings_for(
+        tmp_path / "home",
+        RAGKEEPER_DB_URL=f"mysql://somebody@127.0.0.1:{database}/nothing",
+        RAGKEEPER_REDIS_URL=f"redis://127.0.0.1:{cache}/0",
+    )
+    assert settings.mysql is not None
+    began = time.monotonic()
+    _, down = opening.open_unready(opening.hurried(settings, 0.1))
+    assert time.monotonic() - began < settings.mysql.timeout
+    assert down is not None
+    assert down.why == "no answer in time"
+
+
 def test_each_reason_is_told_once_and_not_the_one_that_was_told_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

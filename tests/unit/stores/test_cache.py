@@ -208,8 +208,8 @@ def test_a_lease_has_one_owner_until_it_expires(cache, pass_):
 def test_the_owner_prolongs_a_lease_and_another_can_not(cache, pass_):
     cache.acquire_lease("scheduler", "a", 30)
     pass_(20)
-    assert cache.renew_lease("scheduler", "b", 30) is False
-    assert cache.renew_lease("scheduler", "a", 30) is True
+    assert cache.acquire_lease("scheduler", "b", 30) is False
+    assert cache.acquire_lease("scheduler", "a", 30) is True
     pass_(20)
     assert cache.acquire_lease("scheduler", "b", 30) is False
 
@@ -217,7 +217,6 @@ def test_the_owner_prolongs_a_lease_and_another_can_not(cache, pass_):
 def test_an_owner_who_lost_the_lease_is_told_so(cache, pass_):
     cache.acquire_lease("scheduler", "a", 30)
     pass_(31)
-    assert cache.renew_lease("scheduler", "a", 30) is False
     assert cache.release_lease("scheduler", "a") is False
 
 
@@ -256,7 +255,7 @@ def test_a_removed_executor_is_gone_with_its_heartbeats(cache):
     cache.beat("task_executor_a", {}, at=1000)
     cache.beat("task_executor_b", {}, at=1000)
     cache.remove_executor("task_executor_a")
-    assert cache.executors() == ["task_executor_b"]
+    assert sorted(cache.heartbeats(since=0)) == ["task_executor_b"]
     assert cache.heartbeats(since=0) == {"task_executor_b": [{}]}
 
 

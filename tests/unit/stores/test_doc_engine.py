@@ -101,7 +101,6 @@ def test_documents_need_not_agree_on_their_fields(engine):
 def test_an_index_that_there_is_not_is_empty(engine):
     assert engine.time_range("ragflow_a", 0, 9) == ([], None)
     assert engine.delete_tenant("a") == 0
-    assert engine.delete_knowledge_base("a", "kb1") == 0
 
 
 @pytest.mark.parametrize("pattern", ["*", "a*", "a,b", "<a-{now/d}>", "A", "", "a/_all", "a?x=y", "a#"])
@@ -161,15 +160,6 @@ def test_a_tenant_is_deleted_in_bounded_steps_and_the_neighbour_stays(engine):
     assert [engine.delete_tenant("a", limit=2) for _ in range(4)] == [2, 2, 1, 0]
     assert engine.count(tenant_index("a")) == 0
     assert engine.count(tenant_index("ab")) == 2
-
-
-def test_a_knowledge_base_is_deleted_in_bounded_steps_and_the_others_stay(engine):
-    engine.bulk_write(tenant_index("a"), chunks(3, kb_id="kb1"))
-    engine.bulk_write(tenant_index("a"), [{"id": "other", "kb_id": "kb2"}, {"id": "none"}])
-    engine.bulk_write(tenant_index("b"), chunks(3, kb_id="kb1"))
-    assert [engine.delete_knowledge_base("a", "kb1", limit=2) for _ in range(3)] == [2, 1, 0]
-    assert engine.count(tenant_index("a")) == 2
-    assert engine.count(tenant_index("b")) == 3
 
 
 def test_health_names_the_engine_and_its_colour(engine):

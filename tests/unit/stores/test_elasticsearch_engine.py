@@ -92,7 +92,7 @@ def test_a_tenants_index_is_ragflows_and_its_chunks_are_counted(engine, server):
         server.ask("PUT", f"/ragflow_a/_doc/{chunk}?refresh=true", {"kb_id": "kb1", "content_with_weight": "text"})
     assert engine.count(INDEX) == engine.count(INDEX, "kb1") == 2
     assert engine.time_range(INDEX, 0, 9) == ([], None)
-    assert engine.delete_knowledge_base("a", "kb1") == 2
+    assert engine.delete_tenant("a") == 2
 
 
 def test_the_index_goes_with_the_last_document_of_a_tenant_and_the_neighbours_stays(engine, server):
@@ -288,7 +288,7 @@ def test_what_was_not_deleted_is_no_success(engine, server):
     server.answer("_delete_by_query", 200, failed)
     assert reason(engine.delete_tenant, "a") == "it takes no writes: the index is read-only"
     server.answer("_delete_by_query", 200, {"deleted": 0, "version_conflicts": 1, "failures": []})
-    assert reason(engine.delete_knowledge_base, "a", "kb1") == "documents were changed while they were deleted"
+    assert reason(engine.delete_tenant, "a") == "documents were changed while they were deleted"
     assert engine.count(INDEX) == 1
 
 
@@ -304,7 +304,7 @@ def test_an_answer_of_another_kind(body):
     with raw_server(say(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)) as port:
         engine = ElasticsearchEngine(ElasticsearchSection.model_validate({"hosts": f"http://127.0.0.1:{port}"}))
         assert reason(engine.count, INDEX) == "its answer is not that of an Elasticsearch"
-        assert reason(engine.delete_knowledge_base, "a", "kb1").startswith("its answer is not that of an Elasticsearch")
+        assert reason(engine.delete_tenant, "a").startswith("its answer is not that of an Elasticsearch")
 
 
 def test_a_server_of_another_protocol():

@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 import pymysql
 import pytest
@@ -156,6 +156,19 @@ def test_a_session_is_strict_and_sees_what_is_committed_meanwhile(store):
     assert {"STRICT_TRANS_TABLES", "ONLY_FULL_GROUP_BY"} <= set(modes.split(","))
     assert (isolation, wait) == ("READ-COMMITTED", mysql_connection.LOCK_WAIT_S)
     assert most >= 1 << 20
+
+
+@pytest.mark.parametrize("use", ["one", "transaction"])
+def test_a_connection_that_took_the_place_of_another_is_set_up_as_that_one_was(mariadb_server, store, use):
+    roles, length = "SELECT LENGTH(GROUP_CONCAT(REPEAT('r', 64))) FROM seq_1_to_1000", 65 * 1000 - 1
+    # MySQL's default, which would cut them.
+    with server_variable(mariadb_server, "group_concat_max_len", 1024):
+        first = connection_id(store)
+        assert store.one(roles) == (length,)
+        mariadb_server.ask(f"KILL {first}")
+        with store.transaction() if use == "transaction" else nullcontext():
+            assert store.one(roles) == (length,)
+        assert connection_id(store) != first
 
 
 def test_it_knows_mariadb_from_mysql(store):
@@ -429,6 +442,47 @@ def test_one_who_waited_in_vain_keeps_nothing(impatient, holding):
     said = refusal(in_a_transaction, impatient, *calls)
     assert said == "another transaction held what was needed for too long"
     assert impatient.one("SELECT 1 FROM rk_state WHERE name = 'mine'") is None
+
+
+@pytest.fixture
+def locked(mariadb_server, schema):
+    """Another session has the counter's table for itself."""
+    with mariadb_server.root(schema) as cursor:
+        cursor.execute("LOCK TABLES rk_state WRITE")
+        yield
+
+
+def test_a_reader_of_a_locked_table_is_told_within_the_timeout_and_others_go_on(store, locked):
+    began = time.monotonic()
+    assert refusal(store.one, READ) == "the statement took too long"
+    assert time.monotonic() - began < TIMEOUT_S + GRACE_S
+    assert store.all("SELECT id FROM rk_job") == []
+
+
+def test_those_who_queue_up_behind_a_reader_of_a_locked_table_do_not_wait_each_in_turn(store, mariadb_server, schema):
+    with mariadb_server.root(schema) as cursor:
+        cursor.execute("LOCK TABLES rk_state WRITE")
+        began = time.monotonic()
+        assert refusal(store.one, READ) == "the statement took too long"
+        for _ in range(20):
+            assert refusal(store.one, READ) == "the statement took too long just now"
+        assert time.monotonic() - began < TIMEOUT_S + GRACE_S
+        assert store.all("SELECT id FROM rk_job") == []
+    assert soon(lambda: store.one(READ)) == (0,)
+
+
+def test_a_writer_to_a_locked_table_is_told_as_one_who_waits_for_a_row(impatient, locked):
+    began = time.monotonic()
+    assert refusal(impatient.run, WRITE) == "another transaction held what was needed for too long"
+    assert time.monotonic() - began < 1 + TIMEOUT_S + GRACE_S
+    assert impatient.all("SELECT id FROM rk_job") == []
+
+
+def test_a_writer_who_waits_for_a_table_and_then_for_a_row_is_told_in_time(impatient, holding):
+    # As long as a wait for each of the two after the other.
+    impatient.run("SET SESSION innodb_lock_wait_timeout = 10")
+    assert refusal(impatient.run, WRITE) == "the statement took too long"
+    assert impatient.one(READ) == (0,)
 
 
 def test_what_a_stopped_process_has_locked_is_free_again_after_a_while(section, store, monkeypatch):

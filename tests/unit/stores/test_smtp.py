@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 import time
 from email.message import EmailMessage
 
 import pytest
 import trustme
 
+from common.conf.sections import SmtpSection
 from common.stores import smtp
 from common.stores.smtp import MailRefused, MailUnsent
 from tests.mail_sink import MailSink, password
+from tests.unit.stores.servers import raw_server
 
 
 @pytest.fixture
@@ -134,6 +138,82 @@ def test_the_whole_conversation_has_a_deadline(message: EmailMessage) -> None:
     started = time.monotonic()
     with MailSink(hangs_at="RCPT") as sink, pytest.raises(MailUnsent):
         smtp.send(sink.settings(), message, answer_s=60, total_s=0.3)
+
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("kind", [{}, {"mail_use_ssl": True}, {"mail_use_tls": True}], ids=["plain", "tls", "starttls"])
+def test_a_server_whose_name_nobody_resolves_is_left_in_time(
+    message: EmailMessage, kind: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def silent(*_: object, **__: object) -> list[object]:
+        over.wait(30)
+        return []
+
+    with MailSink() as sink:
+        monkeypatch.setattr(socket, "getaddrinfo", silent)
+        started = time.monotonic()
+        try:
+            with pytest.raises(MailUnsent, match="not resolved in time"):
+                smtp.send(sink.settings(**kind), message, answer_s=60, total_s=0.3)
+        finally:
+            over.set()
+
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(("name", "said"), [("plane", "[127.0.0.1]"), ("plane.b.co", "plane.b.co")])
+def test_it_says_who_it_is_without_looking_itself_up(
+    message: EmailMessage, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    def never(*_: object) -> str:
+        raise AssertionError("a look-up without a deadline")
+
+    with MailSink() as sink:
+        monkeypatch.setattr(socket, "gethostname", lambda: name)
+        monkeypatch.setattr(socket, "getfqdn", never)
+        monkeypatch.setattr(socket, "gethostbyname", never)
+        smtp.send(sink.settings(mail_server="127.0.0.1"), message)
+
+        assert sink.greeted_as == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [({"mail_use_ssl": True}, b""), ({"mail_use_tls": True}, b"220 here\r\n")],
+    ids=["tls", "starttls"],
+)
+def test_a_handshake_that_drips_meets_the_deadline(message: EmailMessage, kind: dict[str, bool], first: bytes) -> None:
+    def drip(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(first)
+        if first:
+            connection.recv(4096)
+            connection.sendall(b"250-here\r\n250 STARTTLS\r\n")
+            connection.recv(4096)
+            connection.sendall(b"220 go on\r\n")
+        # The head of a TLS record, whose rest comes a byte at a time.
+        connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")
+        while not over.wait(0.05):
+            connection.sendall(b"\0")
+
+    started = time.monotonic()
+    with raw_server(drip) as port, pytest.raises(MailUnsent, match="timed out"):
+        smtp.send(SmtpSection(mail_server="localhost", mail_port=port, **kind), message, answer_s=0.2, total_s=0.5)
+
+    assert time.monotonic() - started < 5
+
+
+def test_an_answer_that_drips_meets_the_deadline(message: EmailMessage) -> None:
+    def drip(connection: socket.socket, over: threading.Event) -> None:
+        while not over.wait(0.05):
+            connection.sendall(b"2")
+
+    settings = {"mail_server": "127.0.0.1", "mail_use_ssl": False}
+    started = time.monotonic()
+    with raw_server(drip) as port, pytest.raises(MailUnsent):
+        smtp.send(SmtpSection.model_validate({**settings, "mail_port": port}), message, answer_s=0.5, total_s=0.5)
 
     assert time.monotonic() - started < 5
 
