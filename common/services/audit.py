@@ -18,7 +18,6 @@ from common.services.principal import Principal
 from common.stores.database import Database
 
 if TYPE_CHECKING:
-    from common.services.keys import Keys
     from common.services.plane import Plane
 
 
