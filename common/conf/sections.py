@@ -474,6 +474,7 @@ def list_services(sections: Mapping[str, Section]) -> tuple[ServiceEntry, ...]:
                     extra=section.extra(),
                     timeout=section.timeout,
                     retry_count=section.retry_count,
+                    check_interval=section.check_interval,
                 )
             )
     return tuple(entries)

@@ -160,7 +160,7 @@ _LIMITS = (
         "limit.tenant_calls",
         "integer",
         0,
-        "Calls of the user API within one tenant in a minute; 0 for any number.",
+        "Calls of the user API in a minute within a tenant that has no limit of its own; 0 for any number.",
         least=0,
         most=1_000_000_000,
     ),
@@ -320,7 +320,6 @@ VARIABLES: Mapping[str, Variable] = _registry(
                 ("members", "Members, owners included,"),
                 ("tokens", "API tokens"),
                 ("datasets", "Datasets"),
-                ("requests_per_minute", "API requests in a minute"),
             )
         ),
         Variable(

@@ -256,7 +256,8 @@ def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, a
         if not active:
             sessions.end_sessions(plane, account.id, "deactivated")
         tag = EventTag.USER_ACTIVATE if active else EventTag.USER_DEACTIVATE
-        audit.record(plane, tag, actor, target=account.target)
+        before, after = {"is_active": account.is_active}, {"is_active": active}
+        audit.record(plane, tag, actor, target=account.target, before=before, after=after)
     return True
 
 
@@ -284,7 +285,8 @@ def set_superuser(plane: Plane, actor: Principal, account: AccountRow, superuser
         accounts.keep_a_superuser(plane, account)
     accounts.change(plane, account.id, is_superuser=superuser)
     tag = EventTag.USER_SUPERUSER_GRANT if superuser else EventTag.USER_SUPERUSER_REVOKE
-    audit.record(plane, tag, actor, target=account.target)
+    before, after = {"is_superuser": account.is_superuser}, {"is_superuser": superuser}
+    audit.record(plane, tag, actor, target=account.target, before=before, after=after)
 
 
 def get_user_datasets(plane: Plane, email: str) -> list[dict[str, Any]]:
