@@ -25,6 +25,7 @@ _OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X
     "/api/v1/authz/forward",
     requires=PUBLIC,
     statuses=(401, 403),
+    media_type="text/plain",
     summary="Whether a request that a proxy holds may go on to RAGFlow, and with which Authorization",
 )
 def forward(call: Call) -> Response:
@@ -36,7 +37,7 @@ def forward(call: Call) -> Response:
     passed = forwarding.decide(call.plane, call.who.origin, method, target, credential)
     request.environ[access.WHO] = passed.who
     headers = {"Authorization": passed.authorization} if passed.authorization is not None else {}
-    return Response(status=200, headers=headers)
+    return Response(status=200, headers=headers, mimetype="text/plain")
 
 
 def _said(names: tuple[str, ...]) -> str:
