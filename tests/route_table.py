@@ -18,6 +18,7 @@ EXPECTED: dict[str, str] = {
     "9381 GET /api/v1/system/status": "signed-in",
     "9381 DELETE /api/v1/admin/users/<email>": "user:delete",
     "9381 GET /api/v1/admin/audit": "audit:read",
+    "9381 GET /api/v1/admin/audit/export": "audit:export",
     "9381 GET /api/v1/admin/jobs": "job:read",
     "9381 GET /api/v1/admin/jobs/<job_id>": "job:read",
     "9381 POST /api/v1/admin/jobs/<job_id>/retry": "job:write",

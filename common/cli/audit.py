@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -90,8 +90,8 @@ def _say(verdict: Verdict) -> None:
 @audit.command("export")
 def export(
     form: Annotated[
-        Literal["jsonl", "csv"], typer.Option("--format", help="A line of JSON for each event, or CSV.")
-    ] = ("jsonl"),
+        audit_trail.Form, typer.Option("--format", help="A line of JSON for each event, or CSV.")
+    ] = "jsonl",
     path: Annotated[
         Path | None, typer.Option("--out", help="A new file, readable by its owner only; without it standard output.")
     ] = None,

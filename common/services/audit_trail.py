@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO, Literal
 
 import orjson
@@ -18,12 +19,14 @@ from common.models.base import rfc3339
 from common.services import audit
 from common.services.audit import name_key
 from common.services.plane import Plane
-from common.services.principal import system
+from common.services.principal import Principal, system
 
 _COLUMNS = (
     "uid, at, tag, result, actor_id, actor_email, actor_roles, credential, address, agent, request_id, "
     "target_kind, target, `before`, `after`, key_id, mac"
 )
+#: A line of JSON for each event, or CSV.
+Form = Literal["jsonl", "csv"]
 # A search by prefix looks for each name by itself while there are few of them: twice, as actor and as target.
 _NAMES = 32
 # Beyond, it goes through so many events a page at most, newest first; the page may then have fewer than it could.
@@ -167,25 +170,61 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def export(
-    plane: Plane, sink: BinaryIO, form: Literal["jsonl", "csv"], *, from_ms: int | None, to_ms: int | None
-) -> int:
+def export(plane: Plane, sink: BinaryIO, form: Form, *, from_ms: int | None, to_ms: int | None) -> int:
     """Write every event between two moments, oldest first, and an event that says so; how many were written."""
     count = 0
-    if form == "csv":
-        sink.write(as_csv_line(EXPORTED).encode())
+    sink.write(_head(form))
     for event in exported(plane, from_ms=from_ms, to_ms=to_ms):
-        sink.write(as_json_line(event) if form == "jsonl" else as_csv_line(list(event.values())).encode())
+        sink.write(_line(event, form))
         count += 1
-    with plane.database.transaction():
-        after = {"events": count, "format": form, "from": rfc3339(from_ms), "to": rfc3339(to_ms)}
-        audit.record(plane, EventTag.AUDIT_EXPORT, system("audit export"), after=after)
+    _record_export(plane, system("audit export"), count, form, from_ms, to_ms)
     return count
 
 
-def exported(plane: Plane, *, from_ms: int | None = None, to_ms: int | None = None) -> Iterator[dict[str, Any]]:
-    """Every event between two moments, oldest first, with its number in the chain and its signature."""
-    last = uids_from(from_ms or 0)
+def export_page(
+    plane: Plane,
+    actor: Principal,
+    form: Form,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    limit: int = 1000,
+    cursor: str | None = None,
+) -> tuple[bytes, str | None]:
+    """Up to ``limit`` events between two moments, oldest first, in the form of an export, and the cursor of what
+    follows; an event says that they were taken. Raises BadField for a cursor that is not one of this list.
+    """
+    after = decode_cursor(cursor, (str,))[0] if cursor is not None else None
+    events = list(islice(exported(plane, from_ms=from_ms, to_ms=to_ms, after=after), limit + 1))
+    _record_export(plane, actor, len(events[:limit]), form, from_ms, to_ms)
+    lines = [_line(event, form) for event in events[:limit]]
+    more = encode_cursor([events[limit - 1]["id"]]) if len(events) > limit else None
+    return b"".join([_head(form) if cursor is None else b"", *lines]), more
+
+
+def _head(form: Form) -> bytes:
+    return as_csv_line(EXPORTED).encode() if form == "csv" else b""
+
+
+def _line(event: dict[str, Any], form: Form) -> bytes:
+    return as_json_line(event) if form == "jsonl" else as_csv_line(list(event.values())).encode()
+
+
+def _record_export(
+    plane: Plane, actor: Principal, count: int, form: Form, from_ms: int | None, to_ms: int | None
+) -> None:
+    after = {"events": count, "format": form, "from": rfc3339(from_ms), "to": rfc3339(to_ms)}
+    with plane.database.transaction():
+        audit.record(plane, EventTag.AUDIT_EXPORT, actor, after=after)
+
+
+def exported(
+    plane: Plane, *, from_ms: int | None = None, to_ms: int | None = None, after: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Every event between two moments, oldest first, with its number in the chain and its signature; of those with a
+    later id than ``after``.
+    """
+    last = max(uids_from(from_ms or 0), after or "")
     end = uids_from(to_ms) if to_ms is not None else "g"
     columns = ", ".join(f"e.{column}" for column in _COLUMNS.split(", "))
     while rows := plane.database.all(
