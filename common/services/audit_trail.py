@@ -18,6 +18,7 @@ from common.core.cursors import decode_cursor, encode_cursor
 from common.models.base import rfc3339
 from common.services import audit
 from common.services.audit import name_key
+from common.services.audit_sealing import PARTS
 from common.services.plane import Plane
 from common.services.principal import Principal, system
 
@@ -27,8 +28,9 @@ _COLUMNS = (
 )
 #: A line of JSON for each event, or CSV.
 Form = Literal["jsonl", "csv"]
-# A search by prefix looks for each name by itself while there are few of them: twice, as actor and as target.
+# A search by prefix looks for each name by itself, as actor or as target, while there are few of them.
 _NAMES = 32
+_KEY_OF = dict(zip(PARTS, ("actor_key", "target_key"), strict=True))
 # Beyond, it goes through so many events a page at most, newest first; the page may then have fewer than it could.
 _LOOKED_AT = 2000
 _PIECE = 500
@@ -108,16 +110,13 @@ def _rows(plane: Plane, lane: _Lane, count: int) -> list[tuple[Any, ...]]:
 def _searched(plane: Plane, lane: _Lane, wanted: Filter, limit: int) -> tuple[list[tuple[Any, ...]], str | None]:
     """Up to ``limit + 1`` events that ``q`` matches, and where to go on if not all that there are were looked at."""
     least, beyond = prefix_range(wanted.q or "")
-    names = [
-        name
-        for (name,) in plane.database.all(
-            "SELECT name FROM rk_audit_name WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
-            (least, beyond, _NAMES + 1),
-        )
-    ]
+    names = plane.database.all(
+        "SELECT name, part FROM rk_audit_name WHERE name >= ? AND name < ? ORDER BY name, part LIMIT ?",
+        (least, beyond, _NAMES + 1),
+    )
     if len(names) > _NAMES:
         return _looked_through(plane, lane, least, beyond, limit)
-    lanes = [lane.also(f"{column} = ?", name) for name in names for column in ("actor_key", "target_key")]
+    lanes = [lane.also(f"{_KEY_OF[part]} = ?", name) for name, part in names]
     return _merged(plane, lanes, limit + 1), None
 
 
