@@ -28,6 +28,7 @@ EXPECTED: dict[str, str] = {
     "9381 PUT /api/v1/admin/whitelist/<entry_id>": "user:create",
     "9381 DELETE /api/v1/admin/whitelist/<email>": "user:create",
     "9381 POST /api/v1/admin/whitelist/batch": "user:create",
+    "9381 GET /api/v1/admin/audit/export": "audit:export",
     "9381 GET /api/v1/admin/jobs": "job:read",
     "9381 GET /api/v1/admin/jobs/<job_id>": "job:read",
     "9381 POST /api/v1/admin/jobs/<job_id>/retry": "job:write",
