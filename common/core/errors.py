@@ -89,16 +89,6 @@ class WrongCurrentPassword(PlaneError):
         super().__init__("The current password is not right.", field="password")
 
 
-class CurrentPasswordDue(PlaneError):
-    """One's own password is to be changed in a session that is older, without the current password."""
-
-    status = 403
-    code = 109
-
-    def __init__(self) -> None:
-        super().__init__("Give your current password too (password), or log in again first.", field="password")
-
-
 class WrongCode(PlaneError):
     """The text of an image, or a code that was mailed, is not the right one."""
 

@@ -80,6 +80,9 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         except Misused as misused:
             _record_refusal(environ, partial(misuse.record, plane, route.endpoint, misused))
             raise
+        except Forbidden as error:
+            _record_refusal(environ, partial(refusals.record, plane, environ[access.WHO], route.endpoint, error))
+            raise
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
             plane.level_watch.follow_aside(plane.cache)

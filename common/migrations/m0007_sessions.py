@@ -1,6 +1,6 @@
 """How sessions are held and when their password was given, refresh tokens, and the index for pages of sessions.
 
-In tables of their own: a column more would take a right (ALTER) that nothing else takes.
+In tables of their own: a new column would take the right ALTER on the database.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,15 @@ from common.services.principal import Principal
 from common.stores.database import Database
 
 if TYPE_CHECKING:
-    from common.services.keys import Keys
     from common.services.plane import Plane
 
-_COLUMNS = (*CONTENT, "key_id", "mac")
-_INSERT = (
-    f"INSERT INTO rk_audit_event ({', '.join(f'`{name}`' for name in _COLUMNS)}) "
-    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
-)
+
+def _insert_into(columns: Sequence[str]) -> str:
+    names, marks = ", ".join(f"`{name}`" for name in columns), ", ".join("?" * len(columns))
+    return f"INSERT INTO rk_audit_event ({names}) VALUES ({marks})"
+
+
+_INSERT = _insert_into((*CONTENT, "key_id", "mac"))
 
 
 class EventIds:
@@ -67,22 +68,38 @@ def record(
     in them is written as ``***``. ``result`` is ``ok`` or ``refused``.
     """
     roles = _role_names(plane, actor)
-    what: dict[str, Any] = {"target": target, "before": before, "after": after, "result": result}
-    _insert(plane.database, plane.keys, plane.event_ids, plane.now_ms(), tag, actor, roles, **what)
+    at = plane.now_ms()
+    content = _content(
+        plane.event_ids.next(at), at, tag, actor, roles, target=target, before=before, after=after, result=result
+    )
+    _insert(plane.database, content, plane.keys.audit_key())
 
 
 def record_offline(
-    database: Database, keys: Keys, at_ms: int, tag: EventTag, actor: Principal, *, after: Mapping[str, Any]
-) -> None:
-    """``record`` for a command that opens no plane, by an actor without an account; in a transaction too."""
-    with database.transaction():
-        _insert(database, keys, EventIds(), at_ms, tag, actor, None, after=after)
-
-
-def _insert(
     database: Database,
-    keys: Keys,
-    ids: EventIds,
+    key: tuple[str, bytes],
+    at_ms: int,
+    tag: EventTag,
+    actor: Principal,
+    *,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """``record`` for a command that opens no plane, by an actor without an account; ``key`` as of ``Keys.audit_key``.
+
+    In a database of before events were signed it gets its signature when the others do.
+    """
+    content = _content(EventIds().next(at_ms), at_ms, tag, actor, None, after=after)
+    if "rk_audit_unsealed" in database.tables():
+        with database.transaction():
+            _insert(database, content, key)
+        return
+    known = dict(zip(CONTENT, content, strict=True))
+    columns = [name for name in CONTENT if name not in ("uid", "actor_key", "target_key")]
+    database.run(_insert_into(columns), [known[name] for name in columns])
+
+
+def _content(
+    uid: str,
     at_ms: int,
     tag: EventTag,
     actor: Principal,
@@ -92,10 +109,10 @@ def _insert(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
     result: str = "ok",
-) -> None:
+) -> tuple[Scalar, ...]:
+    """The values of CONTENT."""
     kind, name = target or (None, None)
-    uid = ids.next(at_ms)
-    content: tuple[Scalar, ...] = (
+    return (
         uid,
         at_ms,
         tag.value,
@@ -114,9 +131,11 @@ def _insert(
         name_key(actor.email or actor.credential),
         name_key(name),
     )
-    key_id, key = keys.audit_key()
-    database.run(_INSERT, (*content, key_id, event_mac(key, content)))
-    database.run("INSERT INTO rk_audit_unsealed (uid) VALUES (?)", (uid,))
+
+
+def _insert(database: Database, content: Sequence[Scalar], key: tuple[str, bytes]) -> None:
+    database.run(_INSERT, (*content, key[0], event_mac(key[1], content)))
+    database.run("INSERT INTO rk_audit_unsealed (uid) VALUES (?)", (content[0],))
 
 
 def name_key(name: str | None) -> str | None:

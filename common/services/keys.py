@@ -317,6 +317,13 @@ def load_keys(settings: Settings, cache: Cache | None = None, *, sign_alone: boo
         return Keys(own, _password_key(settings), awaited=agreed, source=agreed, sign_alone=sign_alone)
 
 
+def audit_key_of(settings: Settings) -> tuple[str, bytes]:
+    """``Keys.audit_key`` for a command that asks no cache store: of the newest key that this home knows."""
+    path = settings.home
+    known = settings.secret_keys or (*_remembered(path / _REMEMBERED), *own_secrets(path / OWN))
+    return next(iter(_Ring(known[:1]).audit.items()))
+
+
 def put_first(settings: Settings, cache: Cache) -> None:
     """Make a new secret key the first one, where the keys are not configured; those that there were go on reading.
 

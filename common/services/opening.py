@@ -197,6 +197,13 @@ def _assembled(settings: Settings, database: Database, cache: Cache, overrides: 
     return plane
 
 
+def check_tables(settings: Settings) -> None:
+    """Raises SettingsError for further permissions, or a table of RAGFlow's routes, that can't be used."""
+    registry = _registry(settings)
+    if settings.forward_auth_secret is not None:
+        RouteFile(settings.ragflow_routes, registry).table()
+
+
 def _registry(settings: Settings) -> Registry:
     try:
         return Registry(settings.permissions)

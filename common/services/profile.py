@@ -112,19 +112,25 @@ def update_profile(
         new_hash = _checked_new_hash(plane, who, password or "", new_password)
     with plane.database.transaction():
         if columns:
+            before, after = _told(plane, who, columns)
             accounts.change(plane, str(who.user_id), **columns)
-            audit.record(
-                plane,
-                EventTag.USER_UPDATE,
-                who,
-                target=("user", who.email),
-                after={"fields": sorted(columns)},
-            )
+            audit.record(plane, EventTag.USER_UPDATE, who, target=("user", who.email), before=before, after=after)
         if "nickname" in columns:
             key = claims.nickname_key(columns["nickname"])
             plane.database.execute(Account.update(nickname_key=key).where(Account.user_id == who.user_id))
         if new_hash is not None:
             _write_password(plane, who, new_hash)
+
+
+def _told(plane: Plane, who: Principal, columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What these columns hold and will hold, for the audit trail; of an image how long its text is."""
+    names = sorted(columns)
+    row = plane.database.one(f"SELECT {', '.join(names)} FROM user WHERE id = ?", (who.user_id,))
+    told = [dict(zip(names, row or (), strict=False)), {name: columns[name] for name in names}]
+    for values in told:
+        if values.get("avatar"):
+            values["avatar"] = f"{len(values['avatar'])} characters"
+    return told[0], told[1]
 
 
 def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password: str) -> str:

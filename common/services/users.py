@@ -13,7 +13,6 @@ from common.core.emails import email_key, parse_email
 from common.core.errors import (
     BadField,
     Conflict,
-    CurrentPasswordDue,
     Forbidden,
     PasswordChangeDue,
     StoreUnavailable,
@@ -23,7 +22,18 @@ from common.core.errors import (
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, default_role, invitations, limits, memberships, passwords, sessions
+from common.services import (
+    accounts,
+    audit,
+    claims,
+    default_role,
+    invitations,
+    limits,
+    memberships,
+    passwords,
+    proving,
+    sessions,
+)
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -44,8 +54,6 @@ _DETAILS = f"""
 # A row without a status is there, though nobody signs in with it.
 _EXISTS = "COALESCE(u.status, '1') <> '0'"
 _SORT_COLUMNS = {"email": "a.email_key", "create_time": "a.created_at", "nickname": "a.nickname_key"}
-#: For so long a login counts as proof of the password.
-PROOF_MS = 10 * 60 * 1000
 # Accounts read at once for the whole list.
 _PIECE = 500
 # Above every character that a prefix can continue with.
@@ -189,7 +197,7 @@ def update_user_password(
     For one's own the ``current`` one is needed, or a session that began with it a moment ago. Somebody else's must be
     changed at the next login where the setting ``password.must_change_after_reset`` says so. Returns False when it was
     that password already, in which case the sessions end all the same. Raises UserNotFound, BadField,
-    GivesMoreThanHeld, and for one's own Forbidden, WrongCurrentPassword and CurrentPasswordDue.
+    GivesMoreThanHeld, and for one's own Forbidden, WrongCurrentPassword and ProofDue.
     """
     account = accounts.get(plane, email)
     accounts.refuse_to_act_on_superiors(plane, actor, account)
@@ -213,7 +221,7 @@ def update_user_password(
 
 
 def _require_current_password(plane: Plane, actor: Principal, account: AccountRow, current: str | None) -> None:
-    """Raises Forbidden for a token, WrongCurrentPassword, and CurrentPasswordDue without one in an older session.
+    """Raises Forbidden for a token, WrongCurrentPassword, and ProofDue without one in an older session.
 
     RAGFlow's clients, which log in for each change, send no current password.
     """
@@ -226,9 +234,7 @@ def _require_current_password(plane: Plane, actor: Principal, account: AccountRo
             raise WrongCurrentPassword
         attempt.succeeded()
         return
-    row = plane.database.one("SELECT created_at FROM rk_session WHERE id = ?", (actor.session_id,))
-    if row is None or row[0] + PROOF_MS <= plane.now_ms():
-        raise CurrentPasswordDue
+    proving.require_recent_proof(plane, actor)
 
 
 def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, active: bool) -> bool:
@@ -250,7 +256,8 @@ def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, a
         if not active:
             sessions.end_sessions(plane, account.id, "deactivated")
         tag = EventTag.USER_ACTIVATE if active else EventTag.USER_DEACTIVATE
-        audit.record(plane, tag, actor, target=account.target)
+        before, after = {"is_active": account.is_active}, {"is_active": active}
+        audit.record(plane, tag, actor, target=account.target, before=before, after=after)
     return True
 
 
@@ -278,7 +285,8 @@ def set_superuser(plane: Plane, actor: Principal, account: AccountRow, superuser
         accounts.keep_a_superuser(plane, account)
     accounts.change(plane, account.id, is_superuser=superuser)
     tag = EventTag.USER_SUPERUSER_GRANT if superuser else EventTag.USER_SUPERUSER_REVOKE
-    audit.record(plane, tag, actor, target=account.target)
+    before, after = {"is_superuser": account.is_superuser}, {"is_superuser": superuser}
+    audit.record(plane, tag, actor, target=account.target, before=before, after=after)
 
 
 def get_user_datasets(plane: Plane, email: str) -> list[dict[str, Any]]:

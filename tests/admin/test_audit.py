@@ -232,3 +232,32 @@ def test_what_nobody_ever_had_is_no_misuse(world: World, root: Person) -> None:
 
     assert events(root, tag="session:misuse") == []
     assert events(root, tag="token:misuse") == []
+
+
+def test_a_change_of_a_profile_says_what_was_there_before(world: World, root: Person) -> None:
+    someone = world.person(nickname="Before")
+    someone.ask("POST", "/v1/user/setting", {"nickname": "After", "avatar": "data:image/png;base64,AAAA"})
+
+    (event,) = events(root, tag="user:update")
+
+    assert event["before"]["nickname"] == "Before"
+    assert event["after"] == {"avatar": "26 characters", "nickname": "After"}
+
+
+def test_switching_an_account_off_says_so_in_values(world: World, root: Person) -> None:
+    someone = world.person()
+    root.administer("PUT", f"/users/{someone.email}/activate", {"activate_status": "off"})
+
+    (event,) = events(root, tag="user:deactivate")
+
+    assert (event["before"], event["after"]) == ({"is_active": True}, {"is_active": False})
+
+
+def test_what_is_refused_before_a_generated_password_is_changed_is_in_the_trail(world: World, root: Person) -> None:
+    newcomer = world.person(is_superuser=True, must_change=True)
+
+    answer = newcomer.administer("GET", "/users")
+
+    (event,) = events(root, tag="access:refused")
+    assert answer.status_code == 403
+    assert (event["result"], event["actor"], event["target"]) == ("refused", newcomer.email, "GET /api/v1/admin/users")

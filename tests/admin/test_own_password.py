@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.services.users import PROOF_MS
+from common.core.session_limits import PROOF_MS
 from tests.people import Clock, Person, World, new_password
 
 
@@ -30,7 +30,7 @@ def test_later_the_current_password_is_asked_for(world: World, root: Person, clo
     new = new_password()
 
     status, told = set_own(root, new_password=new)
-    assert (status, "current password" in told) == (403, True)
+    assert (status, "Give your password again" in told) == (403, True)
     status, told = set_own(root, new_password=new, password="not the current one")
     assert (status, told) == (403, "The current password is not right.")
     assert log_in(world, root.email, new) == 109

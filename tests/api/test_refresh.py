@@ -163,7 +163,7 @@ def test_an_idle_session_is_not_refreshed(world: World, clock: Clock) -> None:
     assert refresh(world.api, token).status_code == 401
 
 
-@pytest.mark.parametrize("act", ["deactivate", "password", "logout", "end", "delete"])
+@pytest.mark.parametrize("act", ["deactivate", "password", "logout", "end", "delete", "by RAGFlow"])
 def test_nothing_is_refreshed_for_an_account_or_session_that_is_over(world: World, act: str) -> None:
     someone = world.person()
     pair = pair_of(someone)
@@ -177,6 +177,8 @@ def test_nothing_is_refreshed_for_an_account_or_session_that_is_over(world: Worl
         assert world.plane.database.one("SELECT COUNT(*) FROM rk_refresh_token") == (0,)
     if act == "logout":
         world.api.ask("POST", "/v1/user/logout", credential=pair["access_token"])
+    if act == "by RAGFlow":
+        world.plane.database.run("UPDATE user SET is_active = '0' WHERE id = ?", (someone.user_id,))
     if act == "end":
         world.root.administer("DELETE", f"{path}/sessions")
 

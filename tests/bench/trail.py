@@ -58,7 +58,7 @@ def _writes_line(name: str, effort: Effort, folder: Path, url: str | None) -> Li
     folder.mkdir()
     environment = environment_on(folder / "home", url)
     plane = open_plane(load_settings(environment))
-    crew = hire(plane, environment, folder, writers=WRITERS, sealers=2)
+    crew = hire(plane, environment, folder, writers=WRITERS, sealers=2, sealing="take-turns")
     _wait_until(lambda: all(crew.acknowledged(f"writer{number}").exists() for number in range(WRITERS)))
     before, began, oldest_s = _events(plane), time.monotonic(), 0.0
     while time.monotonic() < began + effort.written_s:

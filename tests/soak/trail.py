@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from common.core.audit_chain import Problem
 from common.services import accounts, audit_check, audit_sealing
@@ -23,6 +24,8 @@ from common.settings import load
 from common.worker.loop import close_stores
 from tests.backends.stores import SETS
 from tests.soak.queue import ROOT, environment_on, metadata_of
+
+Sealing = Literal["seal", "take-turns"]
 
 # The ids asked for in one statement.
 _PIECE = 500
@@ -52,11 +55,12 @@ class Crew:
 
     environment: Mapping[str, str]
     folder: Path
-    at_work: dict[str, subprocess.Popen[bytes]]
+    sealing: Sealing
+    at_work: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
         """Start a writer (``writer…``), or else a sealer."""
-        role = ("write", name, str(self.acknowledged(name))) if name.startswith("writer") else ("seal", name)
+        role = ("write", name, str(self.acknowledged(name))) if name.startswith("writer") else (self.sealing, name)
         self.at_work[name] = subprocess.Popen(
             [sys.executable, "-m", "tests.soak.trail_crew", *role],
             cwd=ROOT,
@@ -79,9 +83,11 @@ class Crew:
         assert [process.returncode for process in self.at_work.values()] == [0] * len(self.at_work)
 
 
-def hire(plane: Plane, environment: Mapping[str, str], folder: Path, *, writers: int, sealers: int) -> Crew:
-    """A crew at work; each writer has an account of its own."""
-    crew = Crew(environment, folder, {})
+def hire(
+    plane: Plane, environment: Mapping[str, str], folder: Path, *, writers: int, sealers: int, sealing: Sealing = "seal"
+) -> Crew:
+    """A crew at work; each writer has an account of its own, and sealers seal without a pause or as workers do."""
+    crew = Crew(environment, folder, sealing)
     for number in range(writers):
         with plane.database.transaction():
             accounts.make(plane, email=f"writer{number}@soak.test", nickname="", password_hash="-")

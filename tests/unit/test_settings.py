@@ -593,3 +593,20 @@ def test_values_are_shown_as_they_are_written(conf):
     assert shown["egress_allow_cidrs"] == "10.0.0.0/8,fd00::/8"
     assert shown["register_enabled"] == "false"
     assert shown["token_storage"] == ""
+
+
+def test_further_permissions_are_read_from_their_section(conf):
+    settings = conf("permissions:\n  report: [read, export]\n  dataset: [publish]\n")
+
+    assert dict(settings.permissions) == {"report": ("read", "export"), "dataset": ("publish",)}
+    assert settings.origins["permissions"] == "service_conf.yaml: permissions"
+    assert dict(conf().permissions) == {}
+    assert "permissions.report: expected a list" in refusal(conf, "permissions: {report: read}")
+
+
+@pytest.mark.parametrize("value", ["short", "x" * 31, "with a space in it, and long enough for a secret", "ü" * 40])
+def test_a_secret_of_the_proxy_that_is_too_short_or_no_header_is_refused(conf, value):
+    sentence = refusal(conf, RAGKEEPER_FORWARD_AUTH_SECRET=value)
+
+    assert sentence == "RAGKEEPER_FORWARD_AUTH_SECRET: expected at least 32 visible ASCII characters"
+    assert conf(RAGKEEPER_FORWARD_AUTH_SECRET="x" * 32).forward_auth_secret == Secret("x" * 32)

@@ -26,6 +26,7 @@ class MadeLink(Item):
     requires=Holds("user", "write"),
     data=MadeLink,
     statuses=(404, 409),
+    sensitive=True,
     summary="Make a link with which an account's owner sets a new password once, within half an hour",
 )
 def make(call: Call, email: str) -> Reply:
