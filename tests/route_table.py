@@ -209,6 +209,7 @@ EXPECTED: dict[str, str] = {
 SENSITIVE = {
     "9381 DELETE /api/v1/sessions",
     "9381 DELETE /api/v1/sessions/<session_id>",
+    "9381 POST /api/v1/admin/users/<email>/reset-link",
     "9380 DELETE /api/v1/sessions",
     "9380 DELETE /api/v1/sessions/<session_id>",
 }
