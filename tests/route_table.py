@@ -207,6 +207,7 @@ EXPECTED: dict[str, str] = {
 }
 # What asks a session for its password again after ten minutes; none of it may be called by a client of RAGFlow's.
 SENSITIVE = {
+    "9381 POST /api/v1/admin/users/<email>/reset-link",
     "9381 DELETE /api/v1/sessions",
     "9381 DELETE /api/v1/sessions/<session_id>",
     "9381 POST /api/v1/admin/users/<email>/reset-link",
