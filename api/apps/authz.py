@@ -8,7 +8,7 @@ from pydantic import Field
 
 from common.http.bodies import Body
 from common.http.fields import Item
-from common.http.requirement import SIGNED_IN
+from common.http.requirement import IDENTIFIED
 from common.http.route import Call, Routes
 from common.services import roles
 
@@ -33,7 +33,7 @@ class Decision(Item):
 
 @routes.post(
     "/api/v1/authz/check",
-    requires=SIGNED_IN,
+    requires=IDENTIFIED,
     body=Question,
     data=Decision,
     summary="Whether the caller may do something",

@@ -9,7 +9,7 @@ from pydantic import Field
 from common.core.errors import LoginRefused
 from common.http.bodies import Body
 from common.http.fields import EmailText, WirePassword
-from common.http.requirement import PUBLIC, SIGNED_IN
+from common.http.requirement import IDENTIFIED, PUBLIC, SIGNED_IN
 from common.http.route import Call, Reply, Routes
 from common.http.signing_in import login_headers
 from common.services import profile, sessions
@@ -99,7 +99,7 @@ def logout(call: Call) -> bool:
     return True
 
 
-@routes.get("/v1/user/info", "/api/v1/users/me", requires=SIGNED_IN, data=dict[str, Any], summary="One's own profile")
+@routes.get("/v1/user/info", "/api/v1/users/me", requires=IDENTIFIED, data=dict[str, Any], summary="One's own profile")
 def info(call: Call) -> dict[str, Any]:
     return profile.own_profile(call.plane, call.who)
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from common.migrations import m0001_initial, m0002_jobs, m0003_page_indexes, m0004_email_keys, m0005_variables
+from common.migrations import (
+    m0001_initial,
+    m0002_jobs,
+    m0003_page_indexes,
+    m0004_email_keys,
+    m0005_variables,
+    m0009_token_traits,
+)
 from common.models.base import Table
 from common.models.operation import Migration
 from common.stores.database import Database
@@ -29,6 +36,7 @@ STEPS: tuple[Step, ...] = (
     Step(3, "page_indexes", m0003_page_indexes.apply),
     Step(4, "email_keys", m0004_email_keys.apply),
     Step(5, "variables", m0005_variables.apply, m0005_variables.MAKES),
+    Step(9, "token_traits", m0009_token_traits.apply, m0009_token_traits.MAKES),
 )
 
 
