@@ -128,8 +128,11 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
     whichever port it was made on, and API tokens whose scope is administrative. What has only the form of a token that
     was made here costs no statement.
     """
-    if looks_like_token(credential) and (realm == "user" or has_scope(credential)):
-        return _by_token(plane, credential, realm, origin)
+    if looks_like_token(credential):
+        if is_misspelt(credential):
+            raise NotSignedIn("Unauthorized")
+        if realm == "user" or has_scope(credential):
+            return _by_token(plane, credential, realm, origin)
     row = plane.database.one(_SESSION, (hashed(credential),))
     if row is None and plane.shared:
         row = _adopt_session(plane, credential, realm, origin)
@@ -228,8 +231,6 @@ def _supersede(plane: Plane, user_id: str) -> None:
 
 
 def _by_token(plane: Plane, token: str, realm: Realm, origin: Origin) -> Principal:
-    if is_misspelt(token):
-        raise NotSignedIn("Unauthorized")
     forms = lookup_forms(token)
     now = plane.now_ms()
     for row in plane.database.all(_TOKEN, (forms[0], forms[-1])):
