@@ -13,7 +13,7 @@ CODE := admin api common tests tools conftest.py
 # The quick ones first.
 GROUPS := lint types layers unit http http-servers contract integration faults-first
 
-.PHONY: help serve test $(GROUPS) faults format bench soak jobs-soak lock clean runtime dev contract-client python
+.PHONY: help serve test $(GROUPS) faults format bench bench-trail soak jobs-soak trail-soak lock clean runtime dev contract-client python
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,9 +56,8 @@ http-servers: dev ## The same, and what stands below it, with MariaDB, Redis, S3
 contract: dev contract-client ## Tests with the published ragflow-cli
 	@$(PYTEST) tests/contract
 
-integration: dev ## Tests with the real processes: most side by side, then those that time something, then those alone
-	@status=0; $(SIDE_BY_SIDE) tests/integration -m 'not timed and not alone' || status=$$?; \
-	$(SIDE_BY_SIDE) tests/integration -m 'timed and not alone' || status=$$?; \
+integration: dev ## Tests with the real processes: most side by side, then alone those that time something
+	@status=0; $(SIDE_BY_SIDE) tests/integration -m 'not alone' || status=$$?; \
 	$(PYTEST) tests/integration -m alone || status=$$?; exit $$status
 
 faults-first: dev ## The first seven faults of each store: real servers that refuse, die, hang, drip, cut, and change passwords
@@ -71,11 +70,17 @@ faults: dev ## Every fault of every store, then what was seen as a table in Mark
 bench: dev ## Measure the speed of the servers
 	@$(PY) -m tests.bench
 
+bench-trail: dev ## Measure pages out of a million audit events (STORES=servers: on MariaDB), some minutes
+	@$(PY) -m tests.bench.trail $(if $(STORES),--stores $(STORES))
+
 soak: dev ## Half an hour (or MINUTES=n) of mixed load; memory and connections must stay flat
 	@$(PY) -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 jobs-soak: dev ## Do 10,000 jobs while their workers are killed at random (STORES=servers: on MariaDB)
 	@$(PY) -m tests.soak $(if $(STORES),--stores $(STORES))
+
+trail-soak: dev ## Write and seal audit events while who does it is killed at random (STORES=servers: on MariaDB)
+	@$(PY) -m tests.soak.trail $(if $(STORES),--stores $(STORES))
 
 lock: dev ## Resolve the dependencies again and write the locks (UPGRADE=1: to the newest)
 	@compile='.venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet'; \

@@ -110,7 +110,7 @@ def store_probes(plane: Plane, stores: Sequence[str] = STORES) -> dict[str, Prob
 
 
 def store_probe(plane: Plane, store: str) -> Probe:
-    """The probe of one of the plane's own stores, with the limits of its section of the configuration file."""
+    """The probe of one of the plane's own stores, within ``limits``."""
     settings = plane.settings
     look, section = {
         "metadata": (_look_at_metadata, settings.mysql),
@@ -118,7 +118,25 @@ def store_probe(plane: Plane, store: str) -> Probe:
         "documents": (_look_at_documents, settings.elasticsearch),
         "objects": (_look_at_objects, settings.object_store),
     }[store]
-    return Probe(lambda _: look(plane), section or HealthConfig())
+    return Probe(lambda _: look(plane), limits(plane, section))
+
+
+def limits(plane: Plane, section: HealthConfig | None) -> HealthConfig:
+    """How to probe: as the settings ``probe.*`` say, and where they say nothing as this section of the file does.
+
+    Waits for no store: a health check must not hang on what it asks about.
+    """
+    of_file = section or HealthConfig()
+    timeout, retry_count, interval = map(
+        plane.variables.glance, ("probe.timeout", "probe.retry_count", "probe.check_interval")
+    )
+    if not timeout and retry_count < 0 and not interval:
+        return of_file
+    return HealthConfig(
+        timeout=timeout or of_file.timeout,
+        retry_count=of_file.retry_count if retry_count < 0 else retry_count,
+        check_interval=interval or of_file.check_interval,
+    )
 
 
 def detail_probe(plane: Plane, store: str) -> Probe:
@@ -129,7 +147,7 @@ def detail_probe(plane: Plane, store: str) -> Probe:
 
 def executors_probe(plane: Plane) -> Probe:
     """The probe of the task executors; its details are their heartbeats, oldest first."""
-    return Probe(lambda _: _look_at_executors(plane), plane.settings.task_executor or HealthConfig())
+    return Probe(lambda _: _look_at_executors(plane), limits(plane, plane.settings.task_executor))
 
 
 def shown(outcome: Outcome) -> dict[str, Any]:

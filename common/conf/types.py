@@ -108,10 +108,14 @@ class Section(BaseModel):
 
 
 class HealthConfig(Section):
-    """How a service is probed: ``timeout``, seconds for all tries; ``retry_count``, tries after the first."""
+    """How a service is probed: ``timeout``, seconds for all tries; ``retry_count``, tries after the first.
+
+    ``check_interval``: seconds for which what was found is given to everybody who asks.
+    """
 
     timeout: Annotated[float, BeforeValidator(_number), Field(gt=0, le=60, allow_inf_nan=False)] = 2.0
     retry_count: Annotated[Whole, Field(ge=0, le=10)] = 0
+    check_interval: Annotated[float, BeforeValidator(_number), Field(ge=0, le=60, allow_inf_nan=False)] = 1.0
 
 
 def parse_section(model: type[S], key: str, value: object, source: str) -> S:

@@ -19,6 +19,8 @@ class PlaneError(Exception):
 
     status = 500
     code = 100
+    #: What the caller's program has to do about it, in one word for programs.
+    asks_for: str | None = None
 
     def __init__(self, message: str, *, field: str | None = None, **data: Any) -> None:
         super().__init__(message)
@@ -108,6 +110,13 @@ class MailNotConfigured(NotEffective):
         super().__init__("Mail is not configured on this server, so it can't send a code; ask an administrator.")
 
 
+class LinkDead(NotEffective):
+    """A link to reset a password that does not count; deliberately without saying why."""
+
+    def __init__(self) -> None:
+        super().__init__("This link was used, has expired or is none: ask for a new one.", field="token")
+
+
 class Forbidden(PlaneError):
     """The caller is known and may not do this."""
 
@@ -140,6 +149,27 @@ class GivesMoreThanHeld(Forbidden):
         super().__init__(message, missing=list(missing))
 
 
+class ProofDue(Forbidden):
+    """What was asked for is sensitive, and the session's password was given too long ago."""
+
+    asks_for = "reauthenticate"
+
+    def __init__(self) -> None:
+        super().__init__("Give your password again first: POST /api/v1/auth/reauthenticate.")
+
+
+class CsrfRefused(Forbidden):
+    """A request with the cookie of a session did not show that it comes from the session's own page."""
+
+    asks_for = "csrf"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A session in a cookie needs the header X-CSRF-Token here; the login's answer and "
+            "GET /api/v1/sessions/current have it as csrf_token."
+        )
+
+
 class PasswordChangeDue(Forbidden):
     """A generated password is in use; nothing but changing it and logging out is allowed."""
 
@@ -170,6 +200,16 @@ class RegistrationDisabled(PlaneError):
         super().__init__("User registration is disabled.")
 
 
+class RegistrationRefused(PlaneError):
+    """This address may not register, as it is not listed or not invited; which of them is not told."""
+
+    status = 403
+    code = 103
+
+    def __init__(self) -> None:
+        super().__init__("This address can't register here; ask an administrator.")
+
+
 class PasswordLoginDisabled(PlaneError):
     """People of the user API sign in by other means; administrators still have their passwords on the admin server."""
 
@@ -192,6 +232,13 @@ class UserNotFound(NotFound):
 
     def __init__(self, email: str) -> None:
         super().__init__(f"User '{email}' not found.")
+
+
+class SessionNotFound(NotFound):
+    """The account has no open session with this id."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"Session '{session_id}' not found, or over already.")
 
 
 class TokenNotFound(NotFound):
@@ -222,11 +269,39 @@ class JobNotFound(NotFound):
         super().__init__(f"Job '{job_id}' not found.")
 
 
+class ApprovalNotFound(NotFound):
+    """Nobody awaits a decision under this id: there was none, it is decided, or it has expired."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(f"No registration '{approval_id}' awaits a decision.")
+
+
+class WhitelistNotFound(NotFound):
+    """The white list has no such entry."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"'{what}' is not on the white list.")
+
+
 class TenantNotFound(NotFound):
     """No tenant has this id, or the user has none."""
 
     def __init__(self, what: str = "Tenant not found.") -> None:
         super().__init__(what)
+
+
+class SettingChangeNotFound(NotFound):
+    """The setting has no such change in its history."""
+
+    def __init__(self, name: str, change_id: int) -> None:
+        super().__init__(f"{name} has no change {change_id} in its history.")
+
+
+class FeatureNotFound(NotFound):
+    """No feature flag has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Feature flag '{name}' not found.")
 
 
 class ServiceNotFound(NotFound):
@@ -257,6 +332,30 @@ class UserExists(Conflict):
 
     def __init__(self, email: str) -> None:
         super().__init__(f"User '{email}' already exists. Email {email} has already registered.")
+
+
+class WhitelistTaken(Conflict):
+    """The white list has this entry already."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(f"'{pattern}' is on the white list already.", field="email")
+
+
+class WhitelistFull(Conflict):
+    """The white list has as many entries as it may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The white list has at most {most} entries: list a domain, as @example.org, or remove some.")
+
+
+class NoWayToTell(Conflict):
+    """A link can be made, but nobody would get to know it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Mail is not configured on this server, and the setting password.show_reset_link does not let you see "
+            "the link: set one of them."
+        )
 
 
 class StillActive(Conflict):
@@ -318,6 +417,23 @@ def _some(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (", …" if count > len(names) else "")
 
 
+class FeatureExists(Conflict):
+    """A feature flag has this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Feature flag '{name}' already exists.")
+
+
+class LimitReached(Conflict):
+    """The tenant has as many of these as its limit allows."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(
+            f"This tenant may have {limit} {what}, and has them: remove one, or have the limit raised.",
+            limit=limit,
+        )
+
+
 class JobNotDead(Conflict):
     """Only a job that was given up can be tried anew."""
 
@@ -367,6 +483,16 @@ class AmbiguousToken(Conflict):
 
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} tokens are shown like this: delete one by its id or its whole value.")
+
+
+class LostUpdate(PlaneError):
+    """What is to be changed is no longer what the caller has seen (``If-Match``)."""
+
+    status = 412
+    code = 412
+
+    def __init__(self) -> None:
+        super().__init__("This was changed since you read it: read it again, and repeat the change if it still fits.")
 
 
 class TooMany(PlaneError):

@@ -18,13 +18,13 @@ from common.core.errors import (
     PlaneError,
     StoreUnavailable,
 )
-from common.core.tokens import extract_credential
-from common.http import access, answers, bodies, cross_origin, forwarded
+from common.http import access, answers, bodies, cross_origin, forwarded, session_cookie
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
 from common.http.wsgi_types import Environ
-from common.services import limits, memberships, refusals, sessions
+from common.services import limits, memberships, misuse, proving, refusals, sessions
+from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
 
@@ -75,7 +75,14 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         bodies.check_path(path)
         environ = request.environ
         environ[access.ROUTE] = route.rule
-        who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
+        try:
+            who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
+        except Misused as misused:
+            _record_refusal(environ, partial(misuse.record, plane, route.endpoint, misused))
+            raise
+        except Forbidden as error:
+            _record_refusal(environ, partial(refusals.record, plane, environ[access.WHO], route.endpoint, error))
+            raise
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
             plane.level_watch.follow_aside(plane.cache)
@@ -100,20 +107,29 @@ def _record_refusal(environ: Environ, record: Callable[[], None]) -> None:
 
 def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:
     """Raises Forbidden both where the route's requirement refuses and where the use-case's own rule does."""
+    if route.method != "GET":
+        session_cookie.refuse_foreign_pages(request.environ)
     if not route.fields_first:
         route.requires.check(plane, who, path)
+    if route.sensitive:
+        proving.require_recent_proof(plane, who)
     body, query = bodies.read_body(request, route), bodies.read_query(request, route)
+    upload = bodies.read_upload(request, route.uploads) if route.uploads else b""
     if route.fields_first:
         route.requires.check(plane, who, path)
-    return answers.success(route, route.function(Call(plane, who, body, query), **path))
+    return answers.success(route, route.function(Call(plane, who, body, query, upload), **path))
 
 
 def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Principal:
-    credential = extract_credential(environ.get("HTTP_AUTHORIZATION"))
-    if credential is None:
+    given = session_cookie.given(environ, takes_cookie=not (route.changes and route.method == "GET"))
+    if given is None:
         raise NotSignedIn("Unauthorized")
-    who = sessions.authenticate(plane, credential, realm, _origin(environ))
+    who = sessions.authenticate(plane, given.credential, realm, _origin(environ))
     environ[access.WHO] = who
+    if given.by_cookie:
+        if who.session_id is None:
+            raise NotSignedIn("Unauthorized")
+        session_cookie.keep(environ, given.credential)
     if who.must_change and not route.even_if_password_due:
         raise PasswordChangeDue
     if realm == "user":

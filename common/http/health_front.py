@@ -19,7 +19,6 @@ class HealthFront:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._probes = health_utils.store_probes(plane)
 
     async def answer(self, scope: dict[str, Any]) -> Answer | None:
         """Status and JSON body of a GET or HEAD; None where the app has to answer."""
@@ -29,7 +28,7 @@ class HealthFront:
         return await self._readyz(scope) if path == "/readyz" else None
 
     async def _healthz(self, scope: dict[str, Any]) -> Answer | None:
-        outcomes = await self._plane.prober.run_aside(self._probes)
+        outcomes = await self._plane.prober.run_aside(health_utils.store_probes(self._plane))
         body, well = health_utils.healthz_body(outcomes)
         # Operators are told the reasons; whether it is one is for the app to find out.
         if not well and any(name == b"authorization" for name, _ in scope["headers"]):
@@ -41,7 +40,7 @@ class HealthFront:
         if stores is None:
             return None
         outcomes = await self._plane.prober.run_aside(
-            {name: self._probes[name] for name in stores}, wait_s=health_utils.READINESS_WAIT_S
+            health_utils.store_probes(self._plane, stores), wait_s=health_utils.READINESS_WAIT_S
         )
         down = health_utils.not_well(outcomes)
         return 503 if down else 200, orjson.dumps(health_utils.readiness(down))

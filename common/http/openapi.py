@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from common.http.requirement import Public
 from common.http.route import Route
+from common.http.session_cookie import CSRF_HEADER, NAME, SECURE_NAME
 
 Schema = dict[str, Any]
 
@@ -25,11 +26,29 @@ _TENANT = {
     "description": "Act in this tenant instead of one's own; sessions only.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 64},
 }
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "The ETag that was read: refuse the change if somebody else made one since.",
+    "schema": {"type": "string", "pattern": r'^(\*|"[!#-~]*")$', "maxLength": 255},
+}
 _CREDENTIAL = {
     "type": "apiKey",
     "in": "header",
     "name": "Authorization",
     "description": "A session as the login's Authorization header gave it, or an API token; bare or after `Bearer`.",
+}
+_COOKIE = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": SECURE_NAME,
+    "description": f"A session that was asked for as cookie; without TLS the name is `{NAME}`.",
+}
+_CSRF = {
+    "type": "apiKey",
+    "in": "header",
+    "name": CSRF_HEADER,
+    "description": "The `csrf_token` of a session in a cookie, for everything but GET.",
 }
 _SHARED_SCHEMAS: dict[str, Schema] = {
     "Problem": {
@@ -43,6 +62,7 @@ _SHARED_SCHEMAS: dict[str, Schema] = {
             "detail": {"type": "string"},
             "code": {"type": "integer"},
             "field": {"type": "string"},
+            "reason": {"type": "string"},
         },
     },
     "Failure": {
@@ -53,6 +73,7 @@ _SHARED_SCHEMAS: dict[str, Schema] = {
             "code": {"type": "integer", "minimum": 400, "maximum": 599},
             "message": {"type": "string"},
             "data": {"type": "null"},
+            "reason": {"type": "string", "description": "What a program is to do: `reauthenticate` or `csrf`."},
         },
     },
     "BusinessError": {
@@ -74,9 +95,10 @@ _MEANINGS = {
     "404": "There is no such thing, or not for this caller.",
     "405": "The path is there, the method is not.",
     "409": "What is stored does not allow this now.",
+    "412": "What is stored is another version than If-Match names.",
     "413": "The body is too large.",
     "414": "Path and query are longer than the first line of a request may be.",
-    "415": "The body is not JSON.",
+    "415": "The body is not of the kind that this takes.",
     "429": "A limit is reached for now; Retry-After says when to come back.",
     "4XX": "A business error with its true status, for those who asked for problem details.",
     "500": "A dependency is down.",
@@ -101,7 +123,7 @@ def document(title: str, version: str, routes: Iterable[Route], *, names_tenant:
     _refuse_double_ids(paths)
     components: dict[str, Any] = {
         "schemas": {**models.components, **_SHARED_SCHEMAS},
-        "securitySchemes": {"credential": _CREDENTIAL},
+        "securitySchemes": {"credential": _CREDENTIAL, "cookie": _COOKIE, "csrf": _CSRF},
     }
     if names_tenant:
         components["parameters"] = {"Tenant": _TENANT}
@@ -165,16 +187,18 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": route.summary,
-        "description": f"Asks of its caller: `{route.requires.text}`.",
+        "description": _description(route),
         "tags": [route.tag],
         "x-permission": route.requires.text,
         "x-scope": route.requires.scope,
-        "security": [] if public else [{"credential": []}],
+        "security": [] if public else _security(route),
         "responses": _responses(route, models),
     }
     parameters = [*_path_parameters(route), *_query_parameters(route, models)]
     if names_tenant and not public:
         parameters.append({"$ref": "#/components/parameters/Tenant"})
+    if 412 in route.statuses:
+        parameters.append(_IF_MATCH)
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
@@ -182,7 +206,28 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
             "required": not route.body_optional,
             "content": {"application/json": {"schema": models.schema(route.body)}},
         }
+    if route.uploads is not None:
+        file = {"type": "string", "format": "binary"}
+        form = {"type": "object", "required": [route.uploads], "properties": {route.uploads: file}}
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     return operation
+
+
+def _description(route: Route) -> str:
+    asked = f"Asks of its caller: `{route.requires.text}`."
+    if route.sensitive:
+        asked += " A session whose password was given over ten minutes ago is told to `reauthenticate`."
+    return asked
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """Each way to be let in."""
+    ways: list[dict[str, list[str]]] = [{"credential": []}]
+    if route.method != "GET":
+        ways.append({"cookie": [], "csrf": []})
+    elif not route.changes:
+        ways.append({"cookie": []})
+    return ways
 
 
 def _operation_id(route: Route) -> str:
@@ -230,6 +275,8 @@ def _statuses(route: Route) -> set[int]:
         statuses |= {401, 403}
     if route.body is not None:
         statuses |= {413} if route.dialect == "ragflow" else {413, 415}
+    if route.uploads is not None:
+        statuses.add(415)
     if route.method != "GET":
         statuses.add(413)
     if "<" in route.rule:

@@ -74,13 +74,13 @@ class SignedIn(_OfPeople):
 
 
 @dataclass(frozen=True)
-class Administrator:
+class Administrator(_OfPeople):
     """Whoever holds any administrative permission."""
 
     text: str = "administrator"
-    scope: str | None = _ANY
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
+        self._check_scope(who)
         if not who.administers:
             raise Forbidden("Your account holds no administrative permission; ask an administrator for a role.")
 

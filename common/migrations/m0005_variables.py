@@ -1,18 +1,18 @@
-"""The table of the settings that can be changed at run time, and the counter of its versions."""
+"""The tables of the settings that can be changed at run time and of tenants' limits, and the counter of versions."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
 from common.models.operation import State
-from common.models.variable import StoredVariable
+from common.models.variable import StoredVariable, TenantLimit, VariableChange
 from common.stores.database import Database, Taken
 
-MAKES = (StoredVariable,)
+MAKES = (StoredVariable, VariableChange, TenantLimit)
 
 
 def apply(database: Database, now_ms: int) -> None:
-    """Make the table."""
+    """Make the tables."""
     for model in MAKES:
         database.create(model)
     with suppress(Taken):

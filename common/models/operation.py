@@ -42,10 +42,15 @@ class Schedule(Table):
 
 
 class AuditEvent(Table):
-    """Who did what to whom, from where; written in the transaction of the change. Secrets stand as ``***``."""
+    """Who did what to whom, from where; written in the transaction of the change. Secrets stand as ``***``.
+
+    ``uid`` begins with the moment, so pages go by it. ``actor_key`` and ``target_key`` are what filters compare.
+    ``mac`` is over all of these but ``id``, with the key of ``key_id``.
+    """
 
     id = BigAutoField()
-    at = BigIntegerField(index=True)
+    uid = ExactField(max_length=28, null=True)
+    at = BigIntegerField()
     tag = CharField(max_length=64)
     result = CharField(max_length=8)
     actor_id = CharField(max_length=32, null=True)
@@ -59,10 +64,13 @@ class AuditEvent(Table):
     target = CharField(max_length=255, null=True)
     before = LongTextField(null=True)
     after = LongTextField(null=True)
+    actor_key = ExactField(max_length=255, null=True)
+    target_key = ExactField(max_length=255, null=True)
+    key_id = CharField(max_length=16, null=True)
+    mac = CharField(max_length=64, null=True)
 
     class Meta:
         table_name = "rk_audit_event"
-        indexes = ((("tag", "id"), False), (("actor_id", "id"), False), (("target", "id"), False))
 
 
 class ServiceId(Table):

@@ -1,18 +1,55 @@
-"""The audit trail: one event per change, written in the transaction of the change."""
+"""The audit trail: one event per change, signed, and written in the transaction of the change."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from common.core.audit_chain import CONTENT, Scalar, event_mac, uid_of
 from common.core.audit_tags import EventTag
-from common.models.operation import AuditEvent
+from common.core.emails import email_key
 from common.secret import Secret
-from common.services.plane import Plane
 from common.services.principal import Principal
 from common.stores.database import Database
+
+if TYPE_CHECKING:
+    from common.services.plane import Plane
+
+
+def _insert_into(columns: Sequence[str]) -> str:
+    names, marks = ", ".join(f"`{name}`" for name in columns), ", ".join("?" * len(columns))
+    return f"INSERT INTO rk_audit_event ({names}) VALUES ({marks})"
+
+
+_INSERT = _insert_into((*CONTENT, "key_id", "mac"))
+
+
+class EventIds:
+    """Gives events their ids: those of one process sort as they were given, also while its clock stands."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._last = (0, 0)
+
+    def next(self, at_ms: int) -> str:
+        """An id that no other event has."""
+        if self._pid != os.getpid():
+            # After a fork: who knows who held its lock.
+            self._begin()
+        with self._lock:
+            moment, turn = self._last
+            turn = turn + 1 if moment == at_ms else 0
+            self._last = (at_ms, turn)
+        return uid_of(at_ms, turn, token_hex(6))
 
 
 def record(
@@ -31,18 +68,38 @@ def record(
     in them is written as ``***``. ``result`` is ``ok`` or ``refused``.
     """
     roles = _role_names(plane, actor)
-    _insert(plane.database, plane.now_ms(), tag, actor, roles, target=target, before=before, after=after, result=result)
+    at = plane.now_ms()
+    content = _content(
+        plane.event_ids.next(at), at, tag, actor, roles, target=target, before=before, after=after, result=result
+    )
+    _insert(plane.database, content, plane.keys.audit_key())
 
 
 def record_offline(
-    database: Database, at_ms: int, tag: EventTag, actor: Principal, *, after: Mapping[str, Any] | None = None
-) -> None:
-    """``record`` for a command that opens no plane, by an actor without an account."""
-    _insert(database, at_ms, tag, actor, None, after=after)
-
-
-def _insert(
     database: Database,
+    key: tuple[str, bytes],
+    at_ms: int,
+    tag: EventTag,
+    actor: Principal,
+    *,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """``record`` for a command that opens no plane, by an actor without an account; ``key`` as of ``Keys.audit_key``.
+
+    In a database of before events were signed it gets its signature when the others do.
+    """
+    content = _content(EventIds().next(at_ms), at_ms, tag, actor, None, after=after)
+    if "rk_audit_unsealed" in database.tables():
+        with database.transaction():
+            _insert(database, content, key)
+        return
+    known = dict(zip(CONTENT, content, strict=True))
+    columns = [name for name in CONTENT if name not in ("uid", "actor_key", "target_key")]
+    database.run(_insert_into(columns), [known[name] for name in columns])
+
+
+def _content(
+    uid: str,
     at_ms: int,
     tag: EventTag,
     actor: Principal,
@@ -52,25 +109,38 @@ def _insert(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
     result: str = "ok",
-) -> None:
+) -> tuple[Scalar, ...]:
+    """The values of CONTENT."""
     kind, name = target or (None, None)
-    database.insert(
-        AuditEvent,
-        at=at_ms,
-        tag=tag.value,
-        result=result,
-        actor_id=actor.user_id,
-        actor_email=_cut(actor.email, 255),
-        actor_roles=_cut(roles, 255),
-        credential=actor.credential,
-        address=_cut(actor.origin.address, 64),
-        agent=_cut(actor.origin.agent, 255),
-        request_id=actor.origin.request_id,
-        target_kind=kind,
-        target=_cut(name, 255),
-        before=_json(before),
-        after=_json(after),
+    return (
+        uid,
+        at_ms,
+        tag.value,
+        result,
+        actor.user_id,
+        _cut(actor.email, 255),
+        _cut(roles, 255),
+        actor.credential,
+        _cut(actor.origin.address, 64),
+        _cut(actor.origin.agent, 255),
+        actor.origin.request_id,
+        kind,
+        _cut(name, 255),
+        _json(before),
+        _json(after),
+        name_key(actor.email or actor.credential),
+        name_key(name),
     )
+
+
+def _insert(database: Database, content: Sequence[Scalar], key: tuple[str, bytes]) -> None:
+    database.run(_INSERT, (*content, key[0], event_mac(key[1], content)))
+    database.run("INSERT INTO rk_audit_unsealed (uid) VALUES (?)", (content[0],))
+
+
+def name_key(name: str | None) -> str | None:
+    """The form in which actors and targets are compared, without case as e-mails are."""
+    return email_key(name) if name else None
 
 
 def _role_names(plane: Plane, actor: Principal) -> str | None:

@@ -19,6 +19,7 @@ from common.core.audit_tags import EventTag
 from common.core.errors import StoreUnavailable
 from common.services import archive, audit, opening
 from common.services.archive import ArchiveRefused, Hashing, Manifest, Member, Tell
+from common.services.keys import audit_key_of
 from common.services.principal import system
 from common.settings import Settings
 from common.stores import sqlite_copy
@@ -62,7 +63,12 @@ def note(settings: Settings, target: Path, manifest: Manifest) -> None:
     after = {"archive": str(target.absolute()), "created_at": manifest.created_at}
     try:
         audit.record_offline(
-            database, time.time_ns() // 1_000_000, EventTag.PLANE_BACKUP, system("ragkeeper backup"), after=after
+            database,
+            audit_key_of(settings),
+            time.time_ns() // 1_000_000,
+            EventTag.PLANE_BACKUP,
+            system("ragkeeper backup"),
+            after=after,
         )
     finally:
         database.close()

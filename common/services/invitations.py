@@ -13,7 +13,7 @@ from common.core.audit_tags import EventTag
 from common.core.emails import email_key, parse_email
 from common.core.errors import AlreadyMember, BadEmail, BadField, NotInvited
 from common.models.tenant import Invitation
-from common.services import accounts, audit, jobs, limits, mail, memberships
+from common.services import accounts, audit, jobs, limits, mail, memberships, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -23,7 +23,8 @@ def invite(plane: Plane, who: Principal, tenant_id: str, email: str) -> dict[str
     """Invite an address as normal member; returns ``{id, avatar, email, nickname}``.
 
     ``id`` is the account's, or the invitation's while nobody has registered with the address. A mail goes out where a
-    mail server is configured. Raises NotYourTenant unless the caller owns the tenant, BadField, AlreadyMember.
+    mail server is configured. Raises NotYourTenant unless the caller owns the tenant, BadField, AlreadyMember, and
+    LimitReached where the tenant has as many members as it may.
     """
     limits.invitation(plane, who)
     with plane.database.transaction():
@@ -51,6 +52,7 @@ def place(plane: Plane, actor: Principal, tenant_id: str, email: str) -> dict[st
             invited_by=actor.user_id or account.id,
             at_ms=now,
         )
+    tenant_limits.make_sure_of_room(plane, tenant_id, "members")
     forget(plane, tenant_id, address)
     invitation_id = uuid4().hex
     plane.database.insert(
@@ -73,7 +75,10 @@ def place(plane: Plane, actor: Principal, tenant_id: str, email: str) -> dict[st
 
 
 def agree(plane: Plane, who: Principal, tenant_id: str) -> None:
-    """Accept the caller's pending invitation. Raises NotInvited when there is none, and for a member or owner."""
+    """Accept the caller's pending invitation.
+
+    Raises NotInvited when there is none, and for a member or owner, and LimitReached where there is no room any more.
+    """
     with plane.database.transaction():
         memberships.lock(plane)
         memberships.require_reach(who, tenant_id)
@@ -84,6 +89,7 @@ def agree(plane: Plane, who: Principal, tenant_id: str) -> None:
             role = memberships.role_in(plane, user_id, tenant_id)
         if role != "invite":
             raise NotInvited("There is no pending invitation to this tenant.")
+        tenant_limits.make_sure_of_room(plane, tenant_id, "members")
         memberships.set_role(plane, tenant_id, user_id, "normal")
         forget(plane, tenant_id, str(who.email))
         audit.record(plane, EventTag.TENANT_JOIN, who, target=("tenant", tenant_id), after={"role": "normal"})

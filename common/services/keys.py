@@ -8,12 +8,16 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from common.core.errors import StoreUnavailable
@@ -25,8 +29,17 @@ from common.stores.cache import Cache
 log = logging.getLogger(__name__)
 
 _ENCRYPTED = "rk1:"
+_SEALED = "rk2:"
+_NONCE_BYTES = 12
+#: The file of the home's own keys.
+OWN = "secret_key"
+# After so many seconds the keys may be looked up again for something that none of them opens.
+_LOOK_EVERY_S = 1.0
 # The keys that were shared through the cache store, one a line, the newest first.
 _REMEMBERED = "shared_secret_keys"
+
+
+_Opened = TypeVar("_Opened")
 
 
 class Undecryptable(Exception):
@@ -44,9 +57,14 @@ class _Ring:
     """What one list of secret keys can do; the first one signs and encrypts, all of them read."""
 
     def __init__(self, secret_keys: Sequence[Secret]) -> None:
+        self.secret_keys = tuple(secret_keys)
+        self.first = Fernet(_derived(secret_keys[0], "stored-secrets"))
+        self.wrapping = MultiFernet([Fernet(_derived(key, "data-keys")) for key in secret_keys])
+        self.first_wrapping = Fernet(_derived(secret_keys[0], "data-keys"))
         self.signers = [URLSafeTimedSerializer(key.reveal()) for key in secret_keys]
         self.fernet = MultiFernet([Fernet(_derived(key, "stored-secrets")) for key in secret_keys])
         self.macs = _derived(secret_keys[0], "macs")
+        self.audit = {_key_id(key): key for key in (_derived(secret, "audit") for secret in secret_keys)}
 
     def unsign(self, wire: str) -> str | None:
         for signer in self.signers:
@@ -69,7 +87,8 @@ class Keys:
 
     ``awaited`` is for a plane that doesn't know yet which key the others have: it gives all the keys, or raises
     StoreUnavailable. Until it has given them nothing is encrypted, for nobody else could read it; and sessions are
-    signed with the key that there is only if ``sign_alone`` says that nobody else looks at a signature.
+    signed with the key that there is only if ``sign_alone`` says that nobody else looks at a signature. ``source``
+    gives the keys as they are now, for what none of those that are known opens: they may have been rotated.
     """
 
     def __init__(
@@ -78,10 +97,15 @@ class Keys:
         password_key: rsa.RSAPrivateKey,
         *,
         awaited: Callable[[], Sequence[Secret]] | None = None,
+        source: Callable[[], Sequence[Secret]] | None = None,
         sign_alone: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ring = _Ring(secret_keys)
         self._awaited = awaited
+        self._source = source
+        self._clock = clock
+        self._look_at = 0.0
         self._sign_alone = sign_alone
         self._password_key = password_key
 
@@ -116,11 +140,92 @@ class Keys:
         if not stored.startswith(_ENCRYPTED):
             return Secret(stored)
         ciphertext = stored.removeprefix(_ENCRYPTED)
-        secret = self._ring.decrypt(ciphertext)
-        if secret is None and self._awaited is not None:
+        return self._opened(lambda ring: ring.decrypt(ciphertext))
+
+    def seal(self, secret: Secret, name: str) -> str:
+        """The form in which the secret of this name is stored: by a data key of its own, which the first key wraps.
+
+        What is sealed under one name opens under no other. Raises SharedKeyUnknown.
+        """
+        self._take_awaited()
+        data_key, nonce = AESGCM.generate_key(256), os.urandom(_NONCE_BYTES)
+        sealed = nonce + AESGCM(data_key).encrypt(nonce, secret.reveal().encode(), name.encode())
+        return f"{_SEALED}{self._ring.wrapping.encrypt(data_key).decode()}:{base64.b64encode(sealed).decode()}"
+
+    def unseal(self, stored: str, name: str) -> Secret | None:
+        """The secret that was sealed under this name; a text in the clear is returned as it is; None: nothing opens it.
+
+        Raises SharedKeyUnknown for one that the key that isn't known yet may open.
+        """
+        if not stored.startswith(_SEALED):
+            return Secret(stored)
+        wrapped, _, sealed = stored.removeprefix(_SEALED).partition(":")
+        data_key = self._opened(lambda ring: _open(ring.wrapping, wrapped))
+        if data_key is None:
+            return None
+        try:
+            octets = base64.b64decode(sealed, validate=True)
+            opened = AESGCM(data_key).decrypt(octets[:_NONCE_BYTES], octets[_NONCE_BYTES:], name.encode())
+        except (InvalidTag, ValueError):
+            return None
+        return Secret(opened.decode())
+
+    def renewed(self, stored: str) -> str | None:
+        """A stored secret, encrypted or sealed, under the first key; None where it is so already, or nothing opens it.
+
+        Of a sealed one only the data key is wrapped anew. Raises SharedKeyUnknown.
+        """
+        self._take_awaited()
+        ring = self._ring
+        if stored.startswith(_SEALED):
+            wrapped, _, sealed = stored.removeprefix(_SEALED).partition(":")
+            if _open(ring.first_wrapping, wrapped) is not None:
+                return None
+            data_key = _open(ring.wrapping, wrapped)
+            return None if data_key is None else f"{_SEALED}{ring.wrapping.encrypt(data_key).decode()}:{sealed}"
+        if not stored.startswith(_ENCRYPTED):
+            return None
+        ciphertext = stored.removeprefix(_ENCRYPTED)
+        secret = None if _open(ring.first, ciphertext) is not None else ring.decrypt(ciphertext)
+        return None if secret is None else self.encrypt(secret)
+
+    def opens(self, stored: str) -> bool:
+        """Whether any key opens a stored secret, encrypted or sealed; one in the clear needs none."""
+        if stored.startswith(_SEALED):
+            wrapped, _, _ = stored.removeprefix(_SEALED).partition(":")
+            return _open(self._ring.wrapping, wrapped) is not None
+        return self.decrypt(stored) is not None
+
+    @property
+    def count(self) -> int:
+        """How many secret keys there are; the first one signs and encrypts."""
+        return len(self._ring.secret_keys)
+
+    def _opened(self, open_with: Callable[[_Ring], _Opened | None]) -> _Opened | None:
+        """What a ring opens; where this one does not, the keys are looked up again, for they may have been rotated."""
+        opened = open_with(self._ring)
+        if opened is None and self._awaited is not None:
             self._take_awaited()
-            secret = self._ring.decrypt(ciphertext)
-        return secret
+            opened = open_with(self._ring)
+        if opened is None and self._clock() >= self._look_at and self.look_again():
+            opened = open_with(self._ring)
+        return opened
+
+    def look_again(self) -> bool:
+        """Look the keys up at their source, for they may have been rotated; whether there are others now."""
+        self._look_at = self._clock() + _LOOK_EVERY_S
+        if self._source is None:
+            return False
+        try:
+            secret_keys = self._source()
+        except StoreUnavailable as error:
+            log.warning("the secret keys can't be looked up again: %s", error.reason)
+            return False
+        if tuple(secret_keys) == self._ring.secret_keys:
+            return False
+        self._ring = _Ring(secret_keys)
+        log.info("the secret keys were rotated: there are %d now", len(secret_keys))
+        return True
 
     def _take_awaited(self) -> None:
         """Use the keys that were waited for, if they can be had now. Raises SharedKeyUnknown."""
@@ -140,6 +245,18 @@ class Keys:
         """
         self._take_awaited()
         return hmac.new(self._ring.macs, f"{purpose}\n{text}".encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+
+    def audit_key(self) -> tuple[str, bytes]:
+        """The key that signs audit events now, and the id under which it is found again.
+
+        While the shared secret key isn't known it is the home's own, which stays among the keys: no act waits for that.
+        """
+        return next(iter(self._ring.audit.items()))
+
+    def audit_keys(self) -> Mapping[str, bytes]:
+        """Every key that audit events may have been signed with, by id, the newest first. Raises SharedKeyUnknown."""
+        self._take_awaited()
+        return self._ring.audit
 
     def open_password(self, value: str) -> bytes:
         """What is hashed for a password as it came over the wire: base64 of its UTF-8 bytes.
@@ -178,44 +295,76 @@ def load_keys(settings: Settings, cache: Cache | None = None, *, sign_alone: boo
     """
     if settings.secret_keys:
         return Keys(settings.secret_keys, _password_key(settings))
-    own = _own_secret(settings.home / "secret_key")
+    path = settings.home / OWN
+    own = own_secrets(path)
     if cache is None:
-        return Keys((own,), _password_key(settings))
+        return Keys(own, _password_key(settings), source=lambda: own_secrets(path))
     known = _remembered(settings.home / _REMEMBERED)
 
     def agreed() -> Sequence[Secret]:
-        return _agreed(cache, settings.home / _REMEMBERED, own)
+        return _agreed(cache, settings.home / _REMEMBERED, own_secrets(path))
 
     try:
-        return Keys(agreed(), _password_key(settings))
+        return Keys(agreed(), _password_key(settings), source=agreed)
     except StoreUnavailable as error:
         if known:
             log.warning("the shared secret key can't be looked up (%s): the one known so far is used", error.reason)
-            return Keys((*known, own), _password_key(settings))
+            return Keys((*known, *own), _password_key(settings), source=agreed)
         without = "stored" if sign_alone else "signed and stored"
         log.warning(
             "the shared secret key is not known (%s): until it is, nothing is %s with it", error.reason, without
         )
-        return Keys((own,), _password_key(settings), awaited=agreed, sign_alone=sign_alone)
+        return Keys(own, _password_key(settings), awaited=agreed, source=agreed, sign_alone=sign_alone)
 
 
-def _agreed(cache: Cache, path: Path, own: Secret) -> Sequence[Secret]:
+def audit_key_of(settings: Settings) -> tuple[str, bytes]:
+    """``Keys.audit_key`` for a command that asks no cache store: of the newest key that this home knows."""
+    path = settings.home
+    known = settings.secret_keys or (*_remembered(path / _REMEMBERED), *own_secrets(path / OWN))
+    return next(iter(_Ring(known[:1]).audit.items()))
+
+
+def put_first(settings: Settings, cache: Cache) -> None:
+    """Make a new secret key the first one, where the keys are not configured; those that there were go on reading.
+
+    On a cache store that programs share it becomes their shared key, else the home's own. Raises StoreUnavailable.
+    """
+    path, remembered = settings.home / OWN, settings.home / _REMEMBERED
+    own, new = own_secrets(path), Secret(secrets.token_hex(32))
+    shared = cache.shared_secret([*_remembered(remembered), *own][0].reveal())
+    if shared is None:
+        _write_secrets(path, [new, *own])
+        return
+    # Remembered first: whatever comes in between, the key that others sign with is not lost.
+    _write_secrets(remembered, _distinct([Secret(shared), *_remembered(remembered)]))
+    cache.replace_shared_secret(shared, new.reveal())
+
+
+def _distinct(secret_keys: Sequence[Secret]) -> list[Secret]:
+    return [Secret(text) for text in dict.fromkeys(key.reveal() for key in secret_keys)]
+
+
+def _write_secrets(path: Path, secret_keys: Sequence[Secret]) -> None:
+    _replace(path, "".join(f"{key.reveal()}\n" for key in secret_keys).encode())
+
+
+def _agreed(cache: Cache, path: Path, own: Sequence[Secret]) -> Sequence[Secret]:
     """The shared key first, then those that were shared before, and the home's own. Raises StoreUnavailable.
 
     The shared one is remembered in the home, so that this home starts without the cache store too.
     """
     before = _remembered(path)
-    offer = before[0] if before else own
+    offer = before[0] if before else own[0]
     text = cache.shared_secret(offer.reveal())
     if text is None:
-        return (own,)
+        return own
     if len(text) < MIN_SECRET_KEY_LENGTH:
         log.warning("the shared secret key has fewer than %d characters and is ignored", MIN_SECRET_KEY_LENGTH)
-        return (own,)
-    keys = [text, *(each.reveal() for each in before if each.reveal() != text)]
-    if [each.reveal() for each in before] != keys:
-        _replace(path, "".join(f"{key}\n" for key in keys).encode())
-    return [Secret(key) for key in dict.fromkeys([*keys, own.reveal()])]
+        return own
+    keys = _distinct([Secret(text), *before])
+    if before != keys:
+        _write_secrets(path, keys)
+    return _distinct([*keys, *own])
 
 
 def _remembered(path: Path) -> list[Secret]:
@@ -226,11 +375,13 @@ def _remembered(path: Path) -> list[Secret]:
         return []
 
 
-def _own_secret(path: Path) -> Secret:
-    key = _made_once(path, lambda: secrets.token_hex(32).encode()).decode(errors="replace").strip()
-    if len(key) < MIN_SECRET_KEY_LENGTH:
-        raise SettingsError(f"{path}: expected at least {MIN_SECRET_KEY_LENGTH} characters, found {len(key)}.")
-    return Secret(key)
+def own_secrets(path: Path) -> tuple[Secret, ...]:
+    """The home's own keys, one a line, the newest first; one is made where there is none. Raises SettingsError."""
+    lines = _made_once(path, lambda: secrets.token_hex(32).encode()).decode(errors="replace").split()
+    for key in lines or [""]:
+        if len(key) < MIN_SECRET_KEY_LENGTH:
+            raise SettingsError(f"{path}: expected at least {MIN_SECRET_KEY_LENGTH} characters, found {len(key)}.")
+    return tuple(map(Secret, lines))
 
 
 def _password_key(settings: Settings) -> rsa.RSAPrivateKey:
@@ -295,6 +446,18 @@ def _draft(path: Path, content: bytes) -> Path:
     return draft
 
 
+def _open(fernet: Fernet | MultiFernet, ciphertext: str) -> bytes | None:
+    try:
+        return fernet.decrypt(ciphertext.encode())
+    except InvalidToken:
+        return None
+
+
 def _derived(key: Secret, purpose: str) -> bytes:
     """A key for one purpose, so that a signature never doubles as an encryption key."""
     return base64.urlsafe_b64encode(hashlib.sha256(f"ragkeeper:{purpose}:{key.reveal()}".encode()).digest())
+
+
+def _key_id(key: bytes) -> str:
+    """What tells keys apart and says nothing of them."""
+    return hashlib.sha256(b"ragkeeper:key-id:" + key).hexdigest()[:16]

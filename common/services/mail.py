@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from email.message import EmailMessage
-from email.utils import formataddr, formatdate
+from email.utils import formataddr, formatdate, parseaddr
 from typing import Any
 
 import orjson
@@ -24,7 +24,29 @@ INVITATION = "mail.invitation"
 
 def is_configured(plane: Plane) -> bool:
     """Whether there is a mail server to send by."""
-    return plane.settings.smtp is not None and bool(plane.settings.smtp.mail_server)
+    return server_of(plane) is not None
+
+
+def server_of(plane: Plane) -> SmtpSection | None:
+    """The mail server to send by: that of the settings ``mail.*``, which count as a whole, else of the file's section.
+
+    A password that no key opens any more is none.
+    """
+    told, section = plane.variables, plane.settings.smtp
+    host = told.text("mail.server")
+    if not host:
+        return section if section is not None and section.mail_server else None
+    use_tls, use_ssl = told.flag("mail.use_tls"), told.flag("mail.use_ssl")
+    usual_port = 587 if use_tls else 465 if use_ssl else 25
+    return SmtpSection(
+        mail_server=host,
+        mail_port=told.integer("mail.port") or usual_port,
+        mail_use_ssl=use_ssl,
+        mail_use_tls=use_tls,
+        mail_username=told.text("mail.username"),
+        mail_password=told.secret("mail.password"),
+        mail_default_sender=parseaddr(told.text("mail.default_sender")),
+    )
 
 
 def deliver(task: Task, address: str, text: MailText) -> None:
@@ -35,12 +57,13 @@ def deliver(task: Task, address: str, text: MailText) -> None:
     """
     if (task.job.progress or {}).get("sent"):
         return
-    server = task.plane.settings.smtp
-    if server is None or not server.mail_server:
-        raise GiveUp("No mail server is configured: set smtp.mail_server and retry.")
+    server = server_of(task.plane)
+    if server is None:
+        raise GiveUp("No mail server is configured: set mail.server, or smtp.mail_server in the file, and retry.")
     message = _message(task, server, address, text)
+    answer_s = _answer_s(task.plane)
     try:
-        smtp.send(server, message)
+        smtp.send(server, message, answer_s=answer_s, total_s=max(smtp.TOTAL_S, 2 * answer_s))
     except smtp.MailRefused as refused:
         raise GiveUp(str(refused)) from refused
     except smtp.MailUnsent as unsent:
@@ -86,14 +109,20 @@ def send_invitation(task: Task) -> None:
 
 
 def frontend_link(plane: Plane, path: str) -> str:
-    """A page of the web client at ``smtp.mail_frontend_url``; empty where that is not set or no web address.
+    """A page of the web client at ``mail.frontend_url``, else the section's; empty where neither is a web address.
 
     The paths are those of RAGFlow's web client.
     """
-    base = plane.settings.smtp.mail_frontend_url.strip() if plane.settings.smtp else ""
+    of_section = plane.settings.smtp.mail_frontend_url.strip() if plane.settings.smtp else ""
+    base = plane.variables.text("mail.frontend_url") or of_section
     if not base.startswith(("http://", "https://")) or any(character.isspace() for character in base):
         return ""
     return base.rstrip("/") + path
+
+
+def _answer_s(plane: Plane) -> float:
+    """Seconds for each answer; the setting belongs to the server that the settings name."""
+    return float(plane.variables.integer("mail.timeout")) if plane.variables.text("mail.server") else smtp.ANSWER_S
 
 
 def minute(at_ms: int) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.emails import email_key
-from common.core.errors import BadField, MemberNotFound, TenantNotFound
+from common.core.errors import BadField, MemberNotFound
 from common.models.base import http_date
-from common.services import accounts, audit, invitations, memberships
+from common.services import accounts, audit, invitations, memberships, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -57,7 +55,7 @@ def page(plane: Plane, tenant_id: str, *, limit: int = 50, cursor: str | None = 
 
     Accounts come first, then addresses, each by id; a page with some of the latter may have less than ``limit``.
     """
-    require(plane, tenant_id)
+    memberships.require(plane, tenant_id)
     addresses_only, after = decode_cursor(cursor, (int, str)) if cursor is not None else (0, "")
     accounts_shown: list[tuple[Any, ...]] = []
     if not addresses_only:
@@ -90,12 +88,6 @@ def _addresses(plane: Plane, tenant_id: str, after: str, limit: int) -> tuple[li
     return [row for row in rows[:limit] if row[-1] is None], next_after
 
 
-def require(plane: Plane, tenant_id: str) -> None:
-    """Raises TenantNotFound."""
-    if plane.database.one("SELECT 1 FROM tenant WHERE id = ?", (tenant_id,)) is None:
-        raise TenantNotFound
-
-
 def remove(plane: Plane, who: Principal, tenant_id: str, user_id: str) -> None:
     """As owner remove a member or withdraw an invitation; as anybody leave, or refuse to join.
 
@@ -120,14 +112,16 @@ def remove(plane: Plane, who: Principal, tenant_id: str, user_id: str) -> None:
 def add_as_admin(plane: Plane, actor: Principal, tenant_id: str, email: str, role: Role) -> dict[str, Any]:
     """Make an account member or owner at once, or invite an address; returns ``{id, avatar, email, nickname}``.
 
-    Raises TenantNotFound, UserNotFound (but for an invitation), AlreadyMember, BadField, and GivesMoreThanHeld when the
-    account or an owner of the tenant holds more than the actor.
+    Raises TenantNotFound, UserNotFound (but for an invitation), AlreadyMember, BadField, LimitReached, and
+    GivesMoreThanHeld when the account or an owner of the tenant holds more than the actor.
     """
-    with _administering(plane, actor, tenant_id) as actor:
+    with memberships.administering(plane, actor, tenant_id) as actor:
         if role == "invite":
             return invitations.place(plane, actor, tenant_id, email)
         account = accounts.get(plane, email)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
+        if memberships.role_in(plane, account.id, tenant_id) in (None, "invite"):
+            tenant_limits.make_sure_of_room(plane, tenant_id, "members")
         if memberships.role_in(plane, account.id, tenant_id) == "invite":
             memberships.remove(plane, tenant_id, account.id)
         memberships.add(
@@ -145,12 +139,14 @@ def change_as_admin(plane: Plane, actor: Principal, tenant_id: str, whom: str, r
     """
     if role == "invite":
         raise BadField("role: must be owner or normal.", field="role")
-    with _administering(plane, actor, tenant_id) as actor:
+    with memberships.administering(plane, actor, tenant_id) as actor:
         account = _member(plane, tenant_id, whom)
         accounts.refuse_to_act_on_superiors(plane, actor, account)
         before = memberships.role_in(plane, account.id, tenant_id)
         if before == role:
             return False
+        if before == "invite":
+            tenant_limits.make_sure_of_room(plane, tenant_id, "members")
         memberships.set_role(plane, tenant_id, account.id, role)
         invitations.forget(plane, tenant_id, account.email)
         _record(plane, EventTag.TENANT_MEMBER_UPDATE, actor, tenant_id, account, before=before, after=role)
@@ -162,7 +158,7 @@ def remove_as_admin(plane: Plane, actor: Principal, tenant_id: str, whom: str) -
 
     Raises TenantNotFound, MemberNotFound, OwnerStays, GivesMoreThanHeld.
     """
-    with _administering(plane, actor, tenant_id) as actor:
+    with memberships.administering(plane, actor, tenant_id) as actor:
         invitation = plane.database.one(
             f"SELECT i.id {_UNCLAIMED} AND (i.id = ? OR i.email_key = ?)",
             (tenant_id, plane.now_ms(), whom, email_key(whom)),
@@ -185,24 +181,6 @@ def _remove(plane: Plane, actor: Principal, tenant_id: str, account: AccountRow)
         _record(plane, tag, actor, tenant_id, account, before=role)
     elif role is not None:
         _record(plane, EventTag.TENANT_MEMBER_REMOVE, actor, tenant_id, account, before=role)
-
-
-@contextmanager
-def _administering(plane: Plane, actor: Principal, tenant_id: str) -> Iterator[Principal]:
-    """A transaction in which an administrator may change who belongs to the tenant; gives the actor as it is now.
-
-    Whoever owns a tenant makes tokens that RAGFlow takes for its home user, so changing a superior's tenant is acting
-    on the superior.
-    """
-    with plane.database.transaction():
-        memberships.lock(plane)
-        actor = accounts.acting_now(plane, actor)
-        require(plane, tenant_id)
-        for owner_id in memberships.owners(plane, tenant_id):
-            owner = accounts.by_id(plane, owner_id)
-            if owner is not None:
-                accounts.refuse_to_act_on_superiors(plane, actor, owner)
-        yield actor
 
 
 def _member(plane: Plane, tenant_id: str, whom: str) -> AccountRow:

@@ -5,11 +5,12 @@ Every change stands in a transaction that holds ``lock``, so that what was read 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from common.core.errors import AlreadyMember, NotYourTenant, OwnerStays
+from common.core.errors import AlreadyMember, NotYourTenant, OwnerStays, TenantNotFound
 from common.models.base import touched
 from common.models.tenant import UserTenant
 from common.services import accounts
@@ -86,6 +87,30 @@ def owners(plane: Plane, tenant_id: str) -> list[str]:
 def lock(plane: Plane) -> None:
     """Within a transaction: wait for every other change of memberships."""
     plane.database.lock("tenants")
+
+
+def require(plane: Plane, tenant_id: str) -> None:
+    """Raises TenantNotFound."""
+    if plane.database.one("SELECT 1 FROM tenant WHERE id = ?", (tenant_id,)) is None:
+        raise TenantNotFound
+
+
+@contextmanager
+def administering(plane: Plane, actor: Principal, tenant_id: str) -> Iterator[Principal]:
+    """A transaction in which an administrator may change what is the tenant's; gives the actor as it is now.
+
+    Whoever owns a tenant makes tokens that RAGFlow takes for its home user, so changing a superior's tenant is acting
+    on the superior. Raises TenantNotFound, NotSignedIn, GivesMoreThanHeld.
+    """
+    with plane.database.transaction():
+        lock(plane)
+        actor = accounts.acting_now(plane, actor)
+        require(plane, tenant_id)
+        for owner_id in owners(plane, tenant_id):
+            owner = accounts.by_id(plane, owner_id)
+            if owner is not None:
+                accounts.refuse_to_act_on_superiors(plane, actor, owner)
+        yield actor
 
 
 def add(plane: Plane, *, tenant_id: str, user_id: str, role: str, invited_by: str, at_ms: int | None = None) -> str:

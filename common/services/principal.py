@@ -27,8 +27,9 @@ class Principal:
 
     ``permissions`` is the effective set of all roles held now. ``tenant_id`` is the tenant it acts in: the token's,
     or the home tenant of a session (None when the account owns none), with ``tenant_role`` there. ``credential`` is
-    ``session:<id>``, ``token:<id>`` or ``system``. ``scope`` is that of the token, None without one; where it is a
-    ceiling, ``permissions`` and ``is_superuser`` are below it already.
+    ``session:<id>``, ``token:<id>`` or ``system``. ``authenticated_at`` is when the password of a session was given
+    last, in UTC milliseconds; None for any other credential. ``scope`` is that of a token, None for any other
+    credential; where it is a ceiling, ``permissions`` and ``is_superuser`` are below it already.
     """
 
     user_id: str | None
@@ -41,6 +42,7 @@ class Principal:
     tenant_id: str | None = None
     tenant_role: str | None = None
     must_change: bool = False
+    authenticated_at: int | None = None
     scope: Scope | None = None
     origin: Origin = field(default_factory=Origin)
 

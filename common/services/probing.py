@@ -18,8 +18,8 @@ from common.stores.egress import EgressGuard, EgressTimeout
 
 log = logging.getLogger(__name__)
 
-#: How long an outcome is shared with those who ask after it was found, in seconds.
-SHARED_S = 1.0
+#: How long an outcome is shared with those who ask after it was found, in seconds, where nothing else is said.
+SHARED_S: float = HealthConfig().check_interval
 
 Status = Literal["alive", "timeout", "fail", "unknown"]
 
@@ -100,11 +100,11 @@ class _Run:
         future.set_result(None)
         return future
 
-    def serves(self, now: float) -> bool:
+    def serves(self, now: float, shared_s: float) -> bool:
         """Whether it is under way, or done so lately that its outcome is shared."""
         # A thread of the process that this one was forked from never ends here.
         ours = self.pid == os.getpid()
-        return ours and (not self.done.is_set() or now - self.finished_at <= SHARED_S)
+        return ours and (not self.done.is_set() or now - self.finished_at <= shared_s)
 
 
 class Prober:
@@ -146,7 +146,7 @@ class Prober:
         with self._lock:
             now = self._clock()
             run = self._runs.get(name)
-            if run is not None and run.serves(now):
+            if run is not None and run.serves(now, probe.limits.check_interval):
                 return run
             run = _Run(now, probe.limits)
             # Not a pool's thread: the interpreter waits for those at its end, and one of these may hang for ever.

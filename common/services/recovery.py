@@ -50,4 +50,6 @@ def recover_admin(plane: Plane, email: str) -> Secret:
         sessions.end_sessions(plane, account.id, "recovered")
         audit.record(plane, EventTag.USER_PASSWORD, actor, target=account.target)
         audit.record(plane, EventTag.USER_SUPERUSER_GRANT, actor, target=account.target)
+        if not account.is_active:
+            audit.record(plane, EventTag.USER_ACTIVATE, actor, target=account.target)
     return password

@@ -156,7 +156,7 @@ def _described(plane: Plane, entry: ServiceEntry) -> Service:
     store = _store_behind(plane, entry)
     probe = health_utils.detail_probe(plane, store) if store else None
     if entry.service_type == "ragflow_server":
-        probe = _ping_probe(plane.prober.guard, entry.host, entry.port, entry)
+        probe = _ping_probe(plane.prober.guard, entry.host, entry.port, health_utils.limits(plane, entry))
     elif entry.service_type == "task_executor":
         probe = health_utils.executors_probe(plane)
     return Service(entry.name, entry.service_type, entry.host, entry.port, entry.extra, probe)
@@ -165,7 +165,7 @@ def _described(plane: Plane, entry: ServiceEntry) -> Service:
 def _not_described(plane: Plane) -> list[Service]:
     """The services that there are without a word in the configuration file: this plane's own, and its stores."""
     settings = plane.settings
-    ping = _ping_probe(plane.prober.guard, settings.host, settings.api_port, HealthConfig())
+    ping = _ping_probe(plane.prober.guard, settings.host, settings.api_port, health_utils.limits(plane, None))
 
     def store(name: str, service_type: str, **embedded: str) -> Service:
         section: ServiceSection | None = getattr(settings, _STORE_SETTINGS[name])

@@ -8,7 +8,7 @@ from uuid import uuid4
 from common.core.audit_tags import EventTag
 from common.core.errors import Conflict, Forbidden, NotYourTenant, TokenNotFound, TokenReplaced
 from common.core.expiry import parse_expiry
-from common.core.scopes import UNSCOPED, Scope, check_may_make, scope_of
+from common.core.scopes import UNSCOPED, Scope, scope_of
 from common.core.tokens import display_form
 from common.models.base import rfc3339
 from common.models.token import TokenRecord, TokenTrait
@@ -52,7 +52,8 @@ def rotate_own(plane: Plane, who: Principal, given: str, rotation: Rotation) -> 
 
     The new one in the form of ``tokens.create``, with ``replaces`` (the id of the old one) and ``old_expires_at``. With
     a token no more comes of it than that may do, and for no longer. Raises TenantNotFound, NotYourTenant,
-    TokenNotFound, AmbiguousToken, TokenReplaced, Conflict for one that has ended, BadField, GivesMoreThanHeld.
+    TokenNotFound, AmbiguousToken, TokenReplaced, Conflict for one that has ended, BadField, ProofDue,
+    GivesMoreThanHeld.
     """
     tenant_id = tokens.own_tenant(who)
     limits.token_creation(plane, who)
@@ -74,12 +75,11 @@ def rotate_of_user(plane: Plane, actor: Principal, email: str, given: str, rotat
         old = _named(plane, tokens.of_account(plane, account), given)
         if old.user_id != account.id or memberships.role_in(plane, account.id, old.tenant_id) != "owner":
             raise NotYourTenant
-        tokens.check_may_give_scope(actor, account.id, old.scope)
         return _rotate(plane, actor, old, rotation)
 
 
 def _rotate(plane: Plane, actor: Principal, old: _Old, rotation: Rotation) -> dict[str, Any]:
-    check_may_make(actor.scope, old.scope)
+    tokens.check_may_hand_out(plane, actor, old.user_id, old.scope)
     now = plane.now_ms()
     asked = parse_expiry(rotation.expires_at, rotation.expires_in, now)
     end = tokens.earlier(asked if asked is not None else old.expires_at, tokens.end_of_credential(plane, actor))

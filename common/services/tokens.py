@@ -31,7 +31,7 @@ from common.core.tokens import (
 )
 from common.models.base import created, http_date, rfc3339
 from common.models.token import ApiToken, TokenRecord, TokenTrait
-from common.services import accounts, audit, limits, memberships
+from common.services import accounts, audit, limits, memberships, proving, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal, system
@@ -98,8 +98,8 @@ def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
 
     ``{tenant_id, token, beta, create_time, create_date, update_time, update_date, dialog_id, source, id, name,
     expires_at, last_used_at, scopes, replaced_by, unused}``. One made with a token ends no later than that and may do
-    no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField, and
-    GivesMoreThanHeld.
+    no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
+    LimitReached, GivesMoreThanHeld and ProofDue.
     """
     tenant_id = own_tenant(who)
     limits.token_creation(plane, who)
@@ -114,7 +114,8 @@ def create_for(plane: Plane, actor: Principal, email: str, wish: Wish) -> dict[s
     """``create`` for an account and the home tenant that it owns, by an administrator.
 
     Into a scope goes only what the administrator holds: the account may come to hold more some day. Raises
-    UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField.
+    UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField,
+    LimitReached, ProofDue.
     """
     limits.token_creation(plane, actor)
     with plane.database.transaction():
@@ -284,10 +285,11 @@ def _make(plane: Plane, actor: Principal, tenant_id: str, user_id: str, wish: Wi
         user_id,
         name=parse_token_name(wish.name) if wish.name and wish.name.strip() else None,
         expires_at=earlier(asked, end_of_credential(plane, actor)),
-        scope=_scope_for(actor, user_id, wish.scopes),
+        scope=_scope_for(plane, actor, user_id, wish.scopes),
         dialog_id=wish.dialog_id,
         source=wish.source,
     )
+    tenant_limits.make_sure_of_room(plane, tenant_id, "tokens")
     made = write(plane, draft)
     audit.record(
         plane,
@@ -310,22 +312,26 @@ def earlier(one: int | None, other: int | None) -> int | None:
     return min(ends) if ends else None
 
 
-def _scope_for(actor: Principal, user_id: str, asked: Sequence[str] | None) -> Scope:
-    """The scope of a token for an account, as far as the actor may give it. Raises BadField, GivesMoreThanHeld."""
+def _scope_for(plane: Plane, actor: Principal, user_id: str, asked: Sequence[str] | None) -> Scope:
     if asked is None:
         scope = actor.scope if actor.scope is not None and actor.is_limited else UNSCOPED
     else:
-        scope = parse_scopes(asked)
-    check_may_make(actor.scope, scope)
-    check_may_give_scope(actor, user_id, scope)
+        scope = parse_scopes(asked, plane.roles.registry.permission)
+    check_may_hand_out(plane, actor, user_id, scope)
     return scope
 
 
-def check_may_give_scope(actor: Principal, user_id: str, scope: Scope) -> None:
-    """Raises GivesMoreThanHeld if a token for somebody else may come to do what the actor may not: who makes a token
-    sees it, and the account may be given more some day."""
+def check_may_hand_out(plane: Plane, actor: Principal, user_id: str, scope: Scope) -> None:
+    """Raises GivesMoreThanHeld if a new token of an account may do, or come to do, more than the actor may give.
+
+    Whoever makes a token sees it, and its account may be given more some day. One that opens the admin server takes
+    a session whose password was given a moment ago; else raises ProofDue.
+    """
+    check_may_make(actor.scope, scope)
     if scope.names and actor.user_id != user_id:
         check_may_give(actor.standing, Standing(scope.permissions or frozenset(), scope.permissions is None))
+    if scope.opens_admin:
+        proving.require_recent_proof(plane, actor)
 
 
 def write(plane: Plane, draft: Draft) -> dict[str, Any]:

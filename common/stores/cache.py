@@ -75,6 +75,9 @@ class Cache(Protocol):
         None where the store belongs to one home, whose own file is shared enough.
         """
 
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        """Makes ``new`` that secret, if it is ``old`` still; whether it was."""
+
     def health(self) -> float:
         """Asks the store for a sign of life, without writing; the milliseconds that took."""
 
@@ -213,6 +216,10 @@ class SqliteCache:
     def shared_secret(self, offer: str) -> str | None:
         """See ``Cache.shared_secret``."""
         return None
+
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        """See ``Cache.replace_shared_secret``; there is none to replace."""
+        return False
 
     def health(self) -> float:
         """See ``Cache.health``."""

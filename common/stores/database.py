@@ -87,8 +87,11 @@ class Database(Protocol):
     def create(self, model: type[orm.Model]) -> None:
         """Make a model's table and indexes, as far as they are missing."""
 
-    def create_index(self, name: str, table: str, columns: str) -> None:
+    def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
         """Make an index on one of our own tables, if it is missing."""
+
+    def add_column(self, table: str, field: orm.Field) -> None:
+        """Add a model's column, which may be null, to the table of ours that lacks it."""
 
     def tables(self) -> set[str]:
         """Names of the tables that exist."""
@@ -241,8 +244,11 @@ class SqliteStore:
         with _outages():
             orm.SchemaManager(model, database=self.peewee).create_all(safe=True)
 
-    def create_index(self, name: str, table: str, columns: str) -> None:
-        self.run(f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})")
+    def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
+        self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX IF NOT EXISTS {name} ON {table} ({columns})")
+
+    def add_column(self, table: str, field: orm.Field) -> None:
+        self.run(f"ALTER TABLE {table} ADD COLUMN {column_of(self.peewee, field)}")
 
     def tables(self) -> set[str]:
         return {name for (name,) in self.all("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -275,6 +281,13 @@ class SqliteStore:
     def close(self) -> None:
         if not self.peewee.is_closed():
             self.peewee.close()
+
+
+def column_of(database: orm.Database, field: orm.Field) -> str:
+    """A column's name and type as they stand in a statement of this database."""
+    context = database.get_sql_context()
+    sql, _ = context.sql(orm.NodeList((orm.Entity(field.column_name), field.ddl_datatype(context)))).query()
+    return str(sql)
 
 
 @contextmanager

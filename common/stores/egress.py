@@ -220,8 +220,9 @@ def fetch(
     max_bytes: int,
     guard: EgressGuard,
     method: str = "GET",
+    body: bytes | None = None,
 ) -> Answer:
-    """One request without a body to a URL that a user named; any status is an answer, redirects included.
+    """One request to a URL that a user named; any status is an answer, redirects included.
 
     ``deadline_s`` bounds name, connection, TLS, headers and body together, however slowly they come in, and
     ``max_bytes`` the body. Raises ``EgressRefused``, ``EgressBusy``, ``EgressTimeout``,
@@ -235,7 +236,7 @@ def fetch(
         try:
             if target.scheme == "https":
                 connection = _secure(connection, target.host, guard.tls, deadline)
-            return _exchange(connection, target, method, headers, max_bytes, deadline)
+            return _exchange(connection, target, method, headers, body, max_bytes, deadline)
         except TimeoutError:
             raise EgressTimeout(deadline_s) from None
         finally:
@@ -309,6 +310,7 @@ def _exchange(
     target: _Target,
     method: str,
     headers: Mapping[str, str],
+    content: bytes | None,
     max_bytes: int,
     deadline: Deadline,
 ) -> Answer:
@@ -318,7 +320,8 @@ def _exchange(
     wire.auto_open = 0
     wire.sock = timed
     try:
-        wire.request(method, target.path, headers={"Host": target.authority, "Connection": "close", **headers})
+        sent = {"Host": target.authority, "Connection": "close", **headers}
+        wire.request(method, target.path, content, headers=sent)
         with wire.getresponse() as response:
             body = response.read(max_bytes + 1)
             if len(body) > max_bytes:

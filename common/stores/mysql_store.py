@@ -18,7 +18,7 @@ from pymysql.err import MySQLError
 from common.conf.sections import MySqlSection
 from common.core.errors import StoreUnavailable
 from common.stores.breaker import Breaker
-from common.stores.database import STORE
+from common.stores.database import STORE, column_of
 from common.stores.mysql_connection import LOCK_WAIT_S, BoundedConnection, Credentials, translated
 from common.stores.mysql_errors import DEADLOCK, FOREIGN, REFUSED_CREDENTIALS, TOO_LONG, code_of, meaning_of, was_cut
 from common.stores.network import failure_of
@@ -179,10 +179,14 @@ class MysqlStore:
             if index._name not in present:
                 self.peewee.execute(schema.index(index))
 
-    def create_index(self, name: str, table: str, columns: str) -> None:
+    def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
         """See ``Database.create_index``."""
         if name not in self._indexes(table):
-            self.run(f"CREATE INDEX {name} ON {table} ({columns})")
+            self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX {name} ON {table} ({columns})")
+
+    def add_column(self, table: str, field: orm.Field) -> None:
+        """See ``Database.add_column``."""
+        self.run(f"ALTER TABLE {table} ADD COLUMN {column_of(self._peewee, field)}")
 
     def health(self) -> float:
         """See ``Database.health``. The server is asked even while the breaker is open, over a connection of its own:

@@ -47,6 +47,11 @@ if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
+_REPLACE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
@@ -157,6 +162,10 @@ class RedisCache:
             self._ask("SET", SHARED_SECRET, offer, "NX")
             held = self._ask("GET", SHARED_SECRET)
         return None if held is None else _text(held)
+
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        """See ``Cache.replace_shared_secret``. RAGFlow's processes go on with the one that they have read."""
+        return bool(self._ask("EVAL", _REPLACE, 1, SHARED_SECRET, old, new))
 
     def health(self) -> float:
         """See ``Cache.health``. The server is asked even while the breaker is open.

@@ -9,10 +9,20 @@ import time
 from collections.abc import Mapping
 
 from common.core.errors import StoreUnavailable
-from common.services import deletion, following, jobs, mail, password_reset, token_expiry
+from common.services import (
+    audit_delivery,
+    deletion,
+    following,
+    jobs,
+    mail,
+    password_reset,
+    registration,
+    reset_links,
+    token_expiry,
+)
 from common.services.jobs import Claimed, GiveUp, Handler, JobInterrupted, JobLost, Task, TryLater
 from common.services.plane import Plane
-from common.worker import heartbeat, periodic
+from common.worker import heartbeat, periodic, sealing
 from common.worker.heartbeat import Heartbeat
 from common.worker.tally import Tally
 
@@ -22,6 +32,8 @@ log = logging.getLogger(__name__)
 VISIBILITY_S = 60.0
 #: Seconds that a job in hand gets at a stop before it is given back.
 GRACE_S = 7.0
+# What these kinds begin with waits for servers that are not ours.
+_OUTWARD = ("mail", "audit")
 # How often an idle worker looks, and the longest wait between two looks while the store is down.
 _IDLE_S = 0.5
 _LONGEST_OUTAGE_WAIT_S = 5.0
@@ -35,10 +47,14 @@ def handlers() -> dict[str, Handler]:
         deletion.PURGE: deletion.purge,
         mail.INVITATION: mail.send_invitation,
         password_reset.CODE_MAIL: password_reset.send_code_mail,
+        reset_links.MAIL: reset_links.send,
+        registration.DECISION_MAIL: registration.send_decision,
         token_expiry.SEARCH: token_expiry.search,
         token_expiry.MAIL: token_expiry.send_notice,
         following.FOLLOW: following.follow,
         following.WALK: following.walk,
+        audit_delivery.TO_WEBHOOK: audit_delivery.deliver,
+        audit_delivery.TO_FILE: audit_delivery.deliver,
         periodic.HOUSEKEEPING: periodic.keep_house,
     }
 
@@ -61,6 +77,7 @@ def run(plane: Plane, stop: threading.Event, registry: Mapping[str, Handler] | N
         threading.Thread(target=_work_lane, args=(Worker(plane, name, lane, tally, stop), plane, stop, broke), name=of)
         for of, lane in lanes(registry or handlers()).items()
     ]
+    threads.append(threading.Thread(target=_seal, args=(plane, name, stop, broke), name="sealing"))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -74,15 +91,29 @@ def run(plane: Plane, stop: threading.Event, registry: Mapping[str, Handler] | N
 
 
 def lanes(registry: Mapping[str, Handler]) -> dict[str, dict[str, Handler]]:
-    """The kinds of jobs that are worked on side by side: mails wait for a server that is not ours, and only for it."""
-    mails = {kind: handler for kind, handler in registry.items() if kind.startswith("mail.")}
-    others = {kind: handler for kind, handler in registry.items() if kind not in mails}
-    return {of: lane for of, lane in (("mail", mails), ("jobs", others)) if lane}
+    """The kinds of jobs that are worked on side by side: mails wait for a server that is not ours, and only for it, and
+    so do audit events."""
+    found: dict[str, dict[str, Handler]] = {}
+    for kind, handler in registry.items():
+        of = kind.partition(".")[0]
+        found.setdefault(of if of in _OUTWARD else "jobs", {})[kind] = handler
+    return found
 
 
 def _work_lane(worker: Worker, plane: Plane, stop: threading.Event, broke: threading.Event) -> None:
     try:
         worker.work()
+    except BaseException:
+        broke.set()
+        raise
+    finally:
+        stop.set()
+        close_stores(plane)
+
+
+def _seal(plane: Plane, name: str, stop: threading.Event, broke: threading.Event) -> None:
+    try:
+        sealing.seal_until(plane, name, stop)
     except BaseException:
         broke.set()
         raise

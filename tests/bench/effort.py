@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Effort:
     """``pairs`` runs of reference and server in turn, each of ``reads`` requests; 4 x ``pages`` of a kind of page;
-    ``logins`` on each port before their memory is weighed."""
+    ``logins`` on each port before their memory is weighed; ``events`` that pages of the audit trail are out of, and
+    ``written_s`` seconds of audited changes; ``failures`` of logins for each kind of address."""
 
     pairs: int
     reads: int
@@ -18,6 +19,9 @@ class Effort:
     many_users: int
     listed_users: int
     logins: int
+    events: int
+    written_s: float
+    failures: int
 
 
 WHOLE = Effort(
@@ -29,5 +33,20 @@ WHOLE = Effort(
     many_users=100_000,
     listed_users=10_000,
     logins=200,
+    events=100_000,
+    written_s=20.0,
+    failures=200,
 )
-QUICK = Effort(pairs=2, reads=40, pages=2, whole_lists=3, few_users=600, many_users=1_200, listed_users=600, logins=32)
+QUICK = Effort(
+    pairs=2,
+    reads=40,
+    pages=2,
+    whole_lists=3,
+    few_users=600,
+    many_users=1_200,
+    listed_users=600,
+    logins=32,
+    events=3_000,
+    written_s=1.0,
+    failures=4,
+)

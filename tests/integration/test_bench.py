@@ -25,6 +25,9 @@ CASES = {
     "a read while 32 clients log in without end",
     "a write while 32 clients log in without end",
     "second start, until both servers are ready",
+    "SQLite: audited changes by 4 processes, with two sealers",
+    "page of 50 audit events of 3,000 by actor and tag and target",
+    "page of 50 audit events of 3,000 by q of every name, from and to",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -174,12 +175,50 @@ def test_roles_are_made_granted_assigned_and_refused_while_held(
     assert email in operator.fails("role", "delete", name)
     operator.does("role", "revoke", name, "dataset", "write")
     operator.does("role", "update", name, "--no-parents")
-    assert {(row["resource"], row["action"]) for row in operator.asks("role", "show", name)} == {("dataset", "read")}
+    shown = operator.asks("role", "show", name)
+    assert {(row["resource"], row["action"]) for row in shown["held"]} == {("dataset", "read")}
+    assert [holder["email"] for holder in shown["holders"]] == [email]
+    assert email in operator.does("role", "show", name)
     assert "Keeps [datasets]" in operator.does("role", "list")
     operator.does("role", "assign", email, "member")
     operator.does("role", "delete", name)
     assert name not in operator.does("role", "list")
     assert "dataset" in operator.does("role", "permissions")
+
+
+def test_several_roles_are_tried_given_explained_and_handed_over(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    base, heir = f"b{uuid4().hex[:8]}", f"h{uuid4().hex[:8]}"
+    for name in (base, heir):
+        operator.does("role", "create", name)
+    operator.does("role", "grant", base, "audit", "read")
+
+    operator.does("role", "parents", heir, "--add", base, "--add", "viewer")
+    operator.does("role", "parents", heir, "--remove", "viewer")
+    assert operator.does("role", "parents", heir).split() == [base]
+    assert "give either" in operator.fails("role", "parents", heir, "--add", base, "--remove", base)
+
+    planned = operator.does("role", "add", email, heir, "service-operator", "--dry-run")
+    assert (email in planned, "audit:read" in planned) == (True, True)
+    assert f"{heir}, service-operator" in operator.does("role", "add", email, heir, "service-operator")
+    assert email in operator.does("role", "grant", base, "audit", "export", "--dry-run")
+    assert "Nobody would gain" in operator.does("role", "update", heir, "--description", "x", "--dry-run")
+
+    explained = operator.does("permission", "explain", email, "audit", "read")
+    assert f"{heir} → {base}" in explained
+    denied = operator.run("permission", "explain", email, "audit", "export")
+    assert (denied.returncode, "may not export audit" in denied.stdout) == (1, True)
+    assert operator.asks("permission", "explain", email, "service", "control")["paths"] == [["service-operator"]]
+
+    assert f"inherited by 1 role(s) ({heir})" in operator.fails("role", "delete", base)
+    operator.does("role", "delete", base, "--reassign-to", "auditor")
+    assert operator.does("role", "parents", heir).split() == ["auditor"]
+    operator.does("role", "delete", heir, "--reassign-to", "member", "--dry-run")
+    operator.does("role", "delete", heir, "--reassign-to", "member")
+    assert "member, service-operator" in operator.does("role", "remove", email, "viewer")
+    operator.does("role", "remove", email, "member", "service-operator")
 
 
 def test_a_token_is_shown_once_and_dead_when_deleted(
@@ -196,6 +235,65 @@ def test_a_token_is_shown_once_and_dead_when_deleted(
     assert httpx.get(**asked).status_code == 401
 
 
+def test_the_white_list_is_filled_from_a_file_shown_and_emptied(operator: Operator, tmp_path: Path) -> None:
+    domain = f"{uuid4().hex[:12]}.test"
+    operator.does("whitelist", "add", f"@{domain}")
+    path = tmp_path / "list.csv"
+    path.write_text(f"email\na@{domain}\nno address\n")
+    shown = operator.does("whitelist", "import", str(path))
+    assert "no address" in shown
+    assert "Added 1" in shown
+    assert operator.asks("whitelist", "import", str(path))["listed"] == 1
+    assert [row["email"] for row in operator.asks("whitelist", "list", "--q", f"@{domain}")["white_list"]] == [
+        f"@{domain}"
+    ]
+    for pattern in (f"@{domain}", f"a@{domain}"):
+        assert pattern in operator.does("whitelist", "list")
+        operator.does("whitelist", "remove", pattern)
+    assert "not on the white list" in operator.fails("whitelist", "remove", f"@{domain}")
+    assert "No such file" in operator.fails("whitelist", "import", str(tmp_path / "none.csv"))
+
+
+def test_registrations_that_wait_are_approved_and_rejected(operator: Operator) -> None:
+    operator.does("setting", "set", "registration.mode", "approval")
+    try:
+        emails = [registered(operator.live) for _ in range(2)]
+        waiting = {row["email"]: row["id"] for row in operator.asks("approval", "list")["approvals"]}
+        assert set(emails) <= set(waiting)
+        assert emails[0] in operator.does("approval", "approve", str(waiting[emails[0]]))
+        assert operator.asks("user", "show", emails[0])["email"] == emails[0]
+        assert emails[1] in operator.does("approval", "reject", str(waiting[emails[1]]))
+        assert emails[1] in operator.fails("user", "show", emails[1])
+        assert "awaits" in operator.fails("approval", "approve", str(waiting[emails[1]]))
+    finally:
+        operator.does("setting", "set", "registration.mode", "open")
+
+
+def registered(live: Live) -> str:
+    """Register until the server knows that somebody has to agree; the address that has to wait."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        email = f"{uuid4().hex[:12]}@example.org"
+        body = {"email": email, "nickname": "Newcomer", "password": new_password()}
+        answer = httpx.post(f"{live.api_url}/v1/user/register", json=body, timeout=10).json()
+        if answer["data"] == {"awaits_approval": True}:
+            return email
+    raise AssertionError("the setting was never known")
+
+
+def test_a_link_to_reset_a_password_is_shown_where_a_setting_says_so(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    assert "password.show_reset_link" in operator.fails("user", "reset-link", email)
+    operator.does("setting", "set", "password.show_reset_link", "true")
+    token, chosen = operator.does("user", "reset-link", email).strip(), new_password()
+    body = {"token": token, "new_password": chosen}
+    assert httpx.post(f"{operator.live.admin_url}/api/v1/admin/reset-link", json=body, timeout=10).status_code == 200
+    account = {"email": email, "password": chosen}
+    assert httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, timeout=10).json()["code"] == 0
+
+
 def test_a_token_to_be_deleted_is_read_from_standard_input(
     operator: Operator, make_user: Callable[[], tuple[str, str]]
 ) -> None:
@@ -204,6 +302,32 @@ def test_a_token_to_be_deleted_is_read_from_standard_input(
     assert "names nothing" in operator.fails("token", "delete", email, "-")
     operator.does("token", "delete", email, "-", stdin=f"{token}\n")
     assert operator.asks("token", "list", email) == []
+
+
+def test_sessions_are_listed_and_ended(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    email, password = make_user()
+    account = {"email": email, "password": password}
+
+    def opens() -> dict[str, str]:
+        answer = httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, headers={"User-Agent": "Phone/1"})
+        return {"Authorization": answer.headers["Authorization"]}
+
+    def works(session: dict[str, str]) -> bool:
+        return httpx.get(f"{operator.live.api_url}/v1/user/info", headers=session).status_code == 200
+
+    first, second, third = opens(), opens(), opens()
+    listed = operator.asks("session", "list", "--of", email)["sessions"]
+    assert [each["agent"] for each in listed] == ["Phone/1"] * 3
+    operator.does("session", "end", listed[-1]["id"], "--of", email)
+    assert [works(session) for session in (first, second, third)] == [False, True, True]
+    assert operator.does("session", "end", "--all", "--of", email) == "Ended 2 session(s).\n"
+    assert not works(second)
+    assert "not found" in operator.fails("session", "end", listed[0]["id"], "--of", email)
+    assert "say which session" in operator.fails("session", "end")
+
+    [current] = [each for each in operator.asks("session", "list")["sessions"] if each["current"]]
+    operator.does("session", "end", "--all")
+    assert [each["id"] for each in operator.asks("session", "list")["sessions"]] == [current["id"]]
 
 
 def test_members_come_and_go(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
@@ -326,3 +450,131 @@ def test_a_waiting_job_is_cancelled_found_among_the_dead_and_retried(operator: O
     assert operator.asks("job", "show", str(job_id))["state"] == "ready"
     assert "unknown" in operator.does("job", "list", "--state", "ready")
     assert "only a dead job" in operator.fails("job", "retry", str(job_id))
+
+
+def test_settings_are_listed_set_looked_back_at_and_rolled_back(operator: Operator) -> None:
+    name = "probe.retry_count"
+    assert operator.does("setting", "set", name, "2") == f"{name}: the default -> 2\n"
+    assert operator.does("setting", "set", name, "-1") == f"{name}: 2 -> -1\n"
+    assert operator.does("setting", "set", name, "-1") == "It is so already.\n"
+    assert operator.asks("setting", "get", name)["value"] == -1
+    assert [row["name"] for row in operator.asks("setting", "list", "--set")] == [name]
+    assert name in operator.does("setting", "list")
+    assert ROOT in operator.does("setting", "get", name)
+    operator.does("setting", "unset", name, "--dry-run")
+    latest, first = operator.asks("setting", "history", name)["changes"]
+    assert (latest["after"], first["after"]) == (-1, 2)
+    assert operator.does("setting", "rollback", name, str(first["id"])) == f"{name}: -1 -> 2\n"
+    assert "the default" in operator.does("setting", "unset", name)
+    assert operator.does("setting", "list", "--set") == "Every setting is at its default.\n"
+    assert "-1 to 10" in operator.fails("setting", "set", name, "11")
+    assert "no setting no.such" in operator.fails("setting", "get", "no.such")
+
+
+def test_a_secret_setting_never_stands_in_the_command_line(operator: Operator) -> None:
+    assert "--value-stdin" in operator.fails("setting", "set", "mail.password", "a secret of mine")
+    assert operator.asks("setting", "get", "mail.password")["is_set"] is False
+    said = operator.does("setting", "set", "mail.password", "--value-stdin", stdin="a secret of mine\n")
+    assert said == "mail.password: the default -> ***\n"
+    assert operator.asks("setting", "get", "mail.password")["value"] == "***"
+    assert "a secret of mine" not in operator.does("setting", "history", "mail.password")
+    done = operator.run("setting", "set", "mail.password", stdin="shown\n", start_new_session=True)
+    assert done.stderr == (
+        "ragkeeper: there is no terminal to ask for the value on; hand it over with --value-stdin.\n"
+    )
+    operator.does("setting", "unset", "mail.password")
+
+
+def test_flags_are_made_switched_and_deleted(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    make_user()
+    tenant = operator.asks("tenant", "list")["tenants"][0]["tenant_id"]
+    operator.does("flag", "create", "reranking", "--description", "Rerank [what] was found")
+    assert [row["state"] for row in operator.asks("flag", "list")] == ["off"]
+    assert operator.does("flag", "on", "reranking") == "reranking is on.\n"
+    assert operator.does("flag", "only", "reranking", tenant) == f"reranking is on for {tenant}.\n"
+    assert tenant in operator.does("flag", "list")
+    assert operator.does("flag", "off", "reranking") == "reranking is off.\n"
+    operator.does("flag", "delete", "reranking")
+    assert operator.does("flag", "list") == "There are no flags.\n"
+    assert "not found" in operator.fails("flag", "on", "reranking")
+
+
+def test_limits_are_shown_and_set(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    email, _ = make_user()
+    [tenant] = [
+        each["tenant_id"]
+        for each in operator.asks("tenant", "list", "--limit", "200")["tenants"]
+        if each["owner_email"] == email
+    ]
+    operator.does("limit", "defaults", "--tokens", "5")
+    operator.does("limit", "set", tenant, "--members", "3", "--tokens", "1")
+    assert operator.asks("limit", "show", tenant)["limits"]["tokens"] == 1
+    assert "its own" in operator.does("limit", "show", tenant)
+    operator.does("token", "create", email)
+    assert "1 tokens" in operator.fails("token", "create", email)
+    operator.does("limit", "set", tenant, "--tokens", "default")
+    assert operator.asks("limit", "show", tenant)["limits"] == {
+        "members": 3, "tokens": 5, "datasets": 0, "requests_per_minute": 0,
+    }  # fmt: skip
+    assert operator.asks("limit", "defaults", "--tokens", "0")["tokens"] == 0
+    assert "a number, 0 for any number" in operator.fails("limit", "set", tenant, "--tokens", "many")
+    assert "which limit" in operator.fails("limit", "set", tenant)
+
+
+def test_the_key_is_rotated_under_running_servers_and_sessions_go_on(operator: Operator) -> None:
+    operator.does("setting", "set", "mail.password", "--value-stdin", stdin="a secret\n")
+    key_file = operator.live.home / "secret_key"
+    before = key_file.read_text().split()
+
+    rotated = operator.asks("keys", "rotate")
+
+    after = key_file.read_text().split()
+    assert (rotated["new_key"], rotated["lost"], after[1:]) == (True, [], before)
+    assert operator.asks("whoami")["email"] == ROOT
+    assert operator.asks("setting", "get", "mail.password")["value"] == "***"
+    done = operator.run("keys", "rotate", RAGKEEPER_SECRET_KEY="k" * 40)
+    assert done.returncode == 1
+    assert "set RAGKEEPER_SECRET_KEY to a new key, a comma and the key of now" in " ".join(done.stderr.split())
+    assert "k" * 40 not in done.stderr
+    operator.does("setting", "unset", "mail.password")
+
+
+def test_a_file_makes_roles_assignments_settings_and_flags_and_an_export_is_such_a_file(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    path = operator.config / "access.yaml"
+    path.write_text(
+        f"""
+version: 1
+roles:
+  apprentice: {{parents: [keeper]}}
+  keeper: {{description: Keeps, parents: [viewer], grants: {{dataset: [read, write]}}}}
+assignments: {{{email}: apprentice}}
+settings: {{probe.timeout: 9}}
+features: {{from-file: {{state: on}}}}
+"""
+    )
+    plan = operator.does("apply", "-f", str(path), "--dry-run")
+    assert f"~ {email}: member -> apprentice" in plan
+    assert operator.asks("setting", "get", "probe.timeout")["value"] == 0
+
+    assert operator.does("apply", "-f", str(path)) == plan
+    held = {(row["resource"], row["action"]): row["source"] for row in operator.asks("role", "permissions", email)}
+    assert (held["dataset", "write"], held["user", "read"]) == ("keeper", "viewer")
+    assert operator.asks("setting", "get", "probe.timeout")["value"] == 9
+    assert operator.does("apply", "-f", str(path)) == "Everything is so already.\n"
+
+    exported = operator.does("export")
+    assert operator.does("apply", "-f", "-", stdin=exported) == "Everything is so already.\n"
+    assert f"{email}: apprentice" in exported
+    path.write_text("version: 1\nassignments: {nobody@x.test: viewer}\n")
+    assert "not found" in operator.fails("apply", "-f", str(path))
+    path.write_text("version: 1\nsettings: {a: [}\n")
+    assert "is no YAML" in operator.fails("apply", "-f", str(path))
+    assert "No such file" in operator.fails("apply", "-f", "nothing.yaml")
+    for words in (("user", email, "member"), ("apprentice",), ("keeper",)):
+        verb = ("role", "assign", *words[1:]) if len(words) == 3 else ("role", "delete", *words)
+        operator.does(*verb)
+    operator.does("flag", "delete", "from-file")
+    operator.does("setting", "unset", "probe.timeout")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common import settings
 from common.conf.sections import SECTIONS
+from common.core.variables import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,3 +35,12 @@ def test_every_section_and_every_key_that_selects_a_setting_is_documented():
     keys = [".".join(pair) for pair in settings._FILE_KEYS.values() if pair[0] != "user_default_llm"]
     missing = {each for each in [*SECTIONS, *keys] if f"`{each}`" not in documented()}
     assert missing == set()
+
+
+def test_every_setting_that_changes_at_run_time_is_documented_and_no_other():
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    settings_named = {name for name in named if " " not in name}
+    limits = {"members", "tokens", "datasets", "requests_per_minute", "PUT", "GET"}
+    assert settings_named - limits == set(VARIABLES)

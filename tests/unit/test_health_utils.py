@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from common import health_utils
-from common.services import opening
+from common.core.errors import StoreUnavailable
+from common.services import opening, settings
 from common.services.plane import Plane
 from common.settings import HealthConfig, S3Section
 from common.stores.storage import FolderStorage, StorageHealth
 from tests.breaking import BREAKS, PLACES, WIRE_NAMES, locked_against_everybody, place_of, take_away, written_by_another
 from tests.people import Clock, settings_for
+from tests.roles import SHELL
 
 CHECKS: dict[str, Callable[[Plane], tuple[bool, dict[str, str]]]] = {
     "metadata": health_utils.check_db,
@@ -296,3 +298,36 @@ def test_what_is_wrong_stands_beside_what_a_store_says_of_itself(plane: Plane) -
             "error": "the object store says that it is red",
         },
     }
+
+
+def test_probes_obey_the_settings_and_where_these_say_nothing_the_file(plane: Plane) -> None:
+    of_file = HealthConfig(timeout=1.5, retry_count=2, check_interval=3)
+    assert health_utils.limits(plane, of_file) == of_file
+    assert health_utils.limits(plane, None) == HealthConfig()
+
+    settings.update_config(plane, SHELL, {"probe.timeout": 7, "probe.retry_count": 0, "probe.check_interval": 20})
+    plane.variables.integer("probe.timeout")
+
+    told = HealthConfig(timeout=7, retry_count=0, check_interval=20)
+    assert health_utils.limits(plane, of_file) == told
+    assert health_utils.store_probe(plane, "metadata").limits == told
+    assert health_utils.executors_probe(plane).limits == told
+
+
+def test_a_health_check_does_not_wait_for_settings_that_can_not_be_had(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+
+    def hang(*_: object) -> None:
+        free.wait(20)
+        raise StoreUnavailable("metadata", "hung for the test")
+
+    monkeypatch.setattr(plane.database, "one", hang)
+    plane.variables.forget()
+    started = time.monotonic()
+    try:
+        health_utils.limits(plane, None)
+        assert time.monotonic() - started < 1
+    finally:
+        free.set()

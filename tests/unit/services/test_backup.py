@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from common.core.audit_tags import EventTag
 from common.core.errors import StoreUnavailable
 from common.secret import Secret
-from common.services import archive, backup, opening, restore, sessions
+from common.services import archive, audit, audit_check, audit_sealing, backup, opening, restore, sessions
 from common.services.archive import ArchiveRefused, Manifest
+from common.services.keys import audit_key_of
 from common.services.plane import Plane
-from common.services.principal import Origin
+from common.services.principal import Origin, system
 from common.settings import Settings
 from common.stores import sqlite_copy
 from tests.people import World, settings_for
@@ -96,6 +98,7 @@ def test_a_restored_home_has_the_same_rows_objects_and_keys(
     assert sqlite_copy.rows_of_whole("metadata", elsewhere.database_path) == {
         **before,
         "rk_audit_event": before["rk_audit_event"] + 1,
+        "rk_audit_unsealed": before["rk_audit_unsealed"] + 1,
     }
     again = opening.open_plane(elsewhere)
     assert again.documents.count("ragflow_t1") == 1
@@ -366,3 +369,31 @@ def test_a_copy_of_a_file_that_is_written_to_is_of_one_moment(plane: Plane, tmp_
         writer.execute("COMMIT")
     assert sqlite_copy.rows_of_whole("metadata", copy) == {"a": 1, "b": 1}
     assert sqlite_copy.rows_of_whole("metadata", path) == {"a": 2, "b": 1}
+
+
+def test_the_event_of_a_backup_is_signed_like_any_other(plane: Plane, tmp_path: Path) -> None:
+    path = tmp_path / "signed.tar"
+    backup.note(plane.settings, path, backup.back_up(plane.settings, path, tell))
+
+    audit_sealing.seal_all(plane)
+
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.unsealed) == (None, 0)
+    assert plane.database.one("SELECT COUNT(*) FROM rk_audit_event WHERE tag = 'plane:backup' AND mac IS NOT NULL") == (
+        1,
+    )
+
+
+def test_a_database_of_before_events_were_signed_takes_the_event_of_a_backup(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "older")
+    opening.make_home(settings)
+    database = opening.database_of(settings)
+    database.run(
+        "CREATE TABLE rk_audit_event (id INTEGER PRIMARY KEY, at, tag, result, actor_id, actor_email, actor_roles, "
+        "credential, address, agent, request_id, target_kind, target, `before`, `after`)"
+    )
+
+    audit.record_offline(database, audit_key_of(settings), 1, EventTag.PLANE_BACKUP, system("older"))
+
+    assert database.all("SELECT tag, agent FROM rk_audit_event") == [("plane:backup", "older")]
+    database.close()

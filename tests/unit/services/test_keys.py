@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from common.core.errors import StoreUnavailable
 from common.secret import Secret
-from common.services.keys import Keys, Undecryptable, load_keys
+from common.services.keys import Keys, Undecryptable, load_keys, put_first
 from common.settings import Settings, SettingsError
+from common.stores.cache import SqliteCache
 
 
 def encrypted(keys: Keys, plain: bytes, *, twice: bool = True) -> str:
@@ -132,6 +133,19 @@ class Shared:
             raise StoreUnavailable("cache", "no answer in time")
         self.held = self.held or offer
         return self.held
+
+    def replace_shared_secret(self, old: str, new: str) -> bool:
+        if self.held != old:
+            return False
+        self.held = new
+        return True
+
+
+class NotShared(SqliteCache):
+    """The cache store of one home."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nowhere"), clock=lambda: 0)
 
 
 @pytest.fixture
@@ -254,3 +268,114 @@ def test_a_shared_key_that_is_too_weak_is_not_used(
 
     assert keys_with("short").unsign(keys.sign("v")) is None
     assert "fewer than 32 characters" in caplog.text
+
+
+# Sealed values
+
+
+def test_a_sealed_value_opens_under_its_own_name_only_and_with_a_data_key_of_its_own(tmp_path: Path) -> None:
+    keys = load_keys(Settings(home=tmp_path))
+    first, second = (keys.seal(Secret("a secret"), "mail.password") for _ in range(2))
+
+    assert keys.unseal(first, "mail.password") == Secret("a secret")
+    assert keys.unseal(first, "another.name") is None
+    assert first != second
+    wrapped, sealed = first.removeprefix("rk2:").split(":")
+    swapped = f"rk2:{second.removeprefix('rk2:').split(':')[0]}:{sealed}"
+    assert keys.unseal(swapped, "mail.password") is None
+    assert "a secret" not in first
+    assert base64.b64encode(b"a secret").decode() not in wrapped + sealed
+
+
+def test_what_is_no_sealed_value_is_in_the_clear_and_what_is_broken_opens_not(tmp_path: Path) -> None:
+    keys = load_keys(Settings(home=tmp_path))
+    sealed = keys.seal(Secret("x"), "n")
+
+    assert keys.unseal("written by RAGFlow", "n") == Secret("written by RAGFlow")
+    for broken in ("rk2:", "rk2:::", sealed[:-4], sealed[:20], f"{sealed}=x", "rk2:é:é"):
+        assert keys.unseal(broken, "n") is None
+
+
+def test_under_a_new_first_key_only_the_data_key_of_a_sealed_value_changes(tmp_path: Path) -> None:
+    pair = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    old, new = Secret("o" * 40), Secret("n" * 40)
+    before, after, without_old = Keys([old], pair), Keys([new, old], pair), Keys([new], pair)
+    sealed, encrypted_text = before.seal(Secret("x"), "name"), before.encrypt(Secret("y"))
+
+    renewed, renewed_text = after.renewed(sealed), after.renewed(encrypted_text)
+
+    assert renewed is not None
+    assert renewed_text is not None
+    assert renewed.rpartition(":")[2] == sealed.rpartition(":")[2]
+    assert without_old.unseal(renewed, "name") == Secret("x")
+    assert without_old.decrypt(renewed_text) == Secret("y")
+    assert without_old.unseal(sealed, "name") is None
+    for done in (renewed, renewed_text, "in the clear"):
+        assert after.renewed(done) is None
+        assert after.opens(done)
+    assert without_old.renewed(sealed) is None
+    assert not without_old.opens(sealed)
+    assert not without_old.opens(encrypted_text)
+
+
+def test_a_home_with_several_keys_signs_with_the_first_and_reads_with_all(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_text(f"{'n' * 40}\n{'o' * 40}\n")
+    keys = load_keys(Settings(home=tmp_path))
+
+    assert keys.count == 2
+    assert keys.unsign(keys_with("o" * 40).sign("value")) == "value"
+    assert keys_with("n" * 40).unsign(keys.sign("value")) == "value"
+    (tmp_path / "secret_key").write_text(f"{'n' * 40}\nshort\n")
+    with pytest.raises(SettingsError, match="at least 32 characters, found 5"):
+        load_keys(Settings(home=tmp_path))
+
+
+def test_a_process_that_runs_finds_the_new_key_by_itself(tmp_path: Path) -> None:
+    running = load_keys(Settings(home=tmp_path))
+    old = running.seal(Secret("old"), "n")
+
+    put_first(Settings(home=tmp_path), NotShared())
+    rotated = load_keys(Settings(home=tmp_path))
+    sealed, text = rotated.seal(Secret("new"), "n"), rotated.encrypt(Secret("text"))
+
+    assert rotated.count == 2
+    assert running.unseal(old, "n") == rotated.unseal(old, "n") == Secret("old")
+    assert running.unseal(sealed, "n") == Secret("new")
+    assert running.decrypt(text) == Secret("text")
+    assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
+
+
+def test_what_no_key_opens_does_not_have_the_keys_looked_up_each_time(tmp_path: Path) -> None:
+    asked: list[float] = []
+    now = [100.0]
+
+    def source() -> list[Secret]:
+        asked.append(now[0])
+        return [Secret("o" * 40)]
+
+    pair = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    keys = Keys([Secret("o" * 40)], pair, source=source, clock=lambda: now[0])
+    foreign = keys_with("x" * 40).seal(Secret("x"), "n")
+
+    for _ in range(5):
+        assert keys.unseal(foreign, "n") is None
+    now[0] += 1.0
+    assert keys.unseal(foreign, "n") is None
+
+    assert len(asked) == 2
+
+
+def test_a_shared_key_is_replaced_where_it_is_shared_and_the_old_one_still_reads(tmp_path: Path, shared: Any) -> None:
+    settings = Settings(home=tmp_path)
+    running = load_keys(settings, shared)
+    signed, sealed = running.sign("value"), running.seal(Secret("x"), "n")
+    before = shared.held
+
+    put_first(settings, shared)
+    rotated = load_keys(settings, shared)
+
+    assert shared.held not in (before, None)
+    assert rotated.unsign(signed) == "value"
+    assert rotated.unseal(sealed, "n") == Secret("x")
+    assert rotated.renewed(sealed) is not None
+    assert running.unseal(rotated.seal(Secret("y"), "n"), "n") == Secret("y")

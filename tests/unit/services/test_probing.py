@@ -141,6 +141,18 @@ def test_those_who_ask_together_share_one_look(hanging: Hanging) -> None:
     assert hanging.asked == 1
 
 
+def test_an_outcome_is_shared_for_as_long_as_whoever_asks_wants(clock: Clock) -> None:
+    answers = iter((WELL, Finding(Verdict(False, "gone"))))
+    prober = Prober(Seconds(clock))
+    seldom = {"one": Probe(lambda _: next(answers), HealthConfig(check_interval=60))}
+    often = {"one": Probe(lambda _: next(answers), HealthConfig(check_interval=5))}
+
+    assert prober.run(seldom)["one"].status == "alive"
+    clock.forward(seconds=59)
+    assert prober.run(seldom)["one"].status == "alive"
+    assert prober.run(often)["one"].status == "fail"
+
+
 def test_an_outcome_is_shared_for_a_second_and_no_longer(clock: Clock) -> None:
     answers = iter((WELL, Finding(Verdict(False, "gone"))))
     prober = Prober(Seconds(clock))

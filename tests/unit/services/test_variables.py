@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from common.core.errors import StoreUnavailable
 from common.core.variables import Variable
+from common.models.variable import StoredVariable
 from common.services import variables
 from common.services.plane import Plane
 from common.services.variables import Variables
+from tests.waiting import pause
 
 COUNT = Variable("test.count", "integer", 3, "How many.", least=1)
 
@@ -32,7 +40,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(plane: Plane, text: str) -> None:
     with plane.database.transaction():
         plane.database.run("DELETE FROM rk_variable")
-        plane.database.run("INSERT INTO rk_variable (name, value, updated_at) VALUES ('test.count', ?, 0)", (text,))
+        plane.database.insert(StoredVariable, name="test.count", value=text, updated_at=0)
         plane.database.run("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
 
 
@@ -82,3 +90,85 @@ def test_while_the_database_is_down_the_last_value_holds_and_nobody_asks_more_th
 
     assert [known.integer("test.count") for _ in range(3)] == [5, 5, 5]
     assert len(asked) == 1
+
+
+def test_a_glance_waits_for_nothing_and_has_the_value_looked_up_meanwhile(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Variables(plane.database, Hand())
+    hanging, ask = threading.Event(), plane.database.one
+    store(plane, "5")
+
+    def slow(sql: str, params: Sequence[Any] = ()) -> Any:
+        assert hanging.wait(20)
+        return ask(sql, params)
+
+    monkeypatch.setattr(plane.database, "one", slow)
+    assert known.glance("test.count") == 3
+    hanging.set()
+
+    deadline = time.monotonic() + 20
+    while known.glance("test.count") != 5:
+        assert time.monotonic() < deadline
+        pause(0.01)
+
+
+def test_no_thread_has_defaults_while_another_one_reads_for_the_first_time(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(plane, "5")
+    known = Variables(plane.database)
+    reading, go_on, read = threading.Event(), threading.Event(), plane.database.all
+
+    def slow(sql: str, params: Sequence[Any] = ()) -> Any:
+        reading.set()
+        assert go_on.wait(20)
+        return read(sql, params)
+
+    def asked() -> int:
+        try:
+            return known.integer("test.count")
+        finally:
+            plane.database.close()
+
+    monkeypatch.setattr(plane.database, "all", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(asked)
+        assert reading.wait(20)
+        second = pool.submit(asked)
+        go_on.set()
+        assert (first.result(20), second.result(20)) == (5, 5)
+
+
+def test_a_secret_that_no_key_opens_is_none(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = Variable("test.secret", "string", "", "A secret.", secret=True)
+    monkeypatch.setattr(variables, "VARIABLES", MappingProxyType({secret.name: secret}))
+    plane.database.insert(StoredVariable, name=secret.name, value="rk2:garbage", updated_at=0)
+
+    assert Variables(plane.database, Hand(), unseal=plane.keys.unseal).secret(secret.name) is None
+
+
+def test_flags_are_known_with_the_other_values_and_an_unknown_one_is_off(plane: Plane) -> None:
+    flags = {
+        "everybody": {"state": "on"},
+        "some": {"state": "tenants", "tenants": ["t1"]},
+        "broken": {"state": 1},
+    }
+    for name, value in flags.items():
+        plane.database.insert(StoredVariable, name=f"feature.{name}", value=json.dumps(value), updated_at=0)
+    known = Variables(plane.database, Hand())
+
+    assert {name: known.feature(name, "t1") for name in (*flags, "unknown")} == {
+        "everybody": True,
+        "some": True,
+        "broken": False,
+        "unknown": False,
+    }
+    assert not known.feature("some", "t2")
+    assert not known.feature("some", None)
+
+
+def test_what_is_stored_and_not_registered_is_passed_over(plane: Plane) -> None:
+    plane.database.insert(StoredVariable, name="of.a.later.version", value="1", updated_at=0)
+
+    assert Variables(plane.database, Hand()).integer("test.count") == 3

@@ -1,0 +1,266 @@
+"""Whether the audit trail is what was written: every signature, every place in the chain, every anchor, and the notes
+of the home. Nothing is held but the batch that is looked at, and nothing is locked: the plane may be running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from common.core.audit_chain import (
+    CONTENT,
+    Anchor,
+    Event,
+    Keys,
+    Problem,
+    Seal,
+    Walk,
+    head_mac,
+    problem_of_anchor,
+    problem_of_event,
+    same,
+)
+from common.services.audit_sealing import ANCHORS_FILE, HEAD_FILE, Head, anchors, head_of, read_note
+from common.services.plane import Plane
+
+_BATCH = 1000
+_CONTENT = ", ".join(f"e.`{name}`" for name in CONTENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verification found. ``sealed`` events were checked up to the first ``problem``, ``dropped`` ones were
+    removed when their time was over, ``unsealed`` ones wait for the sealer. ``notes`` says what could not be checked.
+    """
+
+    problem: Problem | None
+    sealed: int
+    dropped: int
+    unsealed: int
+    anchors: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.problem is None
+
+
+def verify(plane: Plane) -> Verdict:
+    """Check the trail of this home. Raises StoreUnavailable."""
+    return _Check(plane).verdict()
+
+
+class _Check:
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._keys: Keys = plane.keys.audit_keys()
+        self._sealed = 0
+        self._dropped = 0
+        self._unsealed = 0
+        self._anchors = 0
+        self._notes: list[str] = []
+        # The notes of the home first: what they say was in the database by then. What comes in while this is under way
+        # is for the next time.
+        self._kept = _KeptAnchors(plane.settings.home / ANCHORS_FILE)
+        self._noted, self._noted_problem = self._read_head()
+        self._found_noted = False
+        self._end = head_of(plane)
+
+    def verdict(self) -> Verdict:
+        problem = self._chain() or self._noted_problem or self._tail() or self._strangers()
+        return Verdict(problem, self._sealed, self._dropped, self._unsealed, self._anchors, tuple(self._notes))
+
+    def _chain(self) -> Problem | None:
+        """Segment by segment, then what is behind the last anchor."""
+        before: Anchor | None = None
+        walk = Walk(self._keys)
+        for anchor in self._stored_anchors():
+            wrong = problem_of_anchor(anchor, before, self._keys) or self._kept.problem_with(anchor)
+            wrong = wrong or self._segment(walk, anchor)
+            if wrong is not None:
+                return wrong
+            before = anchor
+            self._anchors += 1
+        return self._kept.problem_at_end() or self._stretch(walk, max(walk.seq, self._end.seq))
+
+    def _stored_anchors(self) -> Iterator[Anchor]:
+        last = 0
+        while batch := anchors(self._plane, last, _BATCH):
+            yield from batch
+            last = batch[-1].number
+
+    def _segment(self, walk: Walk, anchor: Anchor) -> Problem | None:
+        start = walk.seq, walk.digest
+        if anchor.dropped_at is None:
+            wrong = self._stretch(walk, anchor.seq)
+            if wrong is None and walk.digest != anchor.digest:
+                text = f"the chain up to number {anchor.seq} is not the one that anchor {anchor.number} signed"
+                wrong = Problem("anchor", text, None, anchor.seq)
+            if wrong is None or not self._dropped_meanwhile(anchor):
+                return wrong
+        row = self._plane.database.one(
+            "SELECT seq, uid FROM rk_audit_seal WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT 1", (start[0], anchor.seq)
+        )
+        if row is not None:
+            text = f"event {row[1]} (number {row[0]}) stands where everything was removed when its time was over"
+            return Problem("inserted", text, row[1], row[0])
+        self._dropped += anchor.seq - start[0]
+        if self._noted is not None and start[0] <= self._noted.seq <= anchor.seq:
+            self._found_noted = self._noted.seq < anchor.seq or self._noted.digest == anchor.digest
+        walk.seq, walk.digest = anchor.seq, anchor.digest
+        return None
+
+    def _dropped_meanwhile(self, anchor: Anchor) -> bool:
+        (now,) = anchors(self._plane, anchor.number - 1, 1) or (anchor,)
+        return now.number == anchor.number and now.dropped_at is not None
+
+    def _stretch(self, walk: Walk, end: int) -> Problem | None:
+        """Walk on to this number."""
+        while walk.seq < end:
+            batch = self._sealed_events(walk.seq, min(end, walk.seq + _BATCH))
+            if not batch:
+                number = walk.seq + 1
+                return Problem("missing", f"event number {number} is missing, with all up to {end}", None, number)
+            for seal, event in batch:
+                wrong = walk.step(seal, event)
+                if wrong is not None:
+                    return wrong
+                self._sealed += 1
+                if self._noted is not None and walk.seq == self._noted.seq:
+                    self._found_noted = walk.digest == self._noted.digest
+        return None
+
+    def _sealed_events(self, after: int, end: int) -> list[tuple[Seal, Event | None]]:
+        rows = self._plane.database.all(
+            f"SELECT s.seq, s.uid, s.key_id, s.digest, e.key_id, e.mac, {_CONTENT} "
+            "FROM rk_audit_seal s LEFT JOIN rk_audit_event e ON e.uid = s.uid "
+            "WHERE s.seq > ? AND s.seq <= ? ORDER BY s.seq",
+            (after, end),
+        )
+        return [(Seal(*row[:4]), Event(tuple(row[6:]), row[4], row[5]) if row[6] is not None else None) for row in rows]
+
+    def _tail(self) -> Problem | None:
+        """Whether the chain still has its end as this home noted it."""
+        noted = self._noted
+        if noted is None or noted.seq == 0 or self._found_noted:
+            return None
+        if noted.seq > self._end.seq:
+            text = (
+                f"the end is cut off: event number {noted.seq} was sealed, and the last one is number {self._end.seq}"
+            )
+            return Problem("truncated", text, None, self._end.seq + 1)
+        text = f"the chain was replaced: event number {noted.seq} is not the one that this home saw sealed"
+        return Problem("truncated", text, None, noted.seq)
+
+    def _read_head(self) -> tuple[Head | None, Problem | None]:
+        path = self._plane.settings.home / HEAD_FILE
+        if not path.exists():
+            self._notes.append(
+                f"{path} is missing: events that were cut off behind the last anchor would not be missed"
+            )
+            return None, None
+        note = read_note(path)
+        key = self._keys.get(str(note.get("key_id")))
+        try:
+            right = head_mac(key, note["seq"], note["digest"], note["at"]) if key is not None else ""
+            head = Head(note["seq"], note["digest"])
+        except (KeyError, TypeError):
+            right, head = "", Head()
+        if not same(note.get("mac"), right) or key is None:
+            return None, Problem("anchor", f"{path} was changed, or is another plane's")
+        return head, None
+
+    def _strangers(self) -> Problem | None:
+        """Events that were never sealed: those that wait count, others were inserted."""
+        last = ""
+        while True:
+            edge = self._plane.database.one(
+                "SELECT MAX(uid) FROM (SELECT uid FROM rk_audit_event WHERE uid > ? ORDER BY uid LIMIT ?) AS piece",
+                (last, _BATCH),
+            )
+            if edge is None or edge[0] is None:
+                break
+            # One statement, so that what is sealed just now is seen either waiting or sealed.
+            for row in self._plane.database.all(
+                f"SELECT w.uid, e.key_id, e.mac, {_CONTENT} FROM rk_audit_event e "
+                "LEFT JOIN rk_audit_seal s ON s.uid = e.uid LEFT JOIN rk_audit_unsealed w ON w.uid = e.uid "
+                "WHERE e.uid > ? AND e.uid <= ? AND s.uid IS NULL ORDER BY e.uid",
+                (last, edge[0]),
+            ):
+                wrong = self._waiting(row)
+                if wrong is not None:
+                    return wrong
+            last = edge[0]
+        return self._without_id() or self._gone_before_their_seal()
+
+    def _waiting(self, row: tuple[Any, ...]) -> Problem | None:
+        event = Event(tuple(row[3:]), row[1], row[2])
+        wrong = problem_of_event(event, self._keys)
+        if wrong is not None:
+            return wrong
+        if row[0] is None:
+            text = f"event {event.uid} does not wait for a seal and has none: it was inserted behind the trail's back"
+            return Problem("inserted", text, event.uid)
+        self._unsealed += 1
+        return None
+
+    def _without_id(self) -> Problem | None:
+        row = self._plane.database.one("SELECT id FROM rk_audit_event WHERE uid IS NULL LIMIT 1")
+        if row is None:
+            return None
+        return Problem(
+            "inserted", f"row {row[0]} of rk_audit_event has no event id: it was inserted behind the trail's back"
+        )
+
+    def _gone_before_their_seal(self) -> Problem | None:
+        row = self._plane.database.one(
+            "SELECT w.uid FROM rk_audit_unsealed w LEFT JOIN rk_audit_event e ON e.uid = w.uid "
+            "WHERE e.uid IS NULL ORDER BY w.id LIMIT 1"
+        )
+        if row is None:
+            return None
+        return Problem("missing", f"event {row[0]} is missing: its row was removed before it was sealed", row[0])
+
+
+class _KeptAnchors:
+    """The anchors that the home has kept, gone through beside those of the database. Some are other homes'."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = self._read(path.stat().st_size if path.exists() else 0)
+        self._next = next(self._lines, None)
+
+    def _read(self, size: int) -> Iterator[dict[str, Any]]:
+        if not size:
+            return
+        with self._path.open("rb") as file:
+            while file.tell() < size:
+                try:
+                    kept = orjson.loads(file.readline())
+                except orjson.JSONDecodeError:
+                    # The last line of a process that was killed.
+                    continue
+                if isinstance(kept, dict) and isinstance(kept.get("number"), int):
+                    yield kept
+
+    def problem_with(self, anchor: Anchor) -> Problem | None:
+        """Whether the home knows this anchor as another one."""
+        while self._next is not None and self._next["number"] <= anchor.number:
+            kept, self._next = self._next, next(self._lines, None)
+            if kept["number"] == anchor.number and kept.get("mac") != anchor.mac:
+                text = f"anchor {anchor.number} is not the one in {self._path}: the trail was replaced"
+                return Problem("truncated", text, None, anchor.seq)
+        return None
+
+    def problem_at_end(self) -> Problem | None:
+        """Whether the home knows an anchor behind the last one."""
+        if self._next is None:
+            return None
+        number, seq = self._next["number"], self._next.get("seq")
+        text = f"the end is cut off: anchor {number} in {self._path} signed {seq} events, and the trail has it no more"
+        return Problem("truncated", text, None, seq if isinstance(seq, int) else None)

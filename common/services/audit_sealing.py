@@ -1,0 +1,248 @@
+"""Sealing: giving audit events their place in the chain, by one sealer at a time, and noting where the chain ends.
+
+What must not happen twice is under a lock of the database. The lease on the cache store, which a sealer has besides,
+only saves the others from looking.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from common.core.audit_chain import (
+    CONTENT,
+    NOTHING,
+    Anchor,
+    anchor_is_due,
+    anchor_mac,
+    event_mac,
+    head_mac,
+    link,
+)
+from common.models.audit import AuditAnchor, AuditName, AuditSeal
+from common.services.plane import Plane
+
+log = logging.getLogger(__name__)
+
+#: Events of one transaction, in which on embedded stores nobody else can write.
+BATCH = 500
+#: What the home keeps: every anchor that was made here, and where the chain ended when this home last saw it.
+ANCHORS_FILE = "audit-anchors.jsonl"
+HEAD_FILE = "audit-head.json"
+
+_ANCHOR_COLUMNS = "number, seq, digest, newest_at, at, previous, key_id, mac, dropped_at, drop_key_id, drop_mac"
+_WAITING = """
+    SELECT u.id, e.uid, e.mac, e.at, e.actor_key, e.target_key
+    FROM rk_audit_unsealed u JOIN rk_audit_event e ON e.uid = u.uid LEFT JOIN rk_audit_seal s ON s.uid = u.uid
+    WHERE e.mac IS NOT NULL AND s.uid IS NULL ORDER BY u.id LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the chain: the number of its last event and the digest there."""
+
+    seq: int = 0
+    digest: str = NOTHING
+
+
+def seal_all(plane: Plane) -> int:
+    """Seal what waits, batch by batch, and note the head in the home; how many were sealed. Raises StoreUnavailable."""
+    total = 0
+    while count := seal_batch(plane):
+        total += count
+        if count < BATCH:
+            break
+    return total
+
+
+def seal_batch(plane: Plane) -> int:
+    """Seal up to BATCH events in one transaction; how many. Raises StoreUnavailable."""
+    if plane.database.one("SELECT 1 FROM rk_audit_unsealed LIMIT 1") is None and _has_begun(plane):
+        return 0
+    with plane.database.transaction():
+        plane.database.lock("audit_seal")
+        head, last = head_of(plane), last_anchor(plane)
+        if last is None and head.seq == 0:
+            _sign_what_was_before(plane)
+        rows = plane.database.all(_WAITING, (BATCH,))
+        if not rows:
+            return 0
+        head = _append(plane, head, rows)
+        anchor = _anchored(plane, head, last, max(at for _, _, _, at, _, _ in rows))
+        _learn_names(plane, {name for row in rows for name in row[4:] if name is not None})
+    _note(plane, head, anchor)
+    return len(rows)
+
+
+def head_of(plane: Plane) -> Head:
+    """Where the chain ends now."""
+    row = plane.database.one("SELECT seq, digest FROM rk_audit_seal ORDER BY seq DESC LIMIT 1")
+    if row is None:
+        # All that there was may have been dropped.
+        row = plane.database.one("SELECT seq, digest FROM rk_audit_anchor ORDER BY number DESC LIMIT 1")
+    return Head(*row) if row else Head()
+
+
+def anchors(plane: Plane, after: int, limit: int) -> list[Anchor]:
+    """Up to ``limit`` anchors behind this number, in order."""
+    rows = plane.database.all(
+        f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+    )
+    return [Anchor(*row) for row in rows]
+
+
+def last_anchor(plane: Plane) -> Anchor | None:
+    """The newest anchor."""
+    row = plane.database.one(f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor ORDER BY number DESC LIMIT 1")
+    return Anchor(*row) if row else None
+
+
+def _has_begun(plane: Plane) -> bool:
+    return plane.database.one("SELECT 1 FROM rk_audit_anchor LIMIT 1") is not None
+
+
+def _append(plane: Plane, head: Head, rows: Sequence[tuple[Any, ...]]) -> Head:
+    key_id, key = next(iter(plane.keys.audit_keys().items()))
+    seq, digest, seals = head.seq, head.digest, []
+    for _, uid, mac, *_ in rows:
+        seq += 1
+        digest = link(key, digest, seq, uid, mac)
+        seals.append((seq, uid, key_id, digest))
+    fields = [AuditSeal.seq, AuditSeal.uid, AuditSeal.key_id, AuditSeal.digest]
+    plane.database.execute(AuditSeal.insert_many(seals, fields))
+    marks = ", ".join("?" * len(rows))
+    plane.database.run(f"DELETE FROM rk_audit_unsealed WHERE id IN ({marks})", [row[0] for row in rows])
+    return Head(seq, digest)
+
+
+def _anchored(plane: Plane, head: Head, last: Anchor | None, newest_at: int) -> Anchor | None:
+    """Write an anchor at the head, if one is due. ``newest_at`` counts for events behind the last one."""
+    now = plane.now_ms()
+    if not anchor_is_due(head.seq, now, last):
+        return None
+    row = plane.database.one(
+        "SELECT MAX(e.at) FROM rk_audit_seal s JOIN rk_audit_event e ON e.uid = s.uid WHERE s.seq > ?",
+        (last.seq if last else 0,),
+    )
+    newest_at = max(newest_at, row[0] if row and row[0] is not None else 0, last.newest_at if last else 0)
+    number, previous = (last.number + 1, last.mac) if last else (1, NOTHING)
+    key_id, key = next(iter(plane.keys.audit_keys().items()))
+    mac = anchor_mac(key, number, head.seq, head.digest, newest_at, now, previous)
+    anchor = Anchor(number, head.seq, head.digest, newest_at, now, previous, key_id, mac)
+    plane.database.insert(AuditAnchor, **_as_row(anchor))
+    return anchor
+
+
+def _as_row(anchor: Anchor) -> dict[str, Any]:
+    names = ("number", "seq", "digest", "newest_at", "at", "previous", "key_id", "mac")
+    return {name: getattr(anchor, name) for name in names}
+
+
+def _learn_names(plane: Plane, names: Iterable[str]) -> None:
+    """Note the names that are new, for searches by prefix."""
+    wanted = sorted(names)
+    if not wanted:
+        return
+    marks = ", ".join("?" * len(wanted))
+    known = {name for (name,) in plane.database.all(f"SELECT name FROM rk_audit_name WHERE name IN ({marks})", wanted)}
+    new = [(name,) for name in wanted if name not in known]
+    if new:
+        plane.database.execute(AuditName.insert_many(new, [AuditName.name]))
+
+
+def _sign_what_was_before(plane: Plane) -> None:
+    """Events that were written before there were signatures get theirs while the chain is empty, and never later: in
+    a chain that has begun, one without a signature was put there by someone else."""
+    key_id, key = plane.keys.audit_key()
+    columns = ", ".join(f"`{name}`" for name in CONTENT)
+    while rows := plane.database.all(
+        f"SELECT id, {columns} FROM rk_audit_event WHERE mac IS NULL ORDER BY id LIMIT ?", (BATCH,)
+    ):
+        for row_id, *content in rows:
+            plane.database.run(
+                "UPDATE rk_audit_event SET key_id = ?, mac = ? WHERE id = ?", (key_id, event_mac(key, content), row_id)
+            )
+            plane.database.run("INSERT INTO rk_audit_unsealed (uid) VALUES (?)", (content[0],))
+
+
+def _note(plane: Plane, head: Head, anchor: Anchor | None) -> None:
+    """Keep in the home what the database can't take back. One that can't be written to stops no sealing."""
+    try:
+        if anchor is not None:
+            log.info(
+                "audit anchor %d: %d events, digest %s, MAC %s", anchor.number, anchor.seq, anchor.digest, anchor.mac
+            )
+            _append_line(plane.settings.home / ANCHORS_FILE, orjson.dumps(_as_row(anchor)))
+        _move_head(plane, head)
+    except OSError as error:
+        log.warning("the end of the audit chain is not noted in the home: %s", error)
+
+
+def _move_head(plane: Plane, head: Head) -> None:
+    """Note the head, unless the chain no longer has the one that was noted: that must stay, as evidence."""
+    path = plane.settings.home / HEAD_FILE
+    noted = noted_head(path)
+    if noted is not None and not _is_in_chain(plane, noted):
+        log.error(
+            "the audit chain no longer has event number %d as %s says: its end was cut off or replaced; run "
+            "`ragkeeper audit verify`",
+            noted.seq,
+            path,
+        )
+        return
+    key_id, key = plane.keys.audit_key()
+    at = plane.now_ms()
+    note = {"seq": head.seq, "digest": head.digest, "at": at, "key_id": key_id}
+    _replace(path, orjson.dumps({**note, "mac": head_mac(key, head.seq, head.digest, at)}) + b"\n")
+
+
+def noted_head(path: Path) -> Head | None:
+    """The head that a home has noted, whoever signed it; None where there is no note, or none that can be read."""
+    note = read_note(path)
+    seq, digest = note.get("seq"), note.get("digest")
+    return Head(seq, digest) if isinstance(seq, int) and isinstance(digest, str) else None
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """What a note of the head says; empty where there is none, or none that can be read."""
+    try:
+        note = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _is_in_chain(plane: Plane, noted: Head) -> bool:
+    row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (noted.seq,))
+    if row is not None:
+        return bool(row[0] == noted.digest)
+    dropped = plane.database.one(
+        "SELECT MAX(seq) FROM rk_audit_anchor WHERE dropped_at IS NOT NULL AND seq >= ?", (noted.seq,)
+    )
+    return noted.seq == 0 or (dropped is not None and dropped[0] is not None)
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, line + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+    draft.replace(path)

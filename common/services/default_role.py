@@ -1,0 +1,62 @@
+"""The role that new accounts get: the setting ``default_role``."""
+
+from __future__ import annotations
+
+import logging
+
+from common.core.delegation import missing_to_act_on
+from common.core.errors import GivesMoreThanHeld
+from common.core.permissions import MEMBER
+from common.models.role import RoleHolder
+from common.services import accounts
+from common.services.accounts import AccountRow
+from common.services.plane import Plane
+from common.services.principal import Principal
+from common.services.settings import is_administrative
+
+log = logging.getLogger(__name__)
+
+
+def lock(plane: Plane) -> None:
+    """In a transaction that makes an account, before any other lock: nobody deletes or changes the role meanwhile."""
+    if plane.variables.text("default_role"):
+        plane.database.lock("roles")
+
+
+def give(plane: Plane, actor: Principal | None, account: AccountRow) -> str | None:
+    """Give a new account the default role, in the running transaction; its name, or None where there is none to give.
+
+    An administrative role counts only while a superuser is who made it the default. ``actor`` is the administrator who
+    makes the account, None for a registration. Raises GivesMoreThanHeld when the role holds administrative permissions
+    that the actor lacks.
+    """
+    if not plane.variables.text("default_role"):
+        return None
+    stored = plane.variables.stored().get("default_role")
+    name = stored.text if stored is not None else ""
+    graph = accounts.role_graph(plane)
+    role_id = graph.id_of(name) if name.isascii() else None
+    if not name or role_id is None:
+        log.warning("a new account gets no role: there is no role %r (setting default_role)", name)
+        return None
+    standing = graph.standing([role_id])
+    if is_administrative(standing) and (standing.is_superuser or stored is None or not stored.by_superuser):
+        log.warning("a new account gets no role: %r is administrative, and no superuser made it the default", name)
+        return None
+    missing = missing_to_act_on(actor.standing, standing) if actor is not None else []
+    if missing:
+        raise GivesMoreThanHeld(
+            f"New accounts get the role '{name}' (setting default_role), which holds what you do not: "
+            f"{', '.join(missing)}.",
+            missing,
+        )
+    if graph.name_of(role_id) == MEMBER:
+        return None
+    plane.database.insert(
+        RoleHolder,
+        user_id=account.id,
+        role_id=role_id,
+        granted_by=actor.user_id if actor is not None else None,
+        granted_at=plane.now_ms(),
+    )
+    return graph.name_of(role_id)

@@ -1,0 +1,46 @@
+"""The sealer: whichever worker has its lease seals the audit events that came in since its last look."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from common.core.errors import StoreUnavailable
+from common.services import audit_delivery, audit_sealing
+from common.services.plane import Plane
+
+log = logging.getLogger(__name__)
+
+# Together with a look of another worker at the lease, well below the 5 s after which an event has to be sealed.
+EVERY_S = 1.0
+_LEASE = "audit-sealer"
+_LEASE_S = 3.0
+
+
+def seal_until(plane: Plane, name: str, stop: threading.Event) -> None:
+    """Seal once a second until ``stop`` is set, as the sealer of this name."""
+    while not stop.wait(EVERY_S):
+        seal_in_turn(plane, name)
+    try:
+        plane.cache.release_lease(_LEASE, name)
+    except StoreUnavailable as error:
+        log.warning("the sealer's lease runs out by itself: the cache store is unavailable: %s", error.reason)
+
+
+def seal_in_turn(plane: Plane, name: str) -> None:
+    """Seal what waits and see to its delivery, unless another worker does; nothing, with a warning, while the metadata
+    store is down.
+
+    Without a cache store every worker looks: the lease saves work, and what lets one seal at a time is a lock of the
+    database.
+    """
+    try:
+        if not plane.cache.acquire_lease(_LEASE, name, _LEASE_S):
+            return
+    except StoreUnavailable as error:
+        log.debug("sealing without a lease: the cache store is unavailable: %s", error.reason)
+    try:
+        audit_sealing.seal_all(plane)
+        audit_delivery.enqueue_due(plane)
+    except StoreUnavailable as error:
+        log.warning("audit events not sealed: the %s store is unavailable: %s", error.store, error.reason)

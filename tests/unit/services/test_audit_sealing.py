@@ -1,0 +1,395 @@
+"""The audit trail as it is stored: sealed in one chain by any number of sealers, and verified against its enemies."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import suppress
+from secrets import token_hex
+
+import pytest
+
+from common.core.audit_chain import CONTENT
+from common.core.audit_tags import EventTag
+from common.secret import Secret
+from common.services import audit, audit_check, audit_retention, audit_sealing, opening, settings
+from common.services.audit_sealing import ANCHORS_FILE, BATCH, HEAD_FILE
+from common.services.keys import put_first
+from common.services.plane import Plane
+from common.worker.loop import close_stores
+from tests.people import Clock
+from tests.trail import SHELL, happen, problem, sealed, uids
+
+
+def run(plane: Plane, statement: str, *params: object) -> None:
+    """What somebody with the database's password does, and nobody else."""
+    assert plane.database.run(statement, params) > 0
+
+
+def copy_of(plane: Plane, original: str, /, **changed: object) -> None:
+    """Insert a copy of an event with some columns changed."""
+    names = [*CONTENT, "key_id", "mac"]
+    listed = ", ".join(f"`{name}`" for name in names)
+    row = plane.database.one(f"SELECT {listed} FROM rk_audit_event WHERE uid = ?", (original,))
+    assert row is not None
+    values = dict(zip(names, row, strict=True)) | changed
+    marks = ", ".join("?" * len(names))
+    run(plane, f"INSERT INTO rk_audit_event ({listed}) VALUES ({marks})", *values.values())
+
+
+def test_events_are_signed_at_once_and_sealed_in_one_chain(plane: Plane) -> None:
+    before = audit_check.verify(plane)
+    happen(plane, 3)
+    waiting = audit_check.verify(plane)
+    audit_sealing.seal_all(plane)
+    after = audit_check.verify(plane)
+
+    assert (before.problem, before.sealed, before.unsealed) == (None, 0, 0)
+    assert (waiting.problem, waiting.sealed, waiting.unsealed) == (None, 0, 3)
+    assert (after.problem, after.sealed, after.unsealed, after.anchors) == (None, 3, 0, 1)
+    assert plane.database.all("SELECT seq FROM rk_audit_seal ORDER BY seq") == [(1,), (2,), (3,)]
+
+
+def test_what_was_rolled_back_is_in_no_chain(plane: Plane) -> None:
+    with suppress(ZeroDivisionError), plane.database.transaction():
+        happen(plane)
+        raise ZeroDivisionError
+
+    assert sealed(plane, 2) == uids(plane)
+    assert audit_check.verify(plane).sealed == 2
+
+
+def test_more_than_a_batch_is_sealed_at_once_and_anchored_on_the_way(plane: Plane) -> None:
+    with plane.database.transaction():
+        happen(plane, 3 * BATCH + 7)
+
+    assert audit_sealing.seal_all(plane) == 3 * BATCH + 7
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.sealed, verdict.anchors) == (None, 3 * BATCH + 7, 2)
+
+
+@pytest.mark.race
+def test_two_sealers_at_once_make_one_chain(plane: Plane) -> None:
+    failures: list[BaseException] = []
+    over = threading.Event()
+    counts: list[int] = []
+
+    def seal() -> None:
+        try:
+            while not over.is_set():
+                counts.append(audit_sealing.seal_batch(plane))
+            counts.append(audit_sealing.seal_all(plane))
+        except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+            failures.append(error)
+        finally:
+            plane.database.close()
+
+    def write() -> None:
+        try:
+            happen(plane, 60)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            failures.append(error)
+        finally:
+            plane.database.close()
+
+    sealers = [threading.Thread(target=seal) for _ in range(2)]
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for thread in (*sealers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(60)
+    over.set()
+    for thread in sealers:
+        thread.join(60)
+
+    assert failures == []
+    assert sum(counts) == 180
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.sealed, verdict.unsealed) == (None, 180, 0)
+
+
+def test_an_event_that_is_committed_after_later_ones_is_sealed_too(plane: Plane) -> None:
+    happen(plane)
+    late = plane.database.one("SELECT uid FROM rk_audit_unsealed")
+    assert late is not None
+    run(plane, "DELETE FROM rk_audit_unsealed WHERE uid = ?", late[0])
+    first = sealed(plane, 2)
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", late[0])
+
+    audit_sealing.seal_all(plane)
+
+    assert uids(plane) == [*first, late[0]]
+    assert late[0] < first[0]
+    assert audit_check.verify(plane).is_whole
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("`after`", '{"number":9}'),
+        ("at", 1),
+        ("actor_email", "somebody.else@x.test"),
+        ("result", "refused"),
+        ("target_key", "hidden@x.test"),
+        ("mac", "0" * 64),
+        ("address", ""),
+    ],
+)
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_an_edited_event_is_found(plane: Plane, column: str, value: object, *, is_sealed: bool) -> None:
+    if is_sealed:
+        sealed(plane, 5)
+    else:
+        happen(plane, 5)
+    (uid,) = plane.database.all("SELECT uid FROM rk_audit_event ORDER BY uid LIMIT 1 OFFSET 2")[0]
+
+    run(plane, f"UPDATE rk_audit_event SET {column} = ? WHERE uid = ?", value, uid)
+    audit_sealing.seal_all(plane)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("broken", uid, 3)
+    assert uid in found.text
+
+
+def test_a_removed_event_is_found(plane: Plane) -> None:
+    uid = sealed(plane, 5)[1]
+
+    run(plane, "DELETE FROM rk_audit_event WHERE uid = ?", uid)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("missing", uid, 2)
+
+
+def test_a_removed_event_is_found_when_its_seal_is_removed_too(plane: Plane) -> None:
+    uid = sealed(plane, 5)[1]
+
+    for table in ("rk_audit_event", "rk_audit_seal"):
+        run(plane, f"DELETE FROM {table} WHERE uid = ?", uid)
+    found = problem(plane)
+    run(plane, "UPDATE rk_audit_seal SET seq = -seq WHERE seq > 2")
+    run(plane, "UPDATE rk_audit_seal SET seq = -seq - 1 WHERE seq < 0")
+
+    assert (found.kind, found.seq) == ("missing", 2)
+    closed_up = problem(plane)
+    assert (closed_up.kind, closed_up.seq) == ("moved", 2)
+
+
+def test_an_event_that_is_removed_before_its_seal_is_found(plane: Plane) -> None:
+    sealed(plane, 2)
+    happen(plane)
+    row = plane.database.one("SELECT uid FROM rk_audit_unsealed")
+    assert row is not None
+
+    run(plane, "DELETE FROM rk_audit_event WHERE uid = ?", row[0])
+    sealed(plane, 2)
+
+    found = problem(plane)
+    assert (found.kind, found.uid) == ("missing", row[0])
+
+
+def test_events_that_changed_places_are_found(plane: Plane) -> None:
+    second, fourth = sealed(plane, 5)[1::2]
+
+    for uid, seq in ((second, 4), (fourth, 2)):
+        run(plane, "UPDATE rk_audit_seal SET uid = ? WHERE seq = ?", uid, seq)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("moved", fourth, 2)
+
+
+def test_an_inserted_event_is_found(plane: Plane) -> None:
+    first = sealed(plane, 3)[0]
+    forged = "0" * 28
+
+    copy_of(plane, first, uid=forged)
+
+    found = problem(plane)
+    assert (found.kind, found.uid) == ("broken", forged)
+    run(plane, "UPDATE rk_audit_event SET mac = NULL WHERE uid = ?", forged)
+    assert problem(plane).kind == "inserted"
+
+
+def test_an_inserted_event_gets_no_seal_that_counts(plane: Plane) -> None:
+    first = sealed(plane, 3)[0]
+    forged = f"{'f' * 16}{token_hex(6)}"
+    copy_of(plane, first, uid=forged, mac=None, key_id=None)
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", forged)
+
+    sealed(plane, 2)
+
+    assert forged not in uids(plane)
+    found = problem(plane)
+    assert (found.kind, found.uid) == ("inserted", forged)
+
+
+def test_a_genuine_event_that_is_put_back_without_its_seal_is_an_inserted_one(plane: Plane) -> None:
+    last = sealed(plane, 3)[-1]
+
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", last)
+    (plane.settings.home / HEAD_FILE).unlink()
+    (plane.settings.home / ANCHORS_FILE).unlink()
+    run(plane, "DELETE FROM rk_audit_anchor")
+
+    found = problem(plane)
+    assert (found.kind, found.uid) == ("inserted", last)
+
+
+def test_an_event_is_sealed_once_even_if_somebody_queues_it_again(plane: Plane) -> None:
+    first = sealed(plane, 3)[0]
+
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", first)
+    order = sealed(plane, 1)
+
+    assert order.count(first) == 1
+    assert len(order) == 4
+    assert audit_check.verify(plane).is_whole
+
+
+@pytest.mark.parametrize("tables", [("rk_audit_event", "rk_audit_seal"), ("rk_audit_seal",)])
+def test_a_tail_that_is_cut_off_is_found_by_the_note_in_the_home(plane: Plane, tables: tuple[str, ...]) -> None:
+    order = sealed(plane, 5)
+
+    for table in tables:
+        run(plane, f"DELETE FROM {table} WHERE uid IN (?, ?)", *order[3:])
+    run(plane, "DELETE FROM rk_audit_anchor")
+
+    found = problem(plane)
+    assert (found.kind, found.seq) == ("truncated", 5)
+    (plane.settings.home / ANCHORS_FILE).unlink()
+    found = problem(plane)
+    assert (found.kind, found.seq) == ("truncated", 4)
+
+
+def test_a_tail_that_is_cut_off_stays_found_when_the_plane_goes_on(plane: Plane) -> None:
+    order = sealed(plane, 5)
+    for table in ("rk_audit_event", "rk_audit_seal"):
+        run(plane, f"DELETE FROM {table} WHERE uid = ?", order[4])
+    run(plane, "DELETE FROM rk_audit_anchor")
+    (plane.settings.home / ANCHORS_FILE).unlink()
+
+    sealed(plane, 3)
+
+    assert problem(plane).kind == "truncated"
+
+
+def test_a_trail_that_is_emptied_is_found(plane: Plane) -> None:
+    sealed(plane, 5)
+
+    for table in ("rk_audit_event", "rk_audit_seal", "rk_audit_anchor"):
+        run(plane, f"DELETE FROM {table}")
+
+    assert problem(plane).kind == "truncated"
+    sealed(plane, 2)
+    assert problem(plane).kind == "truncated"
+
+
+def test_a_changed_anchor_is_found(plane: Plane) -> None:
+    sealed(plane, 2)
+    run(plane, "UPDATE rk_audit_anchor SET newest_at = 0")
+
+    assert problem(plane).kind == "anchor"
+
+
+def test_a_note_of_the_head_that_was_changed_is_found_and_one_that_is_missing_is_said(plane: Plane) -> None:
+    sealed(plane, 2)
+    path = plane.settings.home / HEAD_FILE
+    note = json.loads(path.read_text())
+
+    path.write_text(json.dumps(note | {"seq": 1}))
+    found = problem(plane)
+    path.unlink()
+    without = audit_check.verify(plane)
+
+    assert found.kind == "anchor"
+    assert without.is_whole
+    assert HEAD_FILE in without.notes[0]
+
+
+def test_a_chain_outlives_the_rotation_of_its_key(plane: Plane) -> None:
+    sealed(plane, 2)
+    put_first(plane.settings, plane.cache)
+    rotated = opening.open_plane(plane.settings, now_ms=plane.now_ms)
+    other = plane.settings.model_copy(update={"secret_keys": (Secret(token_hex(32)),)})
+    stranger = opening.open_plane(other, now_ms=plane.now_ms)
+
+    sealed(rotated, 2)
+    verdict = audit_check.verify(rotated)
+
+    assert (verdict.problem, verdict.sealed) == (None, 4)
+    assert len(rotated.database.all("SELECT DISTINCT key_id FROM rk_audit_event")) == 2
+    assert problem(stranger).kind == "key"
+    for each in (rotated, stranger):
+        close_stores(each)
+
+
+def test_events_of_before_there_were_signatures_are_signed_once(plane: Plane) -> None:
+    happen(plane, 2)
+    run(plane, "UPDATE rk_audit_event SET mac = NULL, key_id = NULL")
+    run(plane, "DELETE FROM rk_audit_unsealed")
+
+    sealed(plane, 1)
+
+    assert audit_check.verify(plane).sealed == 3
+    run(plane, "UPDATE rk_audit_event SET mac = NULL WHERE uid = ?", uids(plane)[0])
+    sealed(plane, 1)
+    assert problem(plane).kind == "inserted"
+
+
+def test_a_secret_is_in_no_event(plane: Plane) -> None:
+    with plane.database.transaction():
+        audit.record(plane, EventTag.USER_UPDATE, SHELL, after={"password": Secret("correct horse")})
+
+    assert plane.database.one("SELECT `after` FROM rk_audit_event WHERE tag = 'user:update'") == ('{"password":"***"}',)
+
+
+def keep_for(plane: Plane, days: int) -> None:
+    settings.set_variable(plane, SHELL, "audit.retention_days", days)
+    plane.variables.forget()
+
+
+def test_whole_segments_are_dropped_when_their_time_is_over_and_the_rest_stays_verifiable(
+    plane: Plane, clock: Clock
+) -> None:
+    with plane.database.transaction():
+        happen(plane, BATCH, target="forgotten@x.test")
+    audit_sealing.seal_all(plane)
+    clock.forward(days=40)
+    sealed(plane, 3, target="remembered@x.test")
+
+    nothing_set = audit_retention.drop_segment(plane)
+    keep_for(plane, 30)
+    dropped = audit_retention.drop_segment(plane)
+    again = audit_retention.drop_segment(plane)
+    audit_sealing.seal_all(plane)
+
+    assert (nothing_set, dropped, again) == (0, BATCH, 0)
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.dropped, verdict.sealed, verdict.unsealed) == (None, BATCH, 5, 0)
+    assert plane.database.one("SELECT COUNT(*) FROM rk_audit_event WHERE tag = 'audit:drop'") == (1,)
+    names = [name for (name,) in plane.database.all("SELECT name FROM rk_audit_name")]
+    assert "forgotten@x.test" not in names
+    assert "remembered@x.test" in names
+
+
+def test_a_segment_that_nobody_dropped_can_not_be_said_to_be(plane: Plane, clock: Clock) -> None:
+    sealed(plane, 3)
+    run(plane, "UPDATE rk_audit_anchor SET dropped_at = 1, drop_key_id = key_id, drop_mac = mac")
+    run(plane, "DELETE FROM rk_audit_event")
+    run(plane, "DELETE FROM rk_audit_seal")
+
+    assert problem(plane).kind == "missing"
+
+
+def test_what_is_put_back_into_a_dropped_segment_is_found(plane: Plane, clock: Clock) -> None:
+    uid = sealed(plane, 3)[0]
+    row = plane.database.one("SELECT seq, uid, key_id, digest FROM rk_audit_seal WHERE uid = ?", (uid,))
+    assert row is not None
+    clock.forward(days=40)
+    sealed(plane, 1)
+    keep_for(plane, 30)
+    assert audit_retention.drop_segment(plane) == 3
+
+    run(plane, "INSERT INTO rk_audit_seal (seq, uid, key_id, digest) VALUES (?, ?, ?, ?)", *row)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("inserted", uid, 1)
