@@ -56,9 +56,8 @@ http-servers: dev ## The same, and what stands below it, with MariaDB, Redis, S3
 contract: dev contract-client ## Tests with the published ragflow-cli
 	@$(PYTEST) tests/contract
 
-integration: dev ## Tests with the real processes: most side by side, then those that time something, then those alone
-	@status=0; $(SIDE_BY_SIDE) tests/integration -m 'not timed and not alone' || status=$$?; \
-	$(SIDE_BY_SIDE) tests/integration -m 'timed and not alone' || status=$$?; \
+integration: dev ## Tests with the real processes: most side by side, then alone those that time something
+	@status=0; $(SIDE_BY_SIDE) tests/integration -m 'not alone' || status=$$?; \
 	$(PYTEST) tests/integration -m alone || status=$$?; exit $$status
 
 faults-first: dev ## The first seven faults of each store: real servers that refuse, die, hang, drip, cut, and change passwords
@@ -77,10 +76,7 @@ bench-trail: dev ## Measure pages out of a million audit events (STORES=servers:
 soak: dev ## Half an hour (or MINUTES=n) of mixed load; memory and connections must stay flat
 	@$(PY) -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
-jobs-bench-trail: dev ## Measure pages out of a million audit events (STORES=servers: on MariaDB), some minutes
-	@$(PY) -m tests.bench.trail $(if $(STORES),--stores $(STORES))
-
-soak: dev ## Do 10,000 jobs while their workers are killed at random (STORES=servers: on MariaDB)
+jobs-soak: dev ## Do 10,000 jobs while their workers are killed at random (STORES=servers: on MariaDB)
 	@$(PY) -m tests.soak $(if $(STORES),--stores $(STORES))
 
 trail-soak: dev ## Write and seal audit events while who does it is killed at random (STORES=servers: on MariaDB)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api.apps import authz, features, langfuse, password_reset, statistics, system, tenant, token, user
+from api.apps import (
+    authz,
+    features,
+    forward,
+    langfuse,
+    password_reset,
+    reset_link,
+    statistics,
+    system,
+    tenant,
+    token,
+    user,
+)
 from common.http import document_routes, health_routes
 from common.http.app import build_app
+from common.http.requirement import SIGNED_IN
 from common.http.route import Route, all_routes
+from common.http.session_routes import session_routes
 from common.services.plane import Plane
 
 
@@ -19,8 +33,11 @@ def user_routes() -> list[Route]:
             health_routes.routes,
             authz.routes,
             features.routes,
+            forward.routes,
             langfuse.routes,
             password_reset.routes,
+            reset_link.routes,
+            session_routes("own", "user", SIGNED_IN),
             statistics.routes,
             system.routes,
             tenant.routes,
@@ -31,5 +48,7 @@ def user_routes() -> list[Route]:
 
 
 def create_app(plane: Plane) -> Flask:
-    """The user API on an opened plane."""
+    """The user API on an opened plane. Raises SettingsError for a table of RAGFlow's routes that can't be used."""
+    if plane.settings.forward_auth_secret is not None:
+        plane.route_file.table()
     return build_app(plane, "user", user_routes())

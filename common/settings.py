@@ -29,6 +29,7 @@ from common.conf.sections import (
     ElasticsearchSection,
     MinioSection,
     MySqlSection,
+    PermissionsSection,
     RagflowSection,
     RedisSection,
     S3Section,
@@ -86,6 +87,13 @@ FrozenMapping = Annotated[
 ]
 
 
+FrozenPairs = Annotated[
+    Mapping[str, tuple[str, ...]],
+    AfterValidator(MappingProxyType),
+    PlainSerializer(dict, return_type=dict[str, tuple[str, ...]]),
+]
+
+
 class Settings(BaseModel):
     """Everything that the processes are told from outside. ``Settings(home=path)`` is the embedded default.
 
@@ -110,6 +118,9 @@ class Settings(BaseModel):
     password_policy: Literal["standard", "off"] = "standard"
     register_enabled: bool = True
     disable_password_login: bool = False
+    permissions: FrozenPairs = Field(default_factory=lambda: MappingProxyType({}))
+    ragflow_routes: Path = Path(__file__).parents[1] / "conf" / "ragflow_routes.yaml"
+    forward_auth_secret: Secret | None = None
 
     database_path: Path = Field(default_factory=lambda read: read["home"] / "ragkeeper.db")
     mysql: MySqlSection | None = None
@@ -160,6 +171,8 @@ _VARIABLES: Mapping[str, tuple[str, ...]] = {
     "password_policy": ("RAGKEEPER_PASSWORD_POLICY",),
     "register_enabled": ("REGISTER_ENABLED",),
     "disable_password_login": ("DISABLE_PASSWORD_LOGIN",),
+    "ragflow_routes": ("RAGKEEPER_RAGFLOW_ROUTES",),
+    "forward_auth_secret": ("RAGKEEPER_FORWARD_AUTH_SECRET",),
     "shared_database": ("RAGKEEPER_SHARED_DATABASE",),
     "token_storage": ("RAGKEEPER_TOKEN_STORAGE",),
     "db_tz": ("RAGKEEPER_DB_TZ",),
@@ -212,6 +225,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     _default_home(found)
     _read_secret_keys(found)
     _read_sections(found)
+    _read_permissions(found)
     _read_stores(found)
     settings = Settings(**found.values, origins=found.origins, warnings=tuple(found.warnings))
     if settings.admin_port == settings.api_port:
@@ -306,9 +320,18 @@ def _language(text: str, _: str) -> str:
     return "Chinese" if "zh_CN" in text else "English"
 
 
+def _forward_auth_secret(text: str, variable: str) -> Secret:
+    # It travels in a header.
+    if len(text) < MIN_SECRET_KEY_LENGTH or not text.isascii() or not text.isprintable() or " " in text:
+        raise SettingsError(f"{variable}: expected at least {MIN_SECRET_KEY_LENGTH} visible ASCII characters")
+    return Secret(text)
+
+
 _READERS: Mapping[str, Callable[[str, str], object]] = {
     "home": _path,
     "password_private_key": _path,
+    "ragflow_routes": _path,
+    "forward_auth_secret": _forward_auth_secret,
     "db_tz": _zone,
     "log_levels": _log_levels,
     "lang": _language,
@@ -366,6 +389,12 @@ def _read_sections(found: _Found) -> None:
     found.values["services"] = entries
     for entry in entries:
         found.origins[f"services.{entry.name}"] = f"{found.file.sources[entry.section]}: {entry.section}"
+
+
+def _read_permissions(found: _Found) -> None:
+    section = found.sections.get("permissions")
+    if isinstance(section, PermissionsSection):
+        found.keep("permissions", section.pairs(), f"{found.file.sources['permissions']}: permissions")
 
 
 def _read_stores(found: _Found) -> None:

@@ -11,7 +11,7 @@ from common.services import accounts
 from tests.people import Person, World
 
 # Whose credential is dead or absent: whatever they ask for that is not public is 401.
-OUTSIDERS = ("anonymous", "garbage", "expired", "deactivated", "deleted")
+OUTSIDERS = ("anonymous", "garbage", "expired", "idle", "ended", "deactivated", "deleted")
 BUILT_IN = ("user-manager", "service-operator", "auditor", "viewer", "member-role")
 INSIDERS = ("pending", "stranger", "member", "owner", "other-owner", *BUILT_IN, "superuser")
 EVERYBODY = (*OUTSIDERS, *INSIDERS)
@@ -48,6 +48,8 @@ def assemble(world: World) -> Cast:
         for name in BUILT_IN:
             _give(world, people[name], name.removesuffix("-role"))
         database.run("UPDATE rk_session SET expires_at = 0 WHERE user_id = ?", (people["expired"].user_id,))
+        database.run("UPDATE rk_session SET last_seen_at = 0 WHERE user_id = ?", (people["idle"].user_id,))
+        database.run("UPDATE rk_session SET ended_at = 1 WHERE user_id = ?", (people["ended"].user_id,))
         database.run("UPDATE user SET is_active = '0' WHERE id = ?", (people["deactivated"].user_id,))
         for table, column in (("user", "id"), ("rk_account", "user_id")):
             database.run(f"DELETE FROM {table} WHERE {column} = ?", (people["deleted"].user_id,))

@@ -26,7 +26,8 @@ def plane(tmp_path: Path, clock: Clock) -> Iterator[Plane]:
     settle(tmp_path / "home")
     opened = opening.open_plane(settings_for(tmp_path / "home"), now_ms=clock)
     yield opened
-    opened.token_uses.wait(10)
+    for uses in (opened.token_uses, opened.session_uses):
+        uses.wait(10)
     for store in (opened.database, opened.cache, opened.documents):
         store.close()
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from common.models.variable import StoredVariable
 from common.services import accounts, passwords
 from common.services.plane import Plane
 from common.settings import Settings, load
@@ -131,6 +132,11 @@ class Person:
         assert answer.json["code"] == 0, answer.json  # type: ignore[index]
         return str(answer.headers["Authorization"])
 
+    def come_back(self) -> None:
+        """Log in anew at the next request, after so long that one's sessions are over."""
+        for name in ("admin_session", "session"):
+            self.__dict__.pop(name, None)
+
     def administer(self, method: str, path: str, body: Any = None, **more: Any) -> TestResponse:
         """Ask the admin server, below /api/v1/admin."""
         return self.world.admin.ask(method, f"/api/v1/admin{path}", body, credential=self.admin_session, **more)
@@ -168,11 +174,22 @@ class World:
                 self.plane,
                 email=email or f"{uuid4().hex[:12]}@ragkeeper.test",
                 nickname=nickname,
-                password_hash=passwords.new_hash(self.plane, password),
+                password_hash=passwords.new_hash(self.plane, password, passwords.Owner()),
                 is_superuser=is_superuser,
                 must_change=must_change,
             )
         return Person(self, account.email, password, account.id)
+
+    def set_variable(self, name: str, text: str) -> None:
+        """Change a setting of run time, behind the servers' back; they know it at once."""
+        database = self.plane.database
+        with database.transaction():
+            database.run("DELETE FROM rk_variable WHERE name = ?", (name,))
+            database.insert(StoredVariable, name=name, value=text, updated_at=self.plane.now_ms())
+            database.run("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+        row = database.one("SELECT value FROM rk_state WHERE name = 'variables_version'")
+        assert row
+        self.plane.variables.follow(row[0])
 
     def events(self, tag: str) -> list[tuple[Any, ...]]:
         """Audit events of a tag: (result, actor_email, target, before, after), oldest first."""

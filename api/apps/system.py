@@ -13,7 +13,7 @@ from common.http.log_level_body import LogLevel, LogLevelChange
 from common.http.optional_caller import signed_in_caller
 from common.http.requirement import PUBLIC, SIGNED_IN, Holds
 from common.http.route import Call, Routes
-from common.services import log_levels
+from common.services import log_levels, registration
 from common.version import version_text
 
 routes = Routes("system", "ragflow")
@@ -59,7 +59,7 @@ def version(call: Call) -> str:
 def config(call: Call) -> dict[str, Any]:
     settings = call.plane.settings
     told: dict[str, Any] = {
-        "registerEnabled": int(settings.register_enabled),
+        "registerEnabled": int(registration.mode(call.plane) != "closed"),
         "disablePasswordLogin": settings.disable_password_login,
     }
     if signed_in_caller(call, "user") is not None:

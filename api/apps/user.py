@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from flask import request
 from pydantic import Field
 
 from common.core.errors import LoginRefused
+from common.http import session_cookie
 from common.http.bodies import Body
 from common.http.fields import EmailText, WirePassword
 from common.http.requirement import PUBLIC, SIGNED_IN
 from common.http.route import Call, Reply, Routes
-from common.http.signing_in import login_headers
+from common.http.signing_in import SessionWish, logged_in, login_headers
 from common.services import profile, sessions
 
 routes = Routes("user", "ragflow")
 
 
-class Login(Body):
-    """E-mail and password; an absent one is refused like a wrong one."""
+class Login(SessionWish):
+    """E-mail and password (an absent one is refused like a wrong one), and how the session is to be held."""
 
     email: EmailText = ""
     password: WirePassword = ""
@@ -56,8 +58,7 @@ class ProfileChange(Body):
 def login(call: Call) -> Reply:
     if not call.body.email:
         raise LoginRefused
-    who, wire = sessions.log_in(call.plane, call.who.origin, call.body.email, call.body.password, "user")
-    return Reply(profile.own_profile(call.plane, who), message="Welcome back!", headers=login_headers(wire))
+    return logged_in(call, "user")
 
 
 @routes.post(
@@ -67,16 +68,21 @@ def login(call: Call) -> Reply:
     body=Registration,
     data=dict[str, Any],
     hashes=True,
-    summary="Register and log in",
+    summary="Register and log in; or ask for an account, where an administrator has to agree",
 )
 def register(call: Call) -> Reply:
-    who, wire = profile.register(
+    session = profile.register(
         call.plane,
         call.who.origin,
         email=call.body.email,
         nickname=call.body.nickname,
         password=call.body.password,
     )
+    if session is None:
+        # Whoever asks is told the same whether or not the address has an account.
+        told = "Your registration awaits an administrator's approval. You can log in once it is given."
+        return Reply({"awaits_approval": True}, message=told)
+    who, wire = session
     return Reply(
         profile.own_profile(call.plane, who),
         message=f"{who.nickname}, welcome aboard!",
@@ -94,9 +100,9 @@ def register(call: Call) -> Reply:
     changes=True,
     summary="End this session",
 )
-def logout(call: Call) -> bool:
+def logout(call: Call) -> Reply:
     sessions.log_out(call.plane, call.who)
-    return True
+    return Reply(True, headers=session_cookie.clearing(request.environ))
 
 
 @routes.get("/v1/user/info", "/api/v1/users/me", requires=SIGNED_IN, data=dict[str, Any], summary="One's own profile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +13,15 @@ import httpx
 
 from common.cli import profile
 from common.cli.console import err, fail
+from common.cli.passwords import asked_password
 
 # For a whole request. The longest that is reasonable: a page of accounts from a busy server.
 DEADLINE_S = 30.0
 _CONNECT_S = 3.0
 ADMIN = "/api/v1/admin"
+
+#: Files of a form by their field: name and content.
+Files = dict[str, tuple[str, bytes]]
 
 
 class _TooLate(Exception):
@@ -45,6 +50,18 @@ def admin(method: str, path: str, body: Any = None, query: dict[str, Any] | None
     return _asked(stored, method, stored.url + ADMIN + path, body, query)
 
 
+def of_oneself(method: str, path: str, query: dict[str, Any] | None = None) -> Any:
+    """Ask the admin server about what is one's own, below /api/v1; see ``admin``."""
+    stored = profile.load()
+    return _asked(stored, method, f"{stored.url}/api/v1{path}", query=query)
+
+
+def upload(path: str, name: str, content: bytes) -> Any:
+    """Send a file to the admin server, as the field ``file`` of a form; see ``admin``."""
+    stored = profile.load()
+    return _asked(stored, "POST", stored.url + ADMIN + path, files={"file": (name, content)})
+
+
 def user_api(method: str, path: str) -> Any:
     """Ask the user API with the stored session; see ``admin``."""
     stored = profile.load()
@@ -52,12 +69,39 @@ def user_api(method: str, path: str) -> Any:
 
 
 def _asked(
-    stored: profile.Profile, method: str, url: str, body: Any = None, query: dict[str, Any] | None = None
+    stored: profile.Profile,
+    method: str,
+    url: str,
+    body: Any = None,
+    query: dict[str, Any] | None = None,
+    files: Files | None = None,
 ) -> dict[str, Any]:
-    answer = send(method, url, body, query, {"Authorization": stored.session})
+    answer = send(method, url, body, query, {"Authorization": stored.session}, files)
+    if _asks_for_password(answer):
+        _prove(stored)
+        answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if answer.status_code == 401:
         fail(f"the session has ended; run `ragkeeper login {stored.url}`.")
     return checked(answer)
+
+
+def _asks_for_password(answer: httpx.Response) -> bool:
+    if answer.status_code != 403:
+        return False
+    try:
+        return bool(answer.json()["reason"] == "reauthenticate")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _prove(stored: profile.Profile) -> None:
+    """Give the password again, as its owner types it."""
+    if not sys.stdin.isatty():
+        fail(f"this takes a login of the last ten minutes; run `ragkeeper login {stored.url}` first.")
+    password = asked_password(False, f"Password of {stored.email}, once more")
+    proof = {"password": password}
+    url = f"{stored.url}/api/v1/auth/reauthenticate"
+    checked(send("POST", url, proof, headers={"Authorization": stored.session}))
 
 
 def send(
@@ -66,6 +110,7 @@ def send(
     body: Any = None,
     query: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
+    files: Files | None = None,
 ) -> httpx.Response:
     """One request; ends the command with a sentence when the server can't be reached or takes too long."""
     given = {name: value for name, value in (query or {}).items() if value is not None}
@@ -75,6 +120,7 @@ def send(
                 method,
                 url,
                 json=body,
+                files=files,
                 params=given or None,
                 headers={"Accept": "application/json", **(headers or {})},
                 timeout=httpx.Timeout(DEADLINE_S, connect=_CONNECT_S),

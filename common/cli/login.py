@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from getpass import GetPassWarning
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -14,29 +11,11 @@ import typer
 from common.cli import client, profile
 from common.cli.console import fail, hint, say, show_fields, show_json, show_rows
 from common.cli.offline import JsonFlag
-
-PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
+from common.cli.passwords import PasswordStdin, asked_password
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 # A probe that takes longer has answered the question.
 _HEALTH_S = 5.0
-
-
-def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False, what: str = "password") -> str:
-    """A password from standard input or a prompt; never from an argument, where other accounts can read it.
-
-    The command has an option ``--password-stdin``, or with ``what`` instead of the first word.
-    """
-    if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
-    with warnings.catch_warnings():
-        # Without a terminal it would go on and show what is typed.
-        warnings.simplefilter("error", GetPassWarning)
-        try:
-            answer: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
-        except GetPassWarning:
-            fail(f"there is no terminal to ask for the {what} on; hand it over with --{what}-stdin.")
-    return answer
 
 
 def _server(url: str | None) -> str | None:

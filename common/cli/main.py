@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from common.cli import access, audit, backup, doctor, jobs, keys, login, offline, profile, roles, settings, users
+from common.cli import (
+    access,
+    audit,
+    backup,
+    doctor,
+    jobs,
+    keys,
+    login,
+    offline,
+    profile,
+    registration,
+    roles,
+    sessions,
+    settings,
+    users,
+)
 from common.version import version_text
 
 app = typer.Typer(
@@ -49,19 +64,24 @@ app.command(rich_help_panel="A running server")(login.login)
 for asking in (login.whoami, login.health):
     app.command(rich_help_panel="A running server")(asking)
 app.command(rich_help_panel="A running server")(login.logout)
+users.user.command("reset-link")(registration.reset_link)
 for by_file in (access.apply, access.export):
     app.command(rich_help_panel="A running server")(by_file)
 for name, group in (
     ("user", users.user),
+    ("session", sessions.session),
     ("role", roles.role),
+    ("permission", roles.permission),
     ("token", users.token),
     ("tenant", users.tenant),
+    ("whitelist", registration.whitelist),
+    ("approval", registration.approval),
     ("service", roles.service),
     ("job", jobs.job),
-    ("audit", audit.audit),
     ("setting", settings.setting),
     ("flag", settings.flag),
     ("limit", settings.limit),
+    ("audit", audit.audit),
 ):
     app.add_typer(group, name=name, rich_help_panel="A running server")
 

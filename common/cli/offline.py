@@ -70,6 +70,7 @@ def serve() -> None:
         loaded = settings_with_warnings()
         serving.check_paths(loaded)
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         serving.hold_home(loaded.home)
         serving.check_ports(loaded)
         # The last step that can fail before there is a password to be shown.
@@ -90,6 +91,7 @@ def admin() -> None:
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         serving.check_ports(loaded, ("admin",))
         administrator = _first_administrator(loaded)
     _become(serving.gunicorn_command(loaded, "admin"), administrator)
@@ -101,6 +103,7 @@ def api() -> None:
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         serving.check_ports(loaded, ("api",))
     _forget_given_password()
     _become(serving.gunicorn_command(loaded, "api"), [])
@@ -165,6 +168,7 @@ def migrate() -> None:
     with sentences():
         loaded = settings_with_warnings()
         opening.make_home(loaded)
+        opening.check_tables(loaded)
         database = opening.database_of(loaded)
         database_mark.check(loaded, database)
         steps = pending(database)

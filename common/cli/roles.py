@@ -1,22 +1,27 @@
-"""``ragkeeper role …`` and ``service …``."""
+"""``ragkeeper role …``, ``permission …`` and ``service …``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from common.cli.client import admin, part
-from common.cli.console import say, show_fields, show_json, show_rows
+from common.cli.console import fail, say, show_fields, show_json, show_rows
 from common.cli.offline import JsonFlag
 from common.cli.users import Email
 
 role = typer.Typer(no_args_is_help=True, help="Roles: what they grant and inherit, and who holds them.")
+permission = typer.Typer(no_args_is_help=True, help="What an account may do, and why.")
 service = typer.Typer(no_args_is_help=True, help="The services of the platform and how they are.")
 
 Name = Annotated[str, typer.Argument(help="The role's name.")]
 Resource = Annotated[str, typer.Argument(help="Such as dataset, chat, user, service.")]
 Actions = Annotated[list[str], typer.Argument(help="Such as read write share.")]
+DryRunFlag = Annotated[
+    bool, typer.Option("--dry-run", help="Show which roles and accounts would gain and lose what; change nothing.")
+]
+Names = Annotated[list[str], typer.Argument(help="Names of roles.")]
 Parents = Annotated[list[str] | None, typer.Option("--parent", help="A role to inherit from; may be repeated.")]
 
 
@@ -32,12 +37,17 @@ def list_roles(as_json: JsonFlag = False) -> None:
 
 @role.command("show")
 def show_role(name: Name, as_json: JsonFlag = False) -> None:
-    """Show what a role holds, and which role each permission comes from."""
-    rows = admin("GET", f"/roles/{part(name)}/permission")["data"]
+    """Show a role: what it inherits from, what inherits from it, the first of those who hold it, and what it holds."""
+    details = admin("GET", f"/roles/{part(name)}")["data"]
+    held = admin("GET", f"/roles/{part(name)}/permission")["data"]
     if as_json:
-        show_json(rows)
-    else:
-        show_rows(rows, ("resource", "action", "source"), "It holds nothing.")
+        show_json({**details, "held": held})
+        return
+    shown = {key: details[key] for key in ("name", "description", "builtin", "parents", "children")}
+    holders = [each["email"] for each in details["holders"]] + (["…"] if details["next_cursor"] else [])
+    show_fields({**shown, "holders": holders})
+    say("")
+    show_rows(held, ("resource", "action", "source"), "It holds nothing.")
 
 
 @role.command("create")
@@ -57,6 +67,7 @@ def update_role(
     description: Annotated[str | None, typer.Option(help="A new description.")] = None,
     parents: Parents = None,
     no_parents: Annotated[bool, typer.Option("--no-parents", help="Inherit from nothing any more.")] = False,
+    dry_run: DryRunFlag = False,
 ) -> None:
     """Change a role's description, or what it inherits from; what is not given stays."""
     body: dict[str, object] = {}
@@ -64,36 +75,99 @@ def update_role(
         body["description"] = description
     if parents or no_parents:
         body["parents"] = [] if no_parents else parents
-    admin("PUT", f"/roles/{part(name)}", body)
-    say(f"Changed role {name}.")
+    _told(admin("PUT", f"/roles/{part(name)}", body, _query(dry_run)), dry_run, f"Changed role {name}.")
+
+
+@role.command("parents")
+def change_parents(
+    name: Name,
+    add: Annotated[list[str] | None, typer.Option("--add", help="A role to inherit from; may be repeated.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", help="A role to inherit from no more; may be repeated.")
+    ] = None,
+    dry_run: DryRunFlag = False,
+) -> None:
+    """Let a role inherit from further roles, or from some no more; without options, show what it inherits from."""
+    if add and remove:
+        fail("give either --add or --remove; `role update --parent` sets all parents at once.")
+    if not add and not remove:
+        for parent in admin("GET", f"/roles/{part(name)}")["data"]["parents"]:
+            say(parent)
+        return
+    method, parents = ("POST", add) if add else ("DELETE", remove)
+    answer = admin(method, f"/roles/{part(name)}/parents", {"parents": parents}, _query(dry_run))
+    _told(answer, dry_run, f"Changed role {name}.")
 
 
 @role.command("delete")
-def delete_role(name: Name) -> None:
-    """Delete a role that nobody holds or inherits from."""
-    admin("DELETE", f"/roles/{part(name)}")
-    say(f"Deleted role {name}.")
+def delete_role(
+    name: Name,
+    reassign_to: Annotated[
+        str | None, typer.Option("--reassign-to", help="The role that whoever holds or inherits it gets instead.")
+    ] = None,
+    dry_run: DryRunFlag = False,
+) -> None:
+    """Delete a role; one that is held or inherited goes only with --reassign-to."""
+    answer = admin("DELETE", f"/roles/{part(name)}", query={**_query(dry_run), "reassign_to": reassign_to})
+    _told(answer, dry_run, f"Deleted role {name}.")
 
 
 @role.command("grant")
-def grant(name: Name, resource: Resource, actions: Actions) -> None:
+def grant(name: Name, resource: Resource, actions: Actions, dry_run: DryRunFlag = False) -> None:
     """Grant a role actions on a resource."""
-    admin("POST", f"/roles/{part(name)}/permission", {"resource": resource, "actions": actions})
-    say(f"Granted {', '.join(actions)} on {resource} to {name}.")
+    body = {"resource": resource, "actions": actions}
+    answer = admin("POST", f"/roles/{part(name)}/permission", body, _query(dry_run))
+    _told(answer, dry_run, f"Granted {', '.join(actions)} on {resource} to {name}.")
 
 
 @role.command("revoke")
-def revoke(name: Name, resource: Resource, actions: Actions) -> None:
+def revoke(name: Name, resource: Resource, actions: Actions, dry_run: DryRunFlag = False) -> None:
     """Take actions on a resource away from a role."""
-    admin("DELETE", f"/roles/{part(name)}/permission", {"resource": resource, "actions": actions})
-    say(f"Revoked {', '.join(actions)} on {resource} from {name}.")
+    body = {"resource": resource, "actions": actions}
+    answer = admin("DELETE", f"/roles/{part(name)}/permission", body, _query(dry_run))
+    _told(answer, dry_run, f"Revoked {', '.join(actions)} on {resource} from {name}.")
 
 
 @role.command("assign")
-def assign(email: Email, name: Name) -> None:
+def assign(email: Email, name: Name, dry_run: DryRunFlag = False) -> None:
     """Give an account this role in place of all it has."""
-    admin("PUT", f"/users/{part(email)}/role", {"role_name": name})
-    say(f"{email} now has the role {name}.")
+    answer = admin("PUT", f"/users/{part(email)}/role", {"role_name": name}, _query(dry_run))
+    _told(answer, dry_run, f"{email} now has the role {name}.")
+
+
+@role.command("add")
+def add_roles(email: Email, names: Names, dry_run: DryRunFlag = False) -> None:
+    """Give an account further roles, beside those that it has."""
+    answer = admin("POST", f"/users/{part(email)}/roles", {"roles": names}, _query(dry_run))
+    _told(answer, dry_run, f"{email} now has the roles {_listed(answer)}.")
+
+
+@role.command("remove")
+def remove_roles(email: Email, names: Names, dry_run: DryRunFlag = False) -> None:
+    """Take roles from an account; one without any is a member."""
+    answer = admin("DELETE", f"/users/{part(email)}/roles", {"roles": names}, _query(dry_run))
+    _told(answer, dry_run, f"{email} now has the roles {_listed(answer)}.")
+
+
+def _listed(answer: dict[str, Any]) -> str:
+    return ", ".join(map(str, answer["data"]["roles"]))
+
+
+def _query(dry_run: bool) -> dict[str, Any]:
+    return {"dry_run": "true"} if dry_run else {}
+
+
+def _told(answer: dict[str, Any], dry_run: bool, done: str) -> None:
+    """What was done; or what would be, and how many accounts that reaches."""
+    if not dry_run:
+        say(done)
+        return
+    effects = answer["data"]
+    rows = [{"what": "role", "name": each["role_name"], **each} for each in effects["roles"]]
+    rows += [{"what": "account", "name": each["email"], **each} for each in effects["users"]]
+    show_rows(rows, ("what", "name", "gains", "loses"), "Nobody would gain or lose anything.")
+    if not effects["complete"]:
+        say(f"… in all {effects['role_count']} roles, and {effects['user_count']} accounts that hold one of them.")
 
 
 @role.command("permissions")
@@ -112,6 +186,27 @@ def permissions(
         show_json(rows)
     else:
         show_rows(rows, ("resource", "action", "source"), "It may do nothing.")
+
+
+@permission.command("explain")
+def explain(
+    email: Email,
+    resource: Resource,
+    action: Annotated[str, typer.Argument(help="Such as read or write.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Say whether an account may do something, and by which of its roles, or why not. Exits with 1 where it may not."""
+    query = {"explain": "true", "resource": resource, "action": action}
+    (found,) = admin("GET", f"/users/{part(email)}/permissions", query=query)["data"]["explanation"]
+    if as_json:
+        show_json(found)
+    else:
+        say(f"{email} {'may' if found['allowed'] else 'may not'} {found['action']} {found['resource']}.")
+        say(found["reason"])
+        for path in found["paths"]:
+            say(" → ".join(path))
+    if not found["allowed"]:
+        raise typer.Exit(1)
 
 
 def _show_registry(as_json: bool) -> None:

@@ -9,8 +9,8 @@ import typer
 
 from common.cli.client import admin, part
 from common.cli.console import fail, hint, say, show_fields, show_json, show_rows
-from common.cli.login import asked_password
 from common.cli.offline import JsonFlag
+from common.cli.passwords import asked_password
 from common.cli.users import After, Limit, TenantId, show_page
 
 setting = typer.Typer(

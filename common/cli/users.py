@@ -9,8 +9,8 @@ import typer
 
 from common.cli.client import admin, part
 from common.cli.console import hint, say, show_fields, show_json, show_rows
-from common.cli.login import PasswordStdin, asked_password
 from common.cli.offline import JsonFlag
+from common.cli.passwords import PasswordStdin, asked_password
 
 user = typer.Typer(no_args_is_help=True, help="Accounts: list, create, switch on and off, delete.")
 token = typer.Typer(no_args_is_help=True, help="API tokens of an account.")

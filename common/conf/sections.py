@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from common.conf.types import (
     Address,
@@ -387,6 +387,18 @@ class DefaultLlmSection(Section):
         return f"{model.name}@{factory}"
 
 
+class PermissionsSection(Section):
+    """Further pairs for programs beside the plane, each line a resource and a list of its actions."""
+
+    model_config = ConfigDict(extra="allow")
+    reads_all = False
+    __pydantic_extra__: dict[str, tuple[str, ...]]
+
+    def pairs(self) -> dict[str, tuple[str, ...]]:
+        """``{resource: (action, …)}``."""
+        return dict(self.__pydantic_extra__)
+
+
 # RAGFlow's sections that concern nothing here: known, and not looked into.
 _NOT_READ = {
     "oauth",
@@ -424,6 +436,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "smtp": SmtpSection,
     "authentication": AuthenticationSection,
     "user_default_llm": DefaultLlmSection,
+    "permissions": PermissionsSection,
 }
 
 
@@ -461,6 +474,7 @@ def list_services(sections: Mapping[str, Section]) -> tuple[ServiceEntry, ...]:
                     extra=section.extra(),
                     timeout=section.timeout,
                     retry_count=section.retry_count,
+                    check_interval=section.check_interval,
                 )
             )
     return tuple(entries)

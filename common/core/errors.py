@@ -19,6 +19,8 @@ class PlaneError(Exception):
 
     status = 500
     code = 100
+    #: What the caller's program has to do about it, in one word for programs.
+    asks_for: str | None = None
 
     def __init__(self, message: str, *, field: str | None = None, **data: Any) -> None:
         super().__init__(message)
@@ -108,6 +110,13 @@ class MailNotConfigured(NotEffective):
         super().__init__("Mail is not configured on this server, so it can't send a code; ask an administrator.")
 
 
+class LinkDead(NotEffective):
+    """A link to reset a password that does not count; deliberately without saying why."""
+
+    def __init__(self) -> None:
+        super().__init__("This link was used, has expired or is none: ask for a new one.", field="token")
+
+
 class Forbidden(PlaneError):
     """The caller is known and may not do this."""
 
@@ -130,6 +139,27 @@ class GivesMoreThanHeld(Forbidden):
 
     def __init__(self, message: str, missing: Sequence[str]) -> None:
         super().__init__(message, missing=list(missing))
+
+
+class ProofDue(Forbidden):
+    """What was asked for is sensitive, and the session's password was given too long ago."""
+
+    asks_for = "reauthenticate"
+
+    def __init__(self) -> None:
+        super().__init__("Give your password again first: POST /api/v1/auth/reauthenticate.")
+
+
+class CsrfRefused(Forbidden):
+    """A request with the cookie of a session did not show that it comes from the session's own page."""
+
+    asks_for = "csrf"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A session in a cookie needs the header X-CSRF-Token here; the login's answer and "
+            "GET /api/v1/sessions/current have it as csrf_token."
+        )
 
 
 class PasswordChangeDue(Forbidden):
@@ -162,6 +192,16 @@ class RegistrationDisabled(PlaneError):
         super().__init__("User registration is disabled.")
 
 
+class RegistrationRefused(PlaneError):
+    """This address may not register, as it is not listed or not invited; which of them is not told."""
+
+    status = 403
+    code = 103
+
+    def __init__(self) -> None:
+        super().__init__("This address can't register here; ask an administrator.")
+
+
 class PasswordLoginDisabled(PlaneError):
     """People of the user API sign in by other means; administrators still have their passwords on the admin server."""
 
@@ -184,6 +224,13 @@ class UserNotFound(NotFound):
 
     def __init__(self, email: str) -> None:
         super().__init__(f"User '{email}' not found.")
+
+
+class SessionNotFound(NotFound):
+    """The account has no open session with this id."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"Session '{session_id}' not found, or over already.")
 
 
 class TokenNotFound(NotFound):
@@ -212,6 +259,20 @@ class JobNotFound(NotFound):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Job '{job_id}' not found.")
+
+
+class ApprovalNotFound(NotFound):
+    """Nobody awaits a decision under this id: there was none, it is decided, or it has expired."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(f"No registration '{approval_id}' awaits a decision.")
+
+
+class WhitelistNotFound(NotFound):
+    """The white list has no such entry."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"'{what}' is not on the white list.")
 
 
 class TenantNotFound(NotFound):
@@ -263,6 +324,30 @@ class UserExists(Conflict):
 
     def __init__(self, email: str) -> None:
         super().__init__(f"User '{email}' already exists. Email {email} has already registered.")
+
+
+class WhitelistTaken(Conflict):
+    """The white list has this entry already."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(f"'{pattern}' is on the white list already.", field="email")
+
+
+class WhitelistFull(Conflict):
+    """The white list has as many entries as it may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The white list has at most {most} entries: list a domain, as @example.org, or remove some.")
+
+
+class NoWayToTell(Conflict):
+    """A link can be made, but nobody would get to know it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Mail is not configured on this server, and the setting password.show_reset_link does not let you see "
+            "the link: set one of them."
+        )
 
 
 class StillActive(Conflict):

@@ -68,6 +68,52 @@ _RESET_CODE = {
         "如果这不是您本人的操作，请忽略此邮件：您的密码不会改变。\n",
     ),
 }
+_RESET_LINK = {
+    "English": MailText(
+        "A new password for {address}",
+        "Hello,\n\n"
+        "an administrator lets you set a new password for {address}.\n"
+        "{link}"
+        "The key for it, which counts once and until {expires} UTC, is: {token}\n\n"
+        "If you did not ask for it, ignore this mail: your password stays as it is.\n",
+    ),
+    "Chinese": MailText(
+        "为 {address} 设置新密码",
+        "您好：\n\n"
+        "管理员允许您为 {address} 设置新密码。\n"
+        "{link}"
+        "一次性密钥（{expires} UTC 前有效）：{token}\n\n"
+        "如果您没有提出申请，请忽略此邮件：您的密码不会改变。\n",
+    ),
+}
+_REGISTRATION = {
+    True: {
+        "English": MailText(
+            "Your account {address} is ready",
+            "Hello,\n\n"
+            "an administrator has approved the registration of {address}: log in with the password that you chose.\n"
+            "{link}"
+            "If you did not register, set another password (forgotten password) or tell the administrator.\n",
+        ),
+        "Chinese": MailText(
+            "您的账号 {address} 已开通",
+            "您好：\n\n"
+            "管理员已批准 {address} 的注册：请使用您设置的密码登录。\n"
+            "{link}"
+            "如果您没有注册，请通过“忘记密码”重置密码，或联系管理员。\n",
+        ),
+    },
+    False: {
+        "English": MailText(
+            "Your registration of {address}",
+            "Hello,\n\nan administrator has not approved the registration of {address}; there is no account.\n",
+        ),
+        "Chinese": MailText(
+            "您的注册申请 {address}",
+            "您好：\n\n管理员未批准 {address} 的注册申请，账号未创建。\n",
+        ),
+    },
+}
 _TOKEN_EXPIRY = {
     "English": MailText(
         "Your API token {token} expires on {expires}",
@@ -97,6 +143,16 @@ def invitation(
 def reset_code(language: str | None, *, address: str, code: str, minutes: int) -> MailText:
     """The mail with the code that proves who asks for a new password."""
     return _filled(_RESET_CODE, language, {"address": address, "code": code, "minutes": str(minutes)})
+
+
+def reset_link(language: str | None, *, address: str, token: str, expires: str, link: str = "") -> MailText:
+    """The mail with the token to set a new password by. ``link`` is the page that takes it, if there is one."""
+    return _filled(_RESET_LINK, language, {"address": address, "token": token, "expires": expires}, link)
+
+
+def registration(language: str | None, *, address: str, approved: bool, link: str = "") -> MailText:
+    """The mail that tells what an administrator has decided on a registration."""
+    return _filled(_REGISTRATION[approved], language, {"address": address}, link)
 
 
 def token_expiry(language: str | None, *, token: str, address: str, expires: str, link: str = "") -> MailText:

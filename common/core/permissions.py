@@ -1,11 +1,13 @@
 """What can be allowed, the roles that are built in, and what a role's holder may do through inheritance.
 
-The registry is closed: code may only ask for, and a role may only be granted, a pair that stands here.
+Code may only ask for, and a role may only be granted, a pair that is registered: those of this module, and those that
+the configuration adds for programs beside the plane.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -18,6 +20,11 @@ from common.core.errors import BadField, RoleCycle, RoleImmutable
 # organisation can oversee; they keep the work of one authorization bounded.
 MAX_DEPTH = 32
 MAX_PARENTS = 64
+# Pairs that a configuration may add.
+MAX_FURTHER = 512
+# Combinations of roles whose sets a graph keeps; people mostly hold one of a few.
+_MOST_COMBINATIONS = 4096
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 class Permission(NamedTuple):
@@ -128,25 +135,55 @@ BUILT_IN_ROLES: Mapping[str, BuiltInRole] = MappingProxyType(
 )
 
 
-def registered(
-    resource: object, action: object, *, resource_field: str = "resource", action_field: str = "action"
-) -> Permission:
-    """The registered permission of these two names, whatever their case.
+class Registry:
+    """The pairs that can be asked for and granted: the built-in ones, and further ones ``{resource: [action]}``.
 
-    Raises BadField, which says what is allowed and whose field is that of the name at fault.
+    A further action may be one on a built-in resource. What is added is held by superusers only until a role is
+    granted it, opens no door of the admin server, and ranks no account above another. Raises BadField (``permissions``)
+    for a name that is none, and for more than MAX_FURTHER pairs.
     """
-    actions = ACTIONS.get(resource.lower()) if isinstance(resource, str) else None
-    if not isinstance(resource, str) or actions is None:
-        raise BadField(
-            f"There is no resource {reprlib.repr(resource)}; there are: {', '.join(RESOURCES)}.",
-            field=resource_field,
-        )
-    if not isinstance(action, str) or action.lower() not in actions:
-        raise BadField(
-            f"{resource.lower()} has no action {reprlib.repr(action)}; there are: {', '.join(actions)}.",
-            field=action_field,
-        )
-    return Permission(resource.lower(), action.lower())
+
+    def __init__(self, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        actions = dict(ACTIONS)
+        for resource, added in further.items():
+            for name in (resource, *added):
+                if not _NAME.fullmatch(name):
+                    raise BadField(
+                        f"{reprlib.repr(name)} can't be the name of a resource or an action: expected are 1 to 64 "
+                        "lower-case letters, digits, '_' and '-', first a letter.",
+                        field="permissions",
+                    )
+            actions[resource] = tuple(dict.fromkeys((*actions.get(resource, ()), *added)))
+        self.actions: Mapping[str, tuple[str, ...]] = MappingProxyType(actions)
+        self.resources = tuple(actions)
+        self.all = frozenset(Permission(resource, action) for resource in actions for action in actions[resource])
+        if len(self.all) > len(ALL_PERMISSIONS) + MAX_FURTHER:
+            raise BadField(f"At most {MAX_FURTHER} pairs can be added.", field="permissions")
+
+    def permission(
+        self, resource: object, action: object, *, resource_field: str = "resource", action_field: str = "action"
+    ) -> Permission:
+        """The registered permission of these two names, whatever their case.
+
+        Raises BadField, which says what is allowed and whose field is that of the name at fault.
+        """
+        actions = self.actions.get(resource.lower()) if isinstance(resource, str) else None
+        if not isinstance(resource, str) or actions is None:
+            raise BadField(
+                f"There is no resource {reprlib.repr(resource)}; there are: {', '.join(self.resources)}.",
+                field=resource_field,
+            )
+        if not isinstance(action, str) or action.lower() not in actions:
+            raise BadField(
+                f"{resource.lower()} has no action {reprlib.repr(action)}; there are: {', '.join(actions)}.",
+                field=action_field,
+            )
+        return Permission(resource.lower(), action.lower())
+
+
+BUILT_IN = Registry()
+#: The built-in pair of two names: what the plane's own code may ask for.
+registered = BUILT_IN.permission
 
 
 class RoleGraph:
@@ -165,7 +202,9 @@ class RoleGraph:
         roles: Iterable[tuple[str, str]],
         parents: Iterable[tuple[str, str]] = (),
         grants: Iterable[tuple[str, str, str]] = (),
+        registry: Registry = BUILT_IN,
     ) -> None:
+        self.registry = registry
         self._names = dict(roles)
         self._ids = {name.lower(): role_id for role_id, name in self._names.items()}
         for name in BUILT_IN_ROLES.keys() - self._ids.keys():
@@ -181,12 +220,11 @@ class RoleGraph:
 
         granted: dict[str, set[Permission]] = {role_id: set() for role_id in self._names}
         for role_id, resource, action in grants:
-            if role_id in granted and (resource, action) in ALL_PERMISSIONS:
+            if role_id in granted and (resource, action) in registry.all:
                 granted[role_id].add(Permission(resource, action))
+        built_in = {name: role.permissions for name, role in BUILT_IN_ROLES.items()} | {SUPERUSER: registry.all}
         self._own = {
-            role_id: BUILT_IN_ROLES[self._names[role_id].lower()].permissions
-            if role_id in self._built_in
-            else frozenset(permissions)
+            role_id: built_in[self._names[role_id].lower()] if role_id in self._built_in else frozenset(permissions)
             for role_id, permissions in granted.items()
         }
 
@@ -198,6 +236,7 @@ class RoleGraph:
         self._parents = parents
         self._children = {role_id: tuple(ids) for role_id, ids in children.items()}
         self._compiled: dict[str, frozenset[Permission]] = {}
+        self._combined: dict[tuple[str, ...], frozenset[Permission]] = {}
 
     def id_of(self, name: str) -> str | None:
         """The id of the role with this name, compared without case; None when there is none."""
@@ -237,9 +276,14 @@ class RoleGraph:
 
     def effective(self, role_ids: Iterable[str]) -> frozenset[Permission]:
         """What these roles allow together, their ancestors' grants included; nothing for no role."""
-        held = [self._compile(role_id) for role_id in role_ids if role_id in self._names]
-        # Mostly it is one role, and its set need not be copied on every request.
-        return held[0] if len(held) == 1 else frozenset[Permission]().union(*held)
+        together = tuple(role_ids)
+        known = self._combined.get(together)
+        if known is None:
+            if len(self._combined) >= _MOST_COMBINATIONS:
+                self._combined.clear()
+            held = [self._compile(role_id) for role_id in together if role_id in self._names]
+            known = self._combined[together] = frozenset[Permission]().union(*held)
+        return known
 
     def sources(self, role_ids: Iterable[str]) -> dict[Permission, list[Source]]:
         """Where each permission of ``effective(role_ids)`` comes from.
@@ -274,6 +318,33 @@ class RoleGraph:
         changed._ids = self._ids | {name.lower(): role_id}
         changed._own = self._own | {role_id: frozenset()}
         changed._link(self._parents | {role_id: ()})
+        return changed
+
+    def with_own(self, role_id: str, permissions: Iterable[Permission]) -> RoleGraph:
+        """This graph with what is granted to the role itself replaced. Raises RoleImmutable for a built-in role."""
+        if role_id in self._built_in:
+            raise RoleImmutable(self._names[role_id])
+        changed = copy.copy(self)
+        changed._own = self._own | {role_id: frozenset(permissions)}
+        changed._link(self._parents)
+        return changed
+
+    def without_role(self, role_id: str, heir_parent_id: str | None = None) -> RoleGraph:
+        """This graph without a role; its children inherit from ``heir_parent_id`` instead, where one is given.
+
+        Raises what ``with_parents`` raises for the children.
+        """
+        if role_id in self._built_in:
+            raise RoleImmutable(self._names[role_id])
+        changed = self
+        for child_id in self.children_of(role_id):
+            kept = [parent_id for parent_id in self.parents_of(child_id) if parent_id != role_id]
+            changed = changed.with_parents(child_id, kept if heir_parent_id is None else [*kept, heir_parent_id])
+        changed = copy.copy(changed)
+        changed._names = {each: name for each, name in changed._names.items() if each != role_id}
+        changed._ids = {name: each for name, each in changed._ids.items() if each != role_id}
+        changed._own = {each: own for each, own in changed._own.items() if each != role_id}
+        changed._link({each: parent_ids for each, parent_ids in changed._parents.items() if each != role_id})
         return changed
 
     def with_parents(self, role_id: str, parent_ids: Sequence[str]) -> RoleGraph:

@@ -160,9 +160,30 @@ _LIMITS = (
         "limit.tenant_calls",
         "integer",
         0,
-        "Calls of the user API within one tenant in a minute; 0 for any number.",
+        "Calls of the user API in a minute within a tenant that has no limit of its own; 0 for any number.",
         least=0,
         most=1_000_000_000,
+    ),
+)
+_MINUTE_S, _YEAR_S = 60, 365 * 24 * 3600
+
+_SESSIONS = (
+    Variable(
+        "session.most",
+        "integer",
+        10,
+        "Sessions that an account has at once; a further login ends the one that was used least recently.",
+        least=1,
+        most=1000,
+    ),
+    *(
+        Variable(f"session.{name}_s", "integer", default, text, least=5 * _MINUTE_S, most=_YEAR_S)
+        for name, default, text in (
+            ("admin_idle", 1800, "Seconds after which a session that administers ends when it is not used."),
+            ("admin_absolute", 12 * 3600, "Seconds after which a session that administers ends in any case."),
+            ("user_idle", 24 * 3600, "Seconds after which a session of the user API ends when it is not used."),
+            ("user_absolute", 30 * 24 * 3600, "Seconds after which a session of the user API ends in any case."),
+        )
     ),
 )
 # Who is mailed by which server decides who gets the codes for forgotten passwords, so superusers alone say that.
@@ -171,6 +192,38 @@ _MAIL: dict[str, Any] = {"permission": SUPERUSER, "ragflow": True}
 VARIABLES: Mapping[str, Variable] = _registry(
     (
         *_LIMITS,
+        *_SESSIONS,
+        Variable(
+            "password.must_change_after_reset",
+            "bool",
+            False,
+            "Whoever's password an administrator has set must change it at the next login.",
+        ),
+        Variable(
+            "password.show_reset_link",
+            "bool",
+            False,
+            "Who makes a link to reset a password sees it, and not only who is mailed it.",
+            permission=SUPERUSER,
+        ),
+        Variable(
+            "password.reset_page",
+            "string",
+            "",
+            "The page that takes the token of a link to reset a password, which is put behind it as #token=…; empty: "
+            "mails carry the token alone.",
+            most=1024,
+            permission=SUPERUSER,
+            form=_WEB_ADDRESS,
+        ),
+        Variable(
+            "registration.mode",
+            "string",
+            "open",
+            "Who can register: anybody (open), listed addresses (whitelist), invited addresses (invitation), anybody "
+            "once an administrator agrees (approval), nobody (closed).",
+            choices=("open", "whitelist", "invitation", "approval", "closed"),
+        ),
         Variable("enable_whitelist", "bool", False, "Only addresses on the white list can register.", ragflow=True),
         Variable(
             "default_role",
@@ -267,7 +320,6 @@ VARIABLES: Mapping[str, Variable] = _registry(
                 ("members", "Members, owners included,"),
                 ("tokens", "API tokens"),
                 ("datasets", "Datasets"),
-                ("requests_per_minute", "API requests in a minute"),
             )
         ),
         Variable(

@@ -81,7 +81,13 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
             return _html(Unauthorized())
         message = error.message if dialect == "admin" else _UNAUTHORIZED_TEXT
         return json_response({"code": 401, "message": message, "data": None}, 401, headers)
-    return json_response({"code": error.status, "message": error.message, "data": None}, error.status, headers)
+    body = {"code": error.status, "message": error.message, "data": None, **_asking(error)}
+    return json_response(body, error.status, headers)
+
+
+def _asking(error: PlaneError) -> dict[str, str]:
+    """What programs are told to do about the error, where they can do something."""
+    return {} if error.asks_for is None else {"reason": error.asks_for}
 
 
 def options(error: HTTPException) -> Response:
@@ -132,6 +138,7 @@ def _problem(error: PlaneError, dialect: Dialect, headers: dict[str, str]) -> Re
         "detail": error.message,
         # As in the envelope.
         "code": error.code if dialect == "ragflow" else error.status,
+        **_asking(error),
     }
     if error.field:
         body["field"] = error.field

@@ -18,13 +18,12 @@ from common.core.errors import (
     PlaneError,
     StoreUnavailable,
 )
-from common.core.tokens import extract_credential
-from common.http import access, answers, bodies, cross_origin, forwarded
+from common.http import access, answers, bodies, cross_origin, forwarded, session_cookie
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Public
 from common.http.route import Call, Dialect, Route
 from common.http.wsgi_types import Environ
-from common.services import limits, memberships, misuse, refusals, sessions
+from common.services import limits, memberships, misuse, proving, refusals, sessions
 from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
@@ -108,20 +107,29 @@ def _record_refusal(environ: Environ, record: Callable[[], None]) -> None:
 
 def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:
     """Raises Forbidden both where the route's requirement refuses and where the use-case's own rule does."""
+    if route.method != "GET":
+        session_cookie.refuse_foreign_pages(request.environ)
     if not route.fields_first:
         route.requires.check(plane, who, path)
+    if route.sensitive:
+        proving.require_recent_proof(plane, who)
     body, query = bodies.read_body(request, route), bodies.read_query(request, route)
+    upload = bodies.read_upload(request, route.uploads) if route.uploads else b""
     if route.fields_first:
         route.requires.check(plane, who, path)
-    return answers.success(route, route.function(Call(plane, who, body, query), **path))
+    return answers.success(route, route.function(Call(plane, who, body, query, upload), **path))
 
 
 def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Principal:
-    credential = extract_credential(environ.get("HTTP_AUTHORIZATION"))
-    if credential is None:
+    given = session_cookie.given(environ, takes_cookie=not (route.changes and route.method == "GET"))
+    if given is None:
         raise NotSignedIn("Unauthorized")
-    who = sessions.authenticate(plane, credential, realm, _origin(environ))
+    who = sessions.authenticate(plane, given.credential, realm, _origin(environ))
     environ[access.WHO] = who
+    if given.by_cookie:
+        if who.session_id is None:
+            raise NotSignedIn("Unauthorized")
+        session_cookie.keep(environ, given.credential)
     if who.must_change and not route.even_if_password_due:
         raise PasswordChangeDue
     if realm == "user":

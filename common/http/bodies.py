@@ -73,6 +73,16 @@ def read_body(request: Request, route: Route) -> BaseModel | None:
     return validated(route.body, _mapping(request, raw, route.dialect), route.dialect)
 
 
+def read_upload(request: Request, field: str) -> bytes:
+    """The file in this field of a form. Raises UnsupportedBody for another kind of body, BadField without the file."""
+    if request.mimetype != FORMS[1]:
+        raise UnsupportedBody(f"Send the file as multipart/form-data, in the field {field}.")
+    upload = request.files.get(field)
+    if upload is None:
+        raise BadField(f"{field}: the form has no such file.", field=field)
+    return upload.read()
+
+
 def validated(model: type[Model], values: Mapping[str, Any], dialect: Dialect) -> Model:
     """The values as model. Raises MissingFields or BadField for the first thing that is wrong."""
     try:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from common.http.bodies import Query
+
 # A password as it comes over the wire: plain text, or 344 characters of base64 with white space in between.
 WirePassword = Annotated[
     str,
@@ -19,3 +21,9 @@ Cursor = Annotated[str, Field(max_length=2048, json_schema_extra={"pattern": "^[
 
 class Item(BaseModel):
     """A documented shape of what a route gives; it describes answers and is not run over them."""
+
+
+class DryRunQuery(Query):
+    """``dry_run=1`` says what a change would do, and changes nothing."""
+
+    dry_run: bool = False

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from common.http.requirement import Public
 from common.http.route import Route
+from common.http.session_cookie import CSRF_HEADER, NAME, SECURE_NAME
 
 Schema = dict[str, Any]
 
@@ -37,6 +38,18 @@ _CREDENTIAL = {
     "name": "Authorization",
     "description": "A session as the login's Authorization header gave it, or an API token; bare or after `Bearer`.",
 }
+_COOKIE = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": SECURE_NAME,
+    "description": f"A session that was asked for as cookie; without TLS the name is `{NAME}`.",
+}
+_CSRF = {
+    "type": "apiKey",
+    "in": "header",
+    "name": CSRF_HEADER,
+    "description": "The `csrf_token` of a session in a cookie, for everything but GET.",
+}
 _SHARED_SCHEMAS: dict[str, Schema] = {
     "Problem": {
         "type": "object",
@@ -49,6 +62,7 @@ _SHARED_SCHEMAS: dict[str, Schema] = {
             "detail": {"type": "string"},
             "code": {"type": "integer"},
             "field": {"type": "string"},
+            "reason": {"type": "string"},
         },
     },
     "Failure": {
@@ -59,6 +73,7 @@ _SHARED_SCHEMAS: dict[str, Schema] = {
             "code": {"type": "integer", "minimum": 400, "maximum": 599},
             "message": {"type": "string"},
             "data": {"type": "null"},
+            "reason": {"type": "string", "description": "What a program is to do: `reauthenticate` or `csrf`."},
         },
     },
     "BusinessError": {
@@ -83,7 +98,7 @@ _MEANINGS = {
     "412": "What is stored is another version than If-Match names.",
     "413": "The body is too large.",
     "414": "Path and query are longer than the first line of a request may be.",
-    "415": "The body is not JSON.",
+    "415": "The body is not of the kind that this takes.",
     "429": "A limit is reached for now; Retry-After says when to come back.",
     "4XX": "A business error with its true status, for those who asked for problem details.",
     "500": "A dependency is down.",
@@ -107,7 +122,7 @@ def document(title: str, version: str, routes: Iterable[Route], *, names_tenant:
     _refuse_double_ids(paths)
     components: dict[str, Any] = {
         "schemas": {**models.components, **_SHARED_SCHEMAS},
-        "securitySchemes": {"credential": _CREDENTIAL},
+        "securitySchemes": {"credential": _CREDENTIAL, "cookie": _COOKIE, "csrf": _CSRF},
     }
     if names_tenant:
         components["parameters"] = {"Tenant": _TENANT}
@@ -171,10 +186,10 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": route.summary,
-        "description": f"Asks of its caller: `{route.requires.text}`.",
+        "description": _description(route),
         "tags": [route.tag],
         "x-permission": route.requires.text,
-        "security": [] if public else [{"credential": []}],
+        "security": [] if public else _security(route),
         "responses": _responses(route, models),
     }
     parameters = [*_path_parameters(route), *_query_parameters(route, models)]
@@ -189,7 +204,28 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
             "required": not route.body_optional,
             "content": {"application/json": {"schema": models.schema(route.body)}},
         }
+    if route.uploads is not None:
+        file = {"type": "string", "format": "binary"}
+        form = {"type": "object", "required": [route.uploads], "properties": {route.uploads: file}}
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     return operation
+
+
+def _description(route: Route) -> str:
+    asked = f"Asks of its caller: `{route.requires.text}`."
+    if route.sensitive:
+        asked += " A session whose password was given over ten minutes ago is told to `reauthenticate`."
+    return asked
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """Each way to be let in."""
+    ways: list[dict[str, list[str]]] = [{"credential": []}]
+    if route.method != "GET":
+        ways.append({"cookie": [], "csrf": []})
+    elif not route.changes:
+        ways.append({"cookie": []})
+    return ways
 
 
 def _operation_id(route: Route) -> str:
@@ -237,6 +273,8 @@ def _statuses(route: Route) -> set[int]:
         statuses |= {401, 403}
     if route.body is not None:
         statuses |= {413} if route.dialect == "ragflow" else {413, 415}
+    if route.uploads is not None:
+        statuses.add(415)
     if route.method != "GET":
         statuses.add(413)
     if "<" in route.rule:

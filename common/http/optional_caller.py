@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import request
 
 from common.core.errors import NotSignedIn, StoreUnavailable
-from common.core.tokens import extract_credential
+from common.http import session_cookie
 from common.http.route import Call
 from common.services import sessions
 from common.services.principal import Principal, Realm
@@ -16,11 +16,11 @@ def signed_in_caller(call: Call, realm: Realm) -> Principal | None:
 
     One whose generated password is still to be changed counts as a stranger, too.
     """
-    credential = extract_credential(request.headers.get("Authorization"))
-    if credential is None:
+    given = session_cookie.given(request.environ)
+    if given is None:
         return None
     try:
-        who = sessions.authenticate(call.plane, credential, realm, call.who.origin)
+        who = sessions.authenticate(call.plane, given.credential, realm, call.who.origin)
     except (NotSignedIn, StoreUnavailable):
         return None
     return None if who.must_change else who

@@ -12,6 +12,9 @@ from common.migrations import (
     m0004_email_keys,
     m0005_variables,
     m0006_audit,
+    m0007_sessions,
+    m0008_registration,
+    m0010_role_holders,
 )
 from common.models.base import Table
 from common.models.operation import Migration
@@ -37,6 +40,9 @@ STEPS: tuple[Step, ...] = (
     Step(4, "email_keys", m0004_email_keys.apply),
     Step(5, "variables", m0005_variables.apply, m0005_variables.MAKES),
     Step(6, "audit", m0006_audit.apply, m0006_audit.MAKES),
+    Step(7, "sessions", m0007_sessions.apply, m0007_sessions.MAKES),
+    Step(8, "registration", m0008_registration.apply, m0008_registration.MAKES),
+    Step(10, "role_holders", m0010_role_holders.apply),
 )
 
 

@@ -68,3 +68,36 @@ class Session(Table):
     class Meta:
         table_name = "rk_session"
         indexes = ((("user_id", "ended_at"), False),)
+
+
+class SessionTrait(Table):
+    """What sets a session apart from one that is held as bare token and whose password was given at its login.
+
+    ``kind`` is ``bearer``, ``cookie``, or ``refresh`` for one whose tokens are in ``rk_refresh_token`` and whose
+    ``token_hash`` is that of their family. ``authenticated_at`` is when the password was given last, 0 for never.
+    """
+
+    session_id = CharField(max_length=32, primary_key=True)
+    user_id = CharField(max_length=32, index=True)
+    kind = CharField(max_length=8)
+    authenticated_at = BigIntegerField()
+
+    class Meta:
+        table_name = "rk_session_trait"
+
+
+class RefreshToken(Table):
+    """A refresh token with the access token that was given together with it, both as SHA-256."""
+
+    id = CharField(max_length=32, primary_key=True)
+    session_id = CharField(max_length=32, index=True)
+    user_id = CharField(max_length=32, index=True)
+    access_hash = ExactField(max_length=64, unique=True)
+    refresh_hash = ExactField(max_length=64, unique=True)
+    parent_id = CharField(max_length=32, null=True, index=True)
+    issued_at = BigIntegerField()
+    access_until = BigIntegerField()
+    used_at = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "rk_refresh_token"

@@ -17,7 +17,7 @@ class StoredVariable(Table):
     value = LongTextField()
     updated_at = BigIntegerField()
     updated_by = CharField(max_length=255, null=True)
-    by_superuser = BooleanField(default=False)
+    by_superuser = BooleanField(null=True)
 
     class Meta:
         table_name = "rk_variable"

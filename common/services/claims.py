@@ -36,6 +36,17 @@ _FOLLOWED = ("create_time", "update_time")
 _DELETED = "0"
 # Longer than any key of an address, and no key has a line end: see ``_second_key``.
 _KEPT_OF_KEY = 222
+# What is kept here of an account, by its id.
+_OF_ACCOUNTS = (
+    "rk_refresh_token",
+    "rk_session_trait",
+    "rk_session",
+    "rk_reset_link",
+    "rk_user_role",
+    "rk_token",
+    "rk_membership",
+    "rk_account",
+)
 # What no key of an address has in it, and the character that follows it.
 _LINE_END = "\n"
 _AFTER_LINE_END = "\x0b"
@@ -347,7 +358,7 @@ def _forget_gone(database: Database, user_ids: list[str]) -> None:
         )
         for tenant_id, stored in made:
             database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
-        for table in ("rk_session", "rk_user_role", "rk_token", "rk_membership", "rk_account"):
+        for table in _OF_ACCOUNTS:
             _delete_by(database, table, "user_id", user_ids, nobody)
     log.info("%d accounts are gone from RAGFlow's table: their sessions, roles and claims went too", len(user_ids))
 

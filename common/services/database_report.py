@@ -44,12 +44,7 @@ def report(settings: Settings, now_ms: int) -> dict[str, Any]:
     message}]}``; ``usable`` is False when a remark is a problem. Raises StoreUnavailable when it can't be reached.
     """
     if settings.mysql is None and not settings.database_path.exists():
-        remark = Remark("database", "note", f"{settings.database_path} does not exist; the first start makes it")
-        steps = list(STEPS)
-        if database_mark.is_left(settings):
-            remark, steps = _about_emptied(settings), []
-        return {"usable": remark.state != "problem", "server": None, "shared": False, "ragflow": None, "tables": {},
-                "migrations": _told(steps, ()), "remarks": [asdict(remark)]}  # fmt: skip
+        return _about_no_file(settings)
     with looking_at(settings.mysql, settings.database_path) as look:
         server, tables = look.server(), look.tables()
         remarks = [*_about_server(server, tables, now_ms), *_about_rows(look, tables)]
@@ -217,6 +212,20 @@ _QUESTIONS: tuple[_Question, ...] = (
     _orphans("file", "tenant_id", "tenant", "{} files are of tenants that are gone"),
     _orphans("document", "kb_id", "knowledgebase", "{} documents are of datasets that are gone"),
 )  # fmt: skip
+
+
+def _about_no_file(settings: Settings) -> dict[str, Any]:
+    had_one = database_mark.is_left(settings)
+    makes = Remark("database", "note", f"{settings.database_path} does not exist; the first start makes it")
+    return {
+        "usable": not had_one,
+        "server": None,
+        "shared": False,
+        "ragflow": None,
+        "tables": {},
+        "migrations": [] if had_one else _told(STEPS, ()),
+        "remarks": [asdict(_about_emptied(settings) if had_one else makes)],
+    }
 
 
 def _about_emptied(settings: Settings) -> Remark:

@@ -161,6 +161,9 @@ def _account_rows(account: AccountRow, gone: list[str]) -> Iterator[tuple[str, s
     yield "rk_membership", f"user_id = ?{elsewhere}", of_user
     yield "rk_invitation", f"email_key = ?{elsewhere}", (email_key(account.email), *gone)
     yield "rk_user_role", "user_id = ?", (account.id,)
+    yield "rk_refresh_token", "user_id = ?", (account.id,)
+    yield "rk_session_trait", "user_id = ?", (account.id,)
+    yield "rk_reset_link", "user_id = ?", (account.id,)
     yield "rk_session", "user_id = ?", (account.id,)
     yield "rk_account", "user_id = ?", (account.id,)
     yield "user", "id = ?", (account.id,)

@@ -156,16 +156,17 @@ def _hit(plane: Plane, name: str, key: str, window_s: float, text: str) -> None:
 def api_call(plane: Plane, who: Principal) -> None:
     """Calls of the user API a minute, by one API token and within one tenant; without a limit unless one is set.
 
+    A tenant's own limit (``tenant_limits``) comes before that of all.
+
     Raises TooMany.
     """
     if who.credential is not None and who.credential.startswith("token:"):
-        _call(plane, "token_calls", who.credential)
+        _call(plane, "token_calls", who.credential, plane.variables.integer("limit.token_calls"))
     if who.tenant_id is not None:
-        _call(plane, "tenant_calls", who.tenant_id)
+        _call(plane, "tenant_calls", who.tenant_id, plane.variables.tenant_calls(who.tenant_id))
 
 
-def _call(plane: Plane, name: str, key: str) -> None:
-    most = plane.variables.integer(f"limit.{name}")
+def _call(plane: Plane, name: str, key: str, most: int) -> None:
     if not most:
         return
     minute, past_ms = divmod(plane.now_ms(), 60_000)

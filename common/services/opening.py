@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.core.audit_tags import EventTag
-from common.core.errors import StoreUnavailable
+from common.core.errors import BadField, StoreUnavailable
+from common.core.permissions import Registry
 from common.migrations.runner import Step, migrate
 from common.secret import Secret
 from common.services import accounts, audit, claims, database_mark, passwords
 from common.services.keys import Keys, load_keys
-from common.services.plane import Plane, Sharing
+from common.services.plane import Plane, RoleSets, Sharing
 from common.services.principal import system
 from common.services.ragflow_settings import RagflowSettings
 from common.services.recovery import generated_password
+from common.services.route_file import RouteFile
 from common.services.variables import Variables
 from common.settings import MinioSection, S3Section, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
@@ -172,7 +174,7 @@ def _why_down(settings: Settings, database: Database) -> StoreUnavailable | None
 
 
 def _assembled(settings: Settings, database: Database, cache: Cache, overrides: dict[str, Any]) -> Plane:
-    sharing = Sharing(database, settings.shared_database)
+    sharing, registry = Sharing(database, settings.shared_database), _registry(settings)
     keys: Keys = overrides.get("keys") or load_keys(settings, cache, sign_alone=_is_certainly_alone(sharing))
     ragflow = RagflowSettings(database, sharing.known)
     parts: dict[str, Any] = {
@@ -185,12 +187,28 @@ def _assembled(settings: Settings, database: Database, cache: Cache, overrides: 
         "egress": EgressGuard(str(network) for network in settings.egress_allow_cidrs),
         "sharing": sharing,
         "variables": Variables(database, ragflow=ragflow, unseal=keys.unseal),
+        "roles": RoleSets(registry),
+        "route_file": RouteFile(settings.ragflow_routes, registry),
         "zone": settings.db_tz or datetime.now().astimezone().tzinfo,
     }
     plane = Plane(**{**parts, **overrides})
     for store in (plane.cache, plane.documents, plane.objects):
         store.prepare()
     return plane
+
+
+def check_tables(settings: Settings) -> None:
+    """Raises SettingsError for further permissions, or a table of RAGFlow's routes, that can't be used."""
+    registry = _registry(settings)
+    if settings.forward_auth_secret is not None:
+        RouteFile(settings.ragflow_routes, registry).table()
+
+
+def _registry(settings: Settings) -> Registry:
+    try:
+        return Registry(settings.permissions)
+    except BadField as error:
+        raise SettingsError(f"{settings.origins.get('permissions', 'permissions')}: {error.message}") from error
 
 
 def bring_up_to_date(settings: Settings, database: Database, now_ms: int) -> list[Step]:
@@ -234,7 +252,12 @@ def first_administrator(plane: Plane) -> Secret | None:
             plane,
             email=email,
             nickname=plane.settings.admin_nickname,
-            password_hash=passwords.new_hash(plane, password.reveal(), field="RAGKEEPER_ADMIN_PASSWORD"),
+            password_hash=passwords.new_hash(
+                plane,
+                password.reveal(),
+                passwords.new_owner(email, plane.settings.admin_nickname, administers=True),
+                field="RAGKEEPER_ADMIN_PASSWORD",
+            ),
             is_superuser=True,
             must_change=given is None,
         )

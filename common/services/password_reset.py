@@ -110,9 +110,7 @@ def reset(
     proof is used up, then as ``verify``.
     """
     _require_a_use(plane)
-    opened = passwords.open_new(plane, _plain_or_wire(new_password), field="new_password")
-    if passwords.open_new(plane, _plain_or_wire(confirmation), field="confirm_new_password") != opened:
-        raise BadField("The two passwords differ.", field="confirm_new_password")
+    opened = _open_twice(plane, new_password, confirmation, passwords.Owner((email,)))
     if code is not None:
         _use_code(plane, origin, email, code)
     else:
@@ -120,7 +118,21 @@ def reset(
     account = accounts.find(plane, email)
     if account is None or not account.is_active:
         raise NotEffective(_EXPIRED_CODE)
+    try:
+        # What the policy knows of the account is told to nobody but whom the proof shows to be its owner.
+        _open_twice(plane, new_password, confirmation, passwords.owner_of(plane, account))
+    except BadField:
+        _give_back(plane, origin, email, code)
+        raise
     return _write(plane, origin, account, passwords.hash_opened(plane, opened))
+
+
+def _open_twice(plane: Plane, new_password: str, confirmation: str, owner: passwords.Owner) -> bytes:
+    """base64(plain) of a new password that was typed twice. Raises BadField."""
+    opened = passwords.open_new(plane, _plain_or_wire(new_password), owner, field="new_password")
+    if passwords.open_new(plane, _plain_or_wire(confirmation), owner, field="confirm_new_password") != opened:
+        raise BadField("The two passwords differ.", field="confirm_new_password")
+    return opened
 
 
 def _write(plane: Plane, origin: Origin, account: AccountRow, new_hash: str) -> tuple[Principal, str]:
@@ -204,6 +216,12 @@ def _use_verification(plane: Plane, origin: Origin, email: str) -> None:
         or not plane.cache.delete(key)
     ):
         raise NotEffective("The code for this address was not verified here, or too long ago. Ask for a new one.")
+
+
+def _give_back(plane: Plane, origin: Origin, email: str, code: str | None) -> None:
+    """Let a proof that was used up for nothing count once more, for another password."""
+    what, proof = ("code", code) if code is not None else ("verified", _client(origin))
+    plane.cache.set(_key(plane, what, email), _mac(plane, email, proof), reset_codes.CODE_S)
 
 
 def _client(origin: Origin) -> str:

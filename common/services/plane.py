@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 
 from common.core.errors import StoreUnavailable
-from common.core.permissions import RoleGraph
+from common.core.permissions import BUILT_IN, Registry, RoleGraph
 from common.services.audit import EventIds
 from common.services.batches import Batches
 from common.services.counting import SharedCounts
 from common.services.keys import Keys
+from common.services.last_uses import LastUses
 from common.services.level_watch import LevelWatch
 from common.services.misuse_memory import MisuseMemory
 from common.services.probing import Prober
-from common.services.token_uses import TokenUses
+from common.services.route_file import RouteFile
 from common.services.variables import Variables
 from common.settings import Settings
 from common.stores.cache import Cache
@@ -37,11 +38,24 @@ def _hashing() -> threading.Semaphore:
     return threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
 
 
+def _token_uses() -> LastUses:
+    return LastUses(
+        "tokens",
+        "UPDATE rk_token SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)",
+    )
+
+
+def _session_uses() -> LastUses:
+    return LastUses("sessions", "UPDATE rk_session SET last_seen_at = ? WHERE id = ? AND last_seen_at < ?")
+
+
 class RoleSets:
     """The compiled role graph of one version. A request brings the version that is stored now (read by the
-    authentication query), so a change holds on the next request of every process."""
+    authentication query), so a change holds on the next request of every process. ``registry`` is what can be granted.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry = BUILT_IN) -> None:
+        self.registry = registry
         # One attribute, so that no thread sees the graph of one version under the number of another.
         self._current: tuple[int, RoleGraph] | None = None
 
@@ -49,17 +63,18 @@ class RoleSets:
         """The graph as of ``version``; reads the three role tables only when the version is a new one."""
         current = self._current
         if current is None or current[0] != version:
-            current = (version, load_graph(database))
+            current = (version, load_graph(database, self.registry))
             self._current = current
         return current[1]
 
 
-def load_graph(database: Database) -> RoleGraph:
+def load_graph(database: Database, registry: Registry = BUILT_IN) -> RoleGraph:
     """Read roles, parents and own grants as they are stored now."""
     return RoleGraph(
         roles=database.all("SELECT id, name FROM rk_role"),
         parents=database.all("SELECT role_id, parent_id FROM rk_role_parent ORDER BY role_id, parent_id"),
         grants=database.all("SELECT role_id, resource, action FROM rk_role_grant"),
+        registry=registry,
     )
 
 
@@ -96,16 +111,18 @@ class Plane:
     egress: EgressGuard
     sharing: Sharing
     variables: Variables
+    route_file: RouteFile
     zone: tzinfo
     now_ms: Callable[[], int] = _clock_ms
     roles: RoleSets = field(default_factory=RoleSets)
     prober: Prober = field(default_factory=Prober)
     level_watch: LevelWatch = field(default_factory=LevelWatch)
-    token_uses: TokenUses = field(default_factory=TokenUses)
-    event_ids: EventIds = field(default_factory=EventIds)
-    misuses: MisuseMemory = field(default_factory=MisuseMemory)
+    token_uses: LastUses = field(default_factory=_token_uses)
+    session_uses: LastUses = field(default_factory=_session_uses)
     counts: SharedCounts = field(default_factory=SharedCounts)
     batches: Batches = field(default_factory=Batches)
+    event_ids: EventIds = field(default_factory=EventIds)
+    misuses: MisuseMemory = field(default_factory=MisuseMemory)
     hashing: threading.Semaphore = field(default_factory=_hashing)
 
     @property

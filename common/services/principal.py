@@ -26,7 +26,8 @@ class Principal:
 
     ``permissions`` is the effective set of all roles held now. ``tenant_id`` is the tenant it acts in: the token's,
     or the home tenant of a session (None when the account owns none), with ``tenant_role`` there. ``credential`` is
-    ``session:<id>``, ``token:<id>`` or ``system``.
+    ``session:<id>``, ``token:<id>`` or ``system``. ``authenticated_at`` is when the password of a session was given
+    last, in UTC milliseconds; None for any other credential.
     """
 
     user_id: str | None
@@ -39,6 +40,7 @@ class Principal:
     tenant_id: str | None = None
     tenant_role: str | None = None
     must_change: bool = False
+    authenticated_at: int | None = None
     origin: Origin = field(default_factory=Origin)
 
     def may(self, resource: str, action: str) -> bool:

@@ -5,18 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from common.core.audit_tags import EventTag
+from common.core.emails import parse_email
 from common.core.errors import (
     BadField,
     Forbidden,
     NotSignedIn,
     PasswordChangeDue,
-    RegistrationDisabled,
     WrongCurrentPassword,
 )
 from common.core.names import parse_nickname
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, default_role, invitations, limits, memberships, passwords, sessions
+from common.services import (
+    accounts,
+    audit,
+    claims,
+    default_role,
+    invitations,
+    limits,
+    memberships,
+    passwords,
+    registration,
+    sessions,
+)
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, stranger
 
@@ -52,17 +63,21 @@ def own_profile(plane: Plane, who: Principal) -> dict[str, Any]:
     }
 
 
-def register(plane: Plane, origin: Origin, *, email: str, nickname: str, password: str) -> tuple[Principal, str]:
+def register(plane: Plane, origin: Origin, *, email: str, nickname: str, password: str) -> tuple[Principal, str] | None:
     """Create an account for a stranger and log it in; returns its principal and the session's wire form.
 
-    Raises RegistrationDisabled, PasswordLoginDisabled, BadField, UserExists (RAGFlow's clients need to be told).
+    None where an administrator has to agree first: there is no account yet then. Raises RegistrationDisabled,
+    RegistrationRefused, PasswordLoginDisabled, BadField, UserExists (RAGFlow's clients need to be told).
     """
     passwords.refuse_where_disabled(plane)
-    if not plane.settings.register_enabled:
-        raise RegistrationDisabled
+    ruled = registration.require_open(plane)
     limits.registration(plane, origin)
-    nickname = parse_nickname(nickname)
-    password_hash = passwords.new_hash(plane, password)
+    nickname, email = parse_nickname(nickname), parse_email(email)
+    registration.require_admission(plane, ruled, email)
+    password_hash = passwords.new_hash(plane, password, passwords.new_owner(email, nickname))
+    if ruled == "approval":
+        registration.ask(plane, origin, email, nickname, password_hash)
+        return None
     with plane.database.transaction():
         default_role.lock(plane)
         memberships.lock(plane)
@@ -122,14 +137,16 @@ def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password:
     if who.session_id is None:
         raise Forbidden("A token can't change the password; log in first.")
     account = accounts.by_id(plane, str(who.user_id))
+    if account is None:
+        raise NotSignedIn("Unauthorized")
     attempt = limits.login_attempt(plane, who.origin, str(who.email))
-    if not passwords.matches(plane, account.password if account else None, password):
+    if not passwords.matches(plane, account.password, password):
         attempt.failed()
         raise WrongCurrentPassword
     attempt.succeeded()
-    if who.must_change and passwords.matches(plane, account.password if account else None, new_password):
+    if who.must_change and passwords.matches(plane, account.password, new_password):
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
-    return passwords.new_hash(plane, new_password, field="new_password")
+    return passwords.new_hash(plane, new_password, passwords.owner_of(plane, account), field="new_password")
 
 
 def _write_password(plane: Plane, who: Principal, new_hash: str) -> None:

@@ -1,47 +1,47 @@
-"""Roles: what they grant and inherit, who may change them, who holds them, and what that allows."""
+"""Roles: what they grant and inherit, and who may change them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.delegation import check_may_give, missing_to_give
-from common.core.errors import (
-    BadField,
-    Conflict,
-    GivesMoreThanHeld,
-    RoleCycle,
-    RoleExists,
-    RoleHeld,
-    RoleImmutable,
-    RoleNotFound,
-)
-from common.core.grants import as_booleans, as_grants, parse_grant, parse_revoke
+from common.core.cursors import decode_cursor, encode_cursor
+from common.core.delegation import check_may_give
+from common.core.errors import BadField, RoleCycle, RoleExists, RoleHeld, RoleNotFound
+from common.core.grants import as_rows, as_tree, parse_grant, parse_revoke
 from common.core.names import parse_role_name
 from common.core.permissions import (
-    ACTIONS,
     BUILT_IN_ROLES,
-    RAGFLOW_RESOURCES,
-    RESOURCES,
     SUPERUSER,
     Permission,
     RoleGraph,
-    Source,
     Standing,
-    registered,
 )
-from common.models.base import http_date
+from common.core.versions import check_version, version_of
+from common.models.base import http_date, rfc3339
 from common.models.role import Role, RoleGrant, RoleHolder, RoleParent
-from common.services import accounts, audit, users
+from common.services import accounts, audit, role_effects
+from common.services.assignments import update_user_role as update_user_role
+from common.services.decisions import get_user_permission as get_user_permission
 from common.services.plane import Plane
 from common.services.principal import Principal
+from common.services.role_effects import Move
+from common.services.role_rules import alone, id_of, next_version, refuse_to_edit
 
 # How many of those who hold a role, or inherit from it, a refusal names.
 NAMED_HOLDERS = 5
 
+_ASSIGNED = """
+    SELECT h.user_id, u.email, g.email, h.granted_at FROM rk_user_role h JOIN user u ON u.id = h.user_id
+    LEFT JOIN user g ON g.id = h.granted_by WHERE h.role_id = ? AND h.user_id > ? AND u.status = '1'
+    ORDER BY h.user_id LIMIT ?
+"""
+_FLAGGED = """
+    SELECT u.id, u.email, NULL, NULL FROM user u WHERE u.is_superuser = ? AND u.status = '1' AND u.id > ?
+    ORDER BY u.id LIMIT ?
+"""
 _ROW = "SELECT id, name, description, builtin, created_at, updated_at FROM rk_role"
 
 
@@ -66,7 +66,7 @@ def roles_with_permission(plane: Plane) -> dict[str, Any]:
 def role_permissions(plane: Plane, name: str) -> dict[str, Any]:
     """One role: ``{role: {id, name, description, parents}, permissions, inherited}``. Raises RoleNotFound."""
     graph = accounts.role_graph(plane)
-    shown = _one(plane, graph, _role_id(graph, name))
+    shown = _one(graph, _stored(plane, graph, id_of(graph, name)))
     role = {key: shown[key] for key in ("id", "name", "description", "parents")}
     return {"role": role, **_own_and_inherited(graph, shown["id"])}
 
@@ -77,24 +77,62 @@ def get_role_permission(plane: Plane, name: str) -> list[dict[str, str]]:
     Raises RoleNotFound.
     """
     graph = accounts.role_graph(plane)
-    return _flat(graph.sources([_role_id(graph, name)]))
+    return as_rows(graph.sources([id_of(graph, name)]))
 
 
-def resource_types() -> dict[str, Any]:
+def resource_types(plane: Plane) -> dict[str, Any]:
     """What can be granted: ``{resource_types: [resource], actions: {resource: [action]}}``."""
-    return {"resource_types": list(RESOURCES), "actions": {name: list(ACTIONS[name]) for name in RESOURCES}}
+    actions = plane.roles.registry.actions
+    return {"resource_types": list(actions), "actions": {name: list(each) for name, each in actions.items()}}
+
+
+def show_role(plane: Plane, name: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
+    """One role with everything around it: as ``create_role``, and ``{children, permissions, inherited, holders,
+    next_cursor, version}``.
+
+    ``children`` are the roles that inherit from it directly; ``holders`` a page of the accounts that hold it:
+    ``{email, granted_by, granted_at}``, those of ``superuser`` by their flag. Who counts as ``member`` for want of any
+    role is not listed there. Raises RoleNotFound, BadField.
+    """
+    graph = accounts.role_graph(plane)
+    role_id = id_of(graph, name)
+    after = decode_cursor(cursor, (str,))[0] if cursor is not None else ""
+    rows = plane.database.all(*_holders(graph, role_id, after, limit + 1))
+    holders = [{"email": email, "granted_by": by, "granted_at": rfc3339(at)} for _, email, by, at in rows[:limit]]
+    stored = _stored(plane, graph, role_id)
+    return {
+        **_one(graph, stored),
+        "children": sorted(graph.name_of(child_id) for child_id in graph.children_of(role_id)),
+        **_own_and_inherited(graph, role_id),
+        "holders": holders,
+        "next_cursor": encode_cursor([rows[limit - 1][0]]) if len(rows) > limit else None,
+        "version": _version(graph, stored),
+    }
+
+
+def version_of_role(plane: Plane, name: str) -> str:
+    """The version of a role's description, parents and own grants, for ETag. Raises RoleNotFound."""
+    graph = accounts.role_graph(plane)
+    return _version(graph, _stored(plane, graph, id_of(graph, name)))
 
 
 def create_role(
-    plane: Plane, actor: Principal, *, role_name: str, description: str = "", parents: Sequence[str] = ()
+    plane: Plane,
+    actor: Principal,
+    *,
+    role_name: str,
+    description: str = "",
+    parents: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Make a role that grants nothing itself and holds what its parents hold.
 
-    Returns ``{id, name, role_name, description, parents, builtin, create_date, update_date}``. Raises BadField,
-    RoleExists, RoleCycle, and GivesMoreThanHeld for parents that hold more than the actor.
+    Returns ``{id, name, role_name, description, parents, builtin, create_date, update_date, version}``. With
+    ``dry_run`` nothing changes, and what would is returned (``role_effects``); so with every change here. Raises
+    BadField, RoleExists, RoleCycle, and GivesMoreThanHeld for parents that hold more than the actor.
     """
     name = parse_role_name(role_name)
-    with _alone(plane) as graph:
+    with alone(plane) as graph:
         if graph.id_of(name) is not None:
             raise RoleExists(name)
         if name in (parent.lower() for parent in parents):
@@ -102,6 +140,8 @@ def create_role(
         role_id = uuid4().hex
         changed = graph.with_role(role_id, name).with_parents(role_id, _parent_ids(graph, parents))
         check_may_give(accounts.acting_now(plane, actor).standing, changed.standing([role_id]))
+        if dry_run:
+            return role_effects.of_roles(plane, graph, changed, role_id)
         after = {"description": description, "parents": _parent_names(changed, role_id)}
         audit.record(plane, EventTag.ROLE_CREATE, actor, target=("role", name), after=after)
         now = plane.now_ms()
@@ -115,8 +155,8 @@ def create_role(
             updated_at=now,
         )
         _write_parents(plane, changed, role_id)
-        _next_version(plane)
-        return _one(plane, changed, role_id)
+        next_version(plane)
+        return _shown_now(plane, changed, role_id)
 
 
 def update_role_description(
@@ -126,92 +166,237 @@ def update_role_description(
     *,
     description: str | None = None,
     parents: Sequence[str] | None = None,
+    expected: Collection[str] | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Change a role's description, its parents or both; what is None stays. Returns the role as ``create_role``.
 
-    Raises RoleNotFound, RoleImmutable, BadField, RoleCycle naming the circle, and GivesMoreThanHeld when the role,
+    ``expected`` are the versions that the change is meant for, None for any; so with every change here. Raises
+    RoleNotFound, LostUpdate, RoleImmutable, BadField, RoleCycle naming the circle, and GivesMoreThanHeld when the role,
     before or after, or one that inherits from it holds more than the actor.
     """
-    with _alone(plane) as graph:
-        role_id = _role_id(graph, name)
-        changed = graph
-        if parents is not None:
-            changed = graph.with_parents(role_id, _parent_ids(graph, parents))
-        standing = _refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=parents is not None)
+
+    def wanted(graph: RoleGraph, role_id: str) -> list[str] | None:
+        return None if parents is None else _parent_ids(graph, parents)
+
+    return _update(plane, actor, name, wanted, description, expected, dry_run)
+
+
+def add_role_parents(
+    plane: Plane,
+    actor: Principal,
+    name: str,
+    parents: Sequence[str],
+    *,
+    expected: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Let a role inherit from further ones; returns and raises what ``update_role_description`` does."""
+
+    def wanted(graph: RoleGraph, role_id: str) -> list[str]:
+        return [*graph.parents_of(role_id), *_parent_ids(graph, parents)]
+
+    return _update(plane, actor, name, wanted, None, expected, dry_run)
+
+
+def remove_role_parents(
+    plane: Plane,
+    actor: Principal,
+    name: str,
+    parents: Sequence[str],
+    *,
+    expected: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Let a role inherit from these no more, whether or not it did; as ``add_role_parents``."""
+
+    def wanted(graph: RoleGraph, role_id: str) -> list[str]:
+        gone = _parent_ids(graph, parents)
+        return [parent_id for parent_id in graph.parents_of(role_id) if parent_id not in gone]
+
+    return _update(plane, actor, name, wanted, None, expected, dry_run)
+
+
+def _update(
+    plane: Plane,
+    actor: Principal,
+    name: str,
+    wanted: Callable[[RoleGraph, str], list[str] | None],
+    description: str | None,
+    expected: Collection[str] | None,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """``wanted`` gives the parents' ids that the role is to have, or None where they stay."""
+    with alone(plane) as graph:
+        role_id = id_of(graph, name)
+        stored = _stored(plane, graph, role_id)
+        check_version(_version(graph, stored), expected)
+        parent_ids = wanted(graph, role_id)
+        changed = graph if parent_ids is None else graph.with_parents(role_id, parent_ids)
+        standing = refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=parent_ids is not None)
         check_may_give(standing, changed.standing([role_id]))
-        stored = _one(plane, graph, role_id)
-        before = {key: stored[key] for key in ("description", "parents")}
+        if dry_run:
+            return role_effects.of_roles(plane, graph, changed, role_id)
+        shown = _one(graph, stored)
+        before = {key: shown[key] for key in ("description", "parents")}
         after = {
             "description": before["description"] if description is None else description,
             "parents": _parent_names(changed, role_id),
         }
         if after == before:
-            return stored
-        audit.record(plane, EventTag.ROLE_UPDATE, actor, target=("role", stored["name"]), before=before, after=after)
+            return {**shown, "version": _version(graph, stored)}
+        audit.record(plane, EventTag.ROLE_UPDATE, actor, target=("role", shown["name"]), before=before, after=after)
         if after["parents"] != before["parents"]:
             _write_parents(plane, changed, role_id)
         _touch(plane, role_id, description=after["description"])
-        _next_version(plane)
-        return _one(plane, changed, role_id)
+        next_version(plane)
+        return _shown_now(plane, changed, role_id)
 
 
-def delete_role(plane: Plane, actor: Principal, name: str) -> None:
-    """Delete a role that nobody holds or inherits from.
+def delete_role(
+    plane: Plane,
+    actor: Principal,
+    name: str,
+    *,
+    reassign_to: str | None = None,
+    expected: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any] | None:
+    """Delete a role that nobody holds or inherits from, or give whoever does ``reassign_to`` instead.
 
-    Raises RoleNotFound, RoleImmutable, RoleHeld saying by whom, and GivesMoreThanHeld when it holds more than the
-    actor.
+    Raises RoleNotFound, LostUpdate, RoleImmutable, RoleHeld saying by whom, and GivesMoreThanHeld when the role holds
+    more than the actor. With ``reassign_to`` also PermissionMissing unless the actor may assign roles, and edit them
+    where one inherits; BadField for a role that can't take over; and GivesMoreThanHeld when that role, or one that
+    inherits, holds more than the actor.
     """
-    with _alone(plane) as graph:
-        role_id = _role_id(graph, name)
-        _refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=False)
-        _refuse_if_held(plane, graph, role_id)
-        stored = _one(plane, graph, role_id)
-        before = {**{key: stored[key] for key in ("description", "parents")}, **_granted(graph.own(role_id))}
-        audit.record(plane, EventTag.ROLE_DELETE, actor, target=("role", stored["name"]), before=before)
+    with alone(plane) as graph:
+        role_id = id_of(graph, name)
+        stored = _stored(plane, graph, role_id)
+        check_version(_version(graph, stored), expected)
+        standing = refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=reassign_to is not None)
+        heir_ids, move = graph.children_of(role_id), None
+        if reassign_to is None:
+            _refuse_if_held(plane, graph, role_id)
+        else:
+            move = _move(graph, actor, standing, role_id, reassign_to, inherited=bool(heir_ids))
+        changed = graph.without_role(role_id, move.instead_id if move else None)
+        for heir_id in heir_ids:
+            check_may_give(standing, changed.standing([heir_id]))
+        if dry_run:
+            return role_effects.of_roles(plane, graph, changed, role_id, move)
+        _record_deletion(plane, actor, graph, stored, move)
+        if move is not None:
+            _hand_over(plane, actor, move)
+            for heir_id in heir_ids:
+                _write_parents(plane, changed, heir_id)
+                _touch(plane, heir_id)
         # Assignments can be left over from accounts that are no more.
         for model in (RoleHolder, RoleGrant, RoleParent):
             plane.database.execute(model.delete().where(model.role_id == role_id))
         plane.database.execute(Role.delete().where(Role.id == role_id))
-        _next_version(plane)
+        next_version(plane)
+    return None
+
+
+def _move(
+    graph: RoleGraph, actor: Principal, standing: Standing, role_id: str, instead: str, *, inherited: bool
+) -> Move:
+    """Raises what ``delete_role`` says about ``reassign_to``."""
+    actor.require("role", "assign")
+    if inherited:
+        actor.require("role", "write")
+    instead_id = graph.id_of(parse_role_name(instead, field="reassign_to"))
+    if instead_id is None:
+        raise BadField(f"reassign_to: there is no role '{instead.lower()}'.", field="reassign_to")
+    if instead_id == role_id:
+        raise BadField("reassign_to: name another role than the one that goes.", field="reassign_to")
+    if graph.name_of(instead_id) == SUPERUSER:
+        raise BadField("reassign_to: superusers are made one by one.", field="reassign_to")
+    check_may_give(standing, graph.standing([instead_id]))
+    return Move(role_id, instead_id)
+
+
+def _record_deletion(
+    plane: Plane, actor: Principal, graph: RoleGraph, stored: tuple[Any, ...], move: Move | None
+) -> None:
+    shown = _one(graph, stored)
+    before = {
+        **{key: shown[key] for key in ("description", "parents")},
+        **_granted(graph.own(shown["id"])),
+    }
+    after = None
+    if move is not None:
+        held = plane.database.one("SELECT COUNT(*) FROM rk_user_role WHERE role_id = ?", (move.role_id,))
+        after = {"reassigned_to": graph.name_of(move.instead_id), "users": held[0] if held else 0}
+        before["children"] = sorted(graph.name_of(child_id) for child_id in graph.children_of(move.role_id))
+    audit.record(plane, EventTag.ROLE_DELETE, actor, target=("role", shown["name"]), before=before, after=after)
+
+
+def _hand_over(plane: Plane, actor: Principal, move: Move) -> None:
+    """Let whoever holds the one role hold the other one too, from the same moment on."""
+    plane.database.run(
+        "INSERT INTO rk_user_role (user_id, role_id, granted_by, granted_at) "
+        "SELECT h.user_id, ?, ?, h.granted_at FROM rk_user_role h WHERE h.role_id = ? AND NOT EXISTS ("
+        "SELECT 1 FROM rk_user_role o WHERE o.user_id = h.user_id AND o.role_id = ?)",
+        (move.instead_id, actor.user_id, move.role_id, move.instead_id),
+    )
 
 
 def grant_role_permission(
-    plane: Plane, actor: Principal, name: str, body: Mapping[str, object]
-) -> list[dict[str, str]]:
+    plane: Plane,
+    actor: Principal,
+    name: str,
+    body: Mapping[str, object],
+    *,
+    expected: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> list[dict[str, str]] | dict[str, Any]:
     """Grant a role permissions, named in either form of ``parse_grant``; returns ``get_role_permission``.
 
-    Raises RoleNotFound, RoleImmutable, BadField, and GivesMoreThanHeld when a permission, the role or one that
-    inherits from it is more than the actor holds.
+    Raises RoleNotFound, LostUpdate, RoleImmutable, BadField, and GivesMoreThanHeld when a permission, the role or one
+    that inherits from it is more than the actor holds.
     """
-    wanted = frozenset(parse_grant(body))
-    with _alone(plane) as graph:
-        role_id = _role_id(graph, name)
-        standing = _refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=True)
+    wanted = frozenset(parse_grant(body, plane.roles.registry))
+    with alone(plane) as graph:
+        role_id = id_of(graph, name)
+        check_version(_version(graph, _stored(plane, graph, role_id)), expected)
+        standing = refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=True)
         check_may_give(standing, Standing(wanted))
         own = graph.own(role_id)
+        if dry_run:
+            return role_effects.of_roles(plane, graph, graph.with_own(role_id, own | wanted), role_id)
         new = wanted - own
         if new:
             _record_grants(plane, EventTag.ROLE_GRANT, actor, graph.name_of(role_id), own, own | wanted)
             rows = [{"role_id": role_id, **permission._asdict()} for permission in sorted(new)]
             plane.database.execute(RoleGrant.insert_many(rows))
             _touch(plane, role_id)
-            _next_version(plane)
+            next_version(plane)
     return get_role_permission(plane, name)
 
 
 def revoke_role_permission(
-    plane: Plane, actor: Principal, name: str, body: Mapping[str, object]
-) -> list[dict[str, str]]:
+    plane: Plane,
+    actor: Principal,
+    name: str,
+    body: Mapping[str, object],
+    *,
+    expected: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> list[dict[str, str]] | dict[str, Any]:
     """Take permissions of a role's own away, named in either form of ``parse_revoke``; returns what it holds then.
 
-    What is inherited stays, as does what it never had. Raises RoleNotFound, RoleImmutable, BadField, and
+    What is inherited stays, as does what it never had. Raises RoleNotFound, LostUpdate, RoleImmutable, BadField, and
     GivesMoreThanHeld when the role or one that inherits from it holds more than the actor.
     """
-    named = frozenset(parse_revoke(body))
-    with _alone(plane) as graph:
-        role_id = _role_id(graph, name)
-        _refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=True)
+    named = frozenset(parse_revoke(body, plane.roles.registry))
+    with alone(plane) as graph:
+        role_id = id_of(graph, name)
+        check_version(_version(graph, _stored(plane, graph, role_id)), expected)
+        refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=True)
         own = graph.own(role_id)
+        if dry_run:
+            return role_effects.of_roles(plane, graph, graph.with_own(role_id, own - named), role_id)
         gone = own & named
         if gone:
             _record_grants(plane, EventTag.ROLE_REVOKE, actor, graph.name_of(role_id), own, own - named)
@@ -219,99 +404,8 @@ def revoke_role_permission(
             either = " OR ".join(["(resource = ? AND action = ?)"] * len(gone))
             plane.database.run(f"DELETE FROM rk_role_grant WHERE role_id = ? AND ({either})", (role_id, *pairs))
             _touch(plane, role_id)
-            _next_version(plane)
+            next_version(plane)
     return get_role_permission(plane, name)
-
-
-def update_user_role(plane: Plane, actor: Principal, email: str, role_name: str) -> dict[str, str]:
-    """Replace all roles of an account, the superuser flag included, by this one; returns ``{email, role_name}``.
-
-    Raises BadField, UserNotFound, RoleNotFound; Conflict for a superuser who would demote themselves; LastSuperuser;
-    GivesMoreThanHeld when the role, or the account, holds more than the actor.
-    """
-    name = parse_role_name(role_name)
-    with _alone(plane) as graph:
-        # Before anything is read that the count of superusers depends on.
-        plane.database.lock("superusers")
-        account, actor = accounts.hold_to_act_on(plane, actor, email)
-        role_id = _role_id(graph, name)
-        held = accounts.held_roles(plane, account.id)
-        check_may_give(actor.standing, graph.standing([role_id]))
-        if actor.user_id == account.id and account.is_superuser and name != SUPERUSER:
-            raise Conflict("You can't take the superuser's role from your own account.")
-        wanted = [] if name == SUPERUSER else [role_id]
-        if held != wanted or account.is_superuser != (name == SUPERUSER):
-            _assign(plane, actor, graph, account, held, name, wanted)
-    return {"email": account.email, "role_name": name}
-
-
-def get_user_permission(plane: Plane, email: str) -> list[dict[str, str]]:
-    """What an account may as flat rows ``{resource, action, source}``; ``source`` is the role that grants it.
-
-    Raises UserNotFound.
-    """
-    _, graph, role_ids, _ = _roles_of(plane, email)
-    return _flat(graph.sources(role_ids))
-
-
-def get_user_permissions(plane: Plane, email: str) -> dict[str, Any]:
-    """What an account may, and why: ``{user: {id, username, role}, role_permissions, sources}``.
-
-    ``sources`` is ``{resource: {action: [{role, path}]}}``: the granting role, and the names from the role that the
-    account holds up to it. Raises UserNotFound.
-    """
-    account, graph, role_ids, shown_role = _roles_of(plane, email)
-    sources: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for (resource, action), found in graph.sources(role_ids).items():
-        listed = [{"role": source.role, "path": list(source.path)} for source in found]
-        sources.setdefault(resource, {})[action] = listed
-    return {
-        "user": {"id": account.id, "username": account.email, "role": shown_role},
-        "role_permissions": _tree(graph.effective(role_ids)),
-        "sources": sources,
-    }
-
-
-def check(plane: Plane, who: Principal, resource: str, action: str) -> dict[str, Any]:
-    """Whether the caller may do this, by any of their roles: ``{allowed, reason}``.
-
-    Owning a tenant adds nothing. Raises BadField for a pair that is not registered.
-    """
-    permission = registered(resource, action)
-    if not who.may(*permission):
-        return {"allowed": False, "reason": f"None of your roles grants {permission}."}
-    graph = accounts.role_graph(plane)
-    found = graph.sources(graph.account_roles(who.role_ids, who.is_superuser)).get(permission, [])
-    by = [_by(source) for source in found]
-    return {"allowed": True, "reason": f"{permission} is granted by {by[0]}." if by else f"{permission} is held."}
-
-
-def _by(source: Source) -> str:
-    held, *_ = source.path
-    return f"role {held}" if held == source.role else f"role {held}, which inherits it from {source.role}"
-
-
-@contextmanager
-def _alone(plane: Plane) -> Iterator[RoleGraph]:
-    """A transaction in which nobody else changes roles or assigns them; gives the graph that it starts from.
-
-    Within it, events are recorded before rows are written, and the version goes up at the very end: whoever reads
-    the graph for a version then never keeps one that a roll-back takes back.
-    """
-    with plane.database.transaction():
-        plane.database.lock("roles")
-        yield accounts.role_graph(plane)
-
-
-def _next_version(plane: Plane) -> None:
-    plane.database.run("UPDATE rk_state SET value = value + 1 WHERE name = 'role_version'")
-
-
-def _role_id(graph: RoleGraph, name: str) -> str:
-    role_id = graph.id_of(name) if name.isascii() else None
-    if role_id is None:
-        raise RoleNotFound(name)
-    return role_id
 
 
 def _parent_ids(graph: RoleGraph, names: Sequence[str]) -> list[str]:
@@ -339,26 +433,6 @@ def _touch(plane: Plane, role_id: str, **columns: Any) -> None:
     plane.database.execute(Role.update(updated_at=plane.now_ms(), **columns).where(Role.id == role_id))
 
 
-def _refuse_to_edit(plane: Plane, graph: RoleGraph, actor: Principal, role_id: str, *, reaches_heirs: bool) -> Standing:
-    """Raises RoleImmutable, and GivesMoreThanHeld if what is to be changed holds more than the actor.
-
-    What changes the permissions of a role changes those of its heirs, so these are asked about too. Returns the
-    actor's standing.
-    """
-    if graph.name_of(role_id) in BUILT_IN_ROLES:
-        raise RoleImmutable(graph.name_of(role_id))
-    standing = accounts.acting_now(plane, actor).standing
-    for changed_id in (role_id, *(graph.heirs_of(role_id) if reaches_heirs else ())):
-        missing = missing_to_give(standing, graph.standing([changed_id]))
-        if missing:
-            raise GivesMoreThanHeld(
-                f"You can't change this: role '{graph.name_of(changed_id)}' holds what you do not: "
-                f"{', '.join(missing)}.",
-                missing,
-            )
-    return standing
-
-
 def _refuse_if_held(plane: Plane, graph: RoleGraph, role_id: str) -> None:
     holders = plane.database.all(
         "SELECT u.email, COUNT(*) OVER () FROM rk_user_role h JOIN user u ON u.id = h.user_id "
@@ -376,39 +450,6 @@ def _refuse_if_held(plane: Plane, graph: RoleGraph, role_id: str) -> None:
         )
 
 
-def _assign(
-    plane: Plane,
-    actor: Principal,
-    graph: RoleGraph,
-    account: accounts.AccountRow,
-    held: list[str],
-    name: str,
-    wanted: list[str],
-) -> None:
-    before = {"roles": [graph.name_of(held_id) for held_id in graph.account_roles(held, account.is_superuser)]}
-    audit.record(plane, EventTag.USER_ROLE, actor, target=account.target, before=before, after={"roles": [name]})
-    if account.is_superuser != (name == SUPERUSER):
-        users.set_superuser(plane, actor, account, name == SUPERUSER)
-    plane.database.execute(RoleHolder.delete().where(RoleHolder.user_id == account.id))
-    for role_id in wanted:
-        plane.database.insert(
-            RoleHolder,
-            user_id=account.id,
-            role_id=role_id,
-            granted_by=actor.user_id,
-            granted_at=plane.now_ms(),
-        )
-
-
-def _roles_of(plane: Plane, email: str) -> tuple[accounts.AccountRow, RoleGraph, tuple[str, ...], str]:
-    """The account, the graph, the roles that count for it, and the one that clients with room for one show."""
-    account = accounts.get(plane, email)
-    graph = accounts.role_graph(plane)
-    held = accounts.held_roles(plane, account.id)
-    shown = users.shown_role(graph, held[0] if held else None, account.is_superuser)
-    return account, graph, graph.account_roles(held, account.is_superuser), shown
-
-
 def _record_grants(
     plane: Plane,
     tag: EventTag,
@@ -424,12 +465,34 @@ def _granted(permissions: Collection[Permission]) -> dict[str, list[str]]:
     return {"permissions": [str(permission) for permission in sorted(permissions)]}
 
 
-def _one(plane: Plane, graph: RoleGraph, role_id: str) -> dict[str, Any]:
+def _stored(plane: Plane, graph: RoleGraph, role_id: str) -> tuple[Any, ...]:
     row = plane.database.one(f"{_ROW} WHERE id = ?", (role_id,))
     if row is None:
         raise RoleNotFound(graph.name_of(role_id))
-    shown = _shown(graph, row)
+    return row
+
+
+def _one(graph: RoleGraph, stored: tuple[Any, ...]) -> dict[str, Any]:
+    shown = _shown(graph, stored)
     return {**shown, "name": shown["role_name"]}
+
+
+def _shown_now(plane: Plane, graph: RoleGraph, role_id: str) -> dict[str, Any]:
+    stored = _stored(plane, graph, role_id)
+    return {**_one(graph, stored), "version": _version(graph, stored)}
+
+
+def _version(graph: RoleGraph, stored: tuple[Any, ...]) -> str:
+    shown = _shown(graph, stored)
+    own = sorted(str(permission) for permission in graph.own(shown["id"]))
+    return version_of(shown["id"], shown["description"], shown["parents"], own)
+
+
+def _holders(graph: RoleGraph, role_id: str, after: str, limit: int) -> tuple[str, tuple[Any, ...]]:
+    """The statement for a page of who holds a role, by id: ``(id, email, granted_by, granted_at)``."""
+    if graph.name_of(role_id) == SUPERUSER:
+        return _FLAGGED, (True, after, limit)
+    return _ASSIGNED, (role_id, after, limit)
 
 
 def _shown(graph: RoleGraph, row: tuple[Any, ...]) -> dict[str, Any]:
@@ -447,18 +510,5 @@ def _shown(graph: RoleGraph, row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _own_and_inherited(graph: RoleGraph, role_id: str) -> dict[str, Any]:
-    return {"permissions": _tree(graph.own(role_id)), "inherited": _tree(graph.inherited(role_id))}
-
-
-def _tree(permissions: Collection[Permission]) -> dict[str, dict[str, bool]]:
-    """RAGFlow's resources with all their booleans, as its web client reads them; of the plane's own what is held."""
-    further = frozenset(permission for permission in permissions if permission.resource not in RAGFLOW_RESOURCES)
-    return as_booleans(permissions) | as_grants(further)
-
-
-def _flat(sources: Mapping[Permission, Sequence[Source]]) -> list[dict[str, str]]:
-    return [
-        {**permission._asdict(), "source": role}
-        for permission, found in sources.items()
-        for role in dict.fromkeys(source.role for source in found)
-    ]
+    own, inherited = graph.own(role_id), graph.inherited(role_id)
+    return {"permissions": as_tree(own, graph.registry), "inherited": as_tree(inherited, graph.registry)}

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
 from common.core.errors import Forbidden, LoginRefused, NotSignedIn, PasswordChangeDue
 from common.core.passwords import decode_from_hash_form
+from common.core.refresh import is_access_form
+from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
 from common.core.tokens import looks_like_token, lookup_forms
-from common.models.account import Account, Session
+from common.models.account import Account, RefreshToken, Session, SessionTrait
 from common.models.base import local_date
 from common.services import accounts, audit, limits, misuse, passwords
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
+from common.services.session_rows import (
+    Kind,
+    end,
+    end_beyond_most,
+    forget_shared_value,
+    hashed,
+    insert,
+    limits_at,
+    limits_of,
+)
 from common.stores.database import Taken
 
 log = logging.getLogger(__name__)
 
-# Absolute limits: a session that administers ends after 12 h, a user's after 30 days (ASVS 5, 7.3.2).
-ADMIN_LIMIT_MS = 12 * 3600 * 1000
-USER_LIMIT_MS = 30 * 24 * 3600 * 1000
+T = TypeVar("T")
+
+# How often a login looks at a stored hash that changes under it.
+_LOOKS = 3
 # A token's last use is written at most this often.
 LAST_USED_EVERY_MS = 60_000
 
@@ -34,16 +47,24 @@ _ACCOUNT = """
     (SELECT value FROM rk_state WHERE name = 'variables_version')
 """
 # The home tenant is the one named like its owner; only who has given that away is searched for another one.
-_SESSION = f"""
-    SELECT s.id, s.created_at, s.expires_at, s.ended_at, s.value_hash, u.access_token,
+_SESSION_ROW = f"""
+    SELECT s.id, s.realm, s.created_at, s.expires_at, s.ended_at, s.last_seen_at,
+        COALESCE(p.authenticated_at, s.created_at), s.value_hash, u.access_token,
         COALESCE(
             (SELECT m.tenant_id FROM user_tenant m
              WHERE m.user_id = u.id AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1' LIMIT 1),
             (SELECT m.tenant_id FROM user_tenant m WHERE m.user_id = u.id AND m.role = 'owner' AND m.status = '1'
              ORDER BY m.create_time LIMIT 1)),
         {_ACCOUNT}
-    FROM rk_session s JOIN user u ON u.id = s.user_id LEFT JOIN rk_account a ON a.user_id = u.id
-    WHERE s.token_hash = ?
+"""
+_ITS_ACCOUNT = """
+    JOIN user u ON u.id = s.user_id LEFT JOIN rk_account a ON a.user_id = u.id
+    LEFT JOIN rk_session_trait p ON p.session_id = s.id
+"""
+_SESSION = f"{_SESSION_ROW} FROM rk_session s {_ITS_ACCOUNT.strip()} WHERE s.token_hash = ?"
+_ACCESS = f"""
+    {_SESSION_ROW} FROM rk_refresh_token r JOIN rk_session s ON s.id = r.session_id {_ITS_ACCOUNT}
+    WHERE r.access_hash = ? AND r.access_until > ?
 """
 # A token acts for the account that made it (RAGFlow's rows: an owner of the tenant), while that still owns the tenant.
 _TOKEN = f"""
@@ -60,7 +81,19 @@ _TOKEN = f"""
 
 
 def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm) -> tuple[Principal, str]:
-    """Check e-mail and password and open a session; returns its principal and its wire form.
+    """Check e-mail and password and open a session; returns its principal and its wire form. Raises as ``admit``."""
+    return admit(plane, origin, email, password, realm, open_session)
+
+
+def admit(
+    plane: Plane,
+    origin: Origin,
+    email: str,
+    password: str,
+    realm: Realm,
+    opening: Callable[[Plane, Origin, AccountRow, Realm], T],
+) -> T:
+    """Check e-mail and password and do what opens a session, in the transaction that has seen that they still hold.
 
     ``password`` is as it came over the wire. Raises LoginRefused (one text and one duration whatever is wrong),
     PasswordLoginDisabled on the user API, and Forbidden for a right password on the admin server without any
@@ -69,25 +102,32 @@ def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm
     if realm == "user":
         passwords.refuse_where_disabled(plane)
     attempt = limits.login_attempt(plane, origin, email)
-    account = accounts.find(plane, email)
-    right = passwords.matches(plane, account.password if account else None, password)
-    if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, realm, attempt.failed())
-        raise LoginRefused
-    attempt.succeeded()
-    if realm == "admin":
-        refuse_non_administrators(plane, origin, account)
-    with plane.database.transaction():
-        # Whoever switched the account off or changed its password while the hash was computed has ended all sessions.
-        now = accounts.hold(plane, account.id)
-        if now is None or not now.may_sign_in or now.password != account.password:
+    for _ in range(_LOOKS):
+        account = accounts.find(plane, email)
+        checked = passwords.check(plane, account.password if account else None, password)
+        if account is None or not checked.right or not account.may_sign_in:
+            _record_refusal(plane, origin, email, realm, attempt.failed())
             raise LoginRefused
-        return open_session(plane, origin, account, realm)
+        attempt.succeeded()
+        if realm == "admin":
+            refuse_non_administrators(plane, origin, account)
+        renewed = passwords.renewed(plane, account.password, checked)
+        with plane.database.transaction():
+            now = accounts.hold(plane, account.id)
+            if now is None or not now.may_sign_in:
+                # Whoever switched the account off while the hash was computed has ended all sessions.
+                raise LoginRefused
+            if now.password == account.password:
+                if renewed is not None:
+                    accounts.change(plane, account.id, password=renewed)
+                return opening(plane, origin, account, realm)
+        # The password was changed meanwhile, or its hash renewed by another login: what holds now is looked at.
+    raise LoginRefused
 
 
 def refuse_non_administrators(plane: Plane, origin: Origin, account: AccountRow) -> None:
     """Raises Forbidden, and records it, when the account holds no administrative permission."""
-    who = _principal_of(plane, account, origin)
+    who = principal_of(plane, account, origin)
     if who.administers:
         return
     with plane.database.transaction():
@@ -102,47 +142,71 @@ def refuse_non_administrators(plane: Plane, origin: Origin, account: AccountRow)
     raise Forbidden("Your account holds no administrative permission; ask an administrator for a role.")
 
 
-def open_session(plane: Plane, origin: Origin, account: AccountRow, realm: Realm) -> tuple[Principal, str]:
-    """Write a session for an account that has proven itself, into the running transaction."""
-    now = plane.now_ms()
+def open_session(
+    plane: Plane, origin: Origin, account: AccountRow, realm: Realm, *, kind: Kind = "bearer"
+) -> tuple[Principal, str]:
+    """Write a session for an account that has proven itself, into the running transaction, which holds the account."""
     value = uuid4().hex + uuid4().hex
     wire = plane.keys.sign(value)
-    login_columns: dict[str, Any] = {"last_login_time": local_date(now, plane.zone)}
     if plane.shared:
         _supersede(plane, account.id)
-        login_columns["access_token"] = value
-    session_id = _insert_session(plane, origin, account.id, realm, wire, value)
-    accounts.change(plane, account.id, **login_columns)
+        accounts.change(plane, account.id, access_token=value)
+    value_hash = hashed(value) if plane.shared else None
+    session_id = insert(plane, origin, account.id, realm, token_hash=hashed(wire), value_hash=value_hash, kind=kind)
+    return record_login(plane, origin, account, realm, session_id, kind), wire
+
+
+def record_login(
+    plane: Plane, origin: Origin, account: AccountRow, realm: Realm, session_id: str, kind: Kind
+) -> Principal:
+    """Note a login that has just opened a session, and end those that are now too many; returns its principal."""
+    now = plane.now_ms()
+    accounts.change(plane, account.id, last_login_time=local_date(now, plane.zone))
     plane.database.execute(Account.update(last_login_at=now).where(Account.user_id == account.id))
-    who = _principal_of(plane, account, origin, credential=f"session:{session_id}")
-    audit.record(plane, EventTag.SESSION_LOGIN, who, target=account.target, after={"realm": realm})
-    return who, wire
+    ended = end_beyond_most(plane, account.id, session_id)
+    who = principal_of(plane, account, origin, credential=f"session:{session_id}", authenticated_at=now)
+    after = {"realm": realm, "kind": kind, **({"ended": ended} if ended else {})}
+    audit.record(plane, EventTag.SESSION_LOGIN, who, target=account.target, after=after)
+    return who
 
 
 def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) -> Principal:
     """The principal of a credential, read with one statement. Raises NotSignedIn.
 
-    A user API takes session values and API tokens; the admin server takes session values, for 12 h after login
-    whichever port it was made on.
+    A user API takes sessions, access tokens and API tokens; the admin server takes sessions and access tokens, for no
+    longer than those that were made there.
     """
     if looks_like_token(credential) and realm == "user":
         return _by_token(plane, credential, origin)
-    row = plane.database.one(_SESSION, (hashed(credential),))
-    if row is None and plane.shared:
-        row = _adopt_session(plane, credential, realm, origin)
-    if row is None:
-        if realm == "user":
-            return _by_token(plane, credential, origin)
-        raise NotSignedIn("Unauthorized")
-    session_id, created_at, expires_at, ended_at, value_hash, shared_value, tenant_id, *account = row
-    now = plane.now_ms()
+    if is_access_form(credential):
+        row = plane.database.one(_ACCESS, (hashed(credential), plane.now_ms()))
+    else:
+        row = plane.database.one(_SESSION, (hashed(credential),))
+        if row is None and plane.shared:
+            row = _adopt_session(plane, credential, realm, origin)
+    if row is not None:
+        return _by_session(plane, row, realm, origin)
+    if realm == "user":
+        return _by_token(plane, credential, origin)
+    raise NotSignedIn("Unauthorized")
+
+
+def _by_session(plane: Plane, row: tuple[Any, ...], port: Realm, origin: Origin) -> Principal:
+    session_id, realm, created_at, expires_at, ended_at, last_seen_at, proven_at, value_hash, *more = row
+    shared_value, tenant_id, *account = more
     if plane.shared and value_hash is not None and hashed(shared_value or "") != value_hash:
         # RAGFlow knew this session, and has ended it: by a logout, or by the next login of its user there.
         raise misuse.of_account(account, f"session:{session_id}", "ended in RAGFlow", origin)
-    if ended_at is not None or expires_at <= now or (realm == "admin" and created_at + ADMIN_LIMIT_MS <= now):
+    plane.variables.follow(account[-1] or 0)
+    now = plane.now_ms()
+    seen_at = max(last_seen_at, plane.session_uses.unwritten(session_id))
+    if is_over(Lifetime(created_at, expires_at, ended_at, seen_at), limits_at(plane, realm, port), now):
         reason = "expired" if ended_at is None else "ended"
         raise misuse.of_account(account, f"session:{session_id}", reason, origin)
-    return _principal(plane, account, f"session:{session_id}", tenant_id, origin)
+    who = _principal(plane, account, f"session:{session_id}", tenant_id, origin, authenticated_at=proven_at)
+    if seen_at + SEEN_EVERY_MS <= now:
+        plane.session_uses.note(plane.database, session_id, now)
+    return who
 
 
 def log_out(plane: Plane, who: Principal) -> None:
@@ -152,29 +216,24 @@ def log_out(plane: Plane, who: Principal) -> None:
         return
     with plane.database.transaction():
         row = plane.database.one("SELECT value_hash, user_id FROM rk_session WHERE id = ?", (session_id,))
-        _end(plane, "id = ?", (session_id,), "logout")
+        end(plane, "id = ?", (session_id,), "logout")
         if plane.shared and row is not None and row[0] is not None:
-            _forget_shared_value(plane, row[1], only_hash=row[0])
+            forget_shared_value(plane, row[1], only_hash=row[0])
         audit.record(plane, EventTag.SESSION_LOGOUT, who, target=("user", who.email))
 
 
 def end_sessions(plane: Plane, user_id: str, reason: str, *, keep: str | None = None) -> int:
     """End every session of an account but ``keep``, in the running transaction; returns how many."""
-    ended = _end(plane, "user_id = ? AND id <> ? AND ended_at IS NULL", (user_id, keep or ""), reason)
+    ended = end(plane, "user_id = ? AND id <> ? AND ended_at IS NULL", (user_id, keep or ""), reason)
     if plane.shared:
         kept = plane.database.one("SELECT value_hash FROM rk_session WHERE id = ?", (keep or "",))
-        _forget_shared_value(plane, user_id, but_hash=kept[0] if kept else None)
+        forget_shared_value(plane, user_id, but_hash=kept[0] if kept else None)
     return ended
 
 
 def end_all(plane: Plane, reason: str) -> int:
     """End every session of everybody, in the running transaction; returns how many."""
-    return _end(plane, "ended_at IS NULL", (), reason)
-
-
-def hashed(text: str) -> str:
-    """SHA-256 of a session value or wire form, hexadecimal: enough for 256 random bits (ASVS 5, 6.5.2)."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return end(plane, "ended_at IS NULL", (), reason)
 
 
 def prune(plane: Plane, *, limit: int = 1000) -> int:
@@ -189,28 +248,12 @@ def prune(plane: Plane, *, limit: int = 1000) -> int:
         if plane.shared:
             # A value that the user row still held would be taken for a new session of RAGFlow's.
             for _, user_id, value_hash in old:
-                _forget_shared_value(plane, user_id, only_hash=value_hash)
-        deleted: int = plane.database.execute(Session.delete().where(Session.id.in_([row[0] for row in old])))
+                forget_shared_value(plane, user_id, only_hash=value_hash)
+        ids = [row[0] for row in old]
+        for model in (RefreshToken, SessionTrait):
+            plane.database.execute(model.delete().where(model.session_id.in_(ids)))
+        deleted: int = plane.database.execute(Session.delete().where(Session.id.in_(ids)))
     return deleted
-
-
-def _insert_session(plane: Plane, origin: Origin, user_id: str, realm: Realm, wire: str, value: str) -> str:
-    now = plane.now_ms()
-    session_id = uuid4().hex
-    plane.database.insert(
-        Session,
-        id=session_id,
-        user_id=user_id,
-        token_hash=hashed(wire),
-        value_hash=hashed(value) if plane.shared else None,
-        realm=realm,
-        address=origin.address,
-        agent=(origin.agent or "")[:255],
-        created_at=now,
-        last_seen_at=now,
-        expires_at=now + (ADMIN_LIMIT_MS if realm == "admin" else USER_LIMIT_MS),
-    )
-    return session_id
 
 
 def _supersede(plane: Plane, user_id: str) -> None:
@@ -221,7 +264,7 @@ def _supersede(plane: Plane, user_id: str) -> None:
     """
     row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,))
     known = hashed(row[0] or "") if row else ""
-    _end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (user_id, known), "ragflow")
+    end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (user_id, known), "ragflow")
     plane.database.run("UPDATE rk_session SET value_hash = NULL WHERE user_id = ? AND ended_at IS NULL", (user_id,))
 
 
@@ -242,7 +285,15 @@ def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
     raise NotSignedIn("Unauthorized")
 
 
-def _principal(plane: Plane, account: list[Any], credential: str, tenant_id: str | None, origin: Origin) -> Principal:
+def _principal(
+    plane: Plane,
+    account: list[Any],
+    credential: str,
+    tenant_id: str | None,
+    origin: Origin,
+    *,
+    authenticated_at: int | None = None,
+) -> Principal:
     user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version, settings_version = account
     if is_active != "1" or status != "1":
         raise misuse.of_account(account, credential, "its account is switched off", origin)
@@ -260,11 +311,19 @@ def _principal(plane: Plane, account: list[Any], credential: str, tenant_id: str
         tenant_id=tenant_id,
         tenant_role="owner" if tenant_id else None,
         must_change=bool(must_change),
+        authenticated_at=authenticated_at,
         origin=origin,
     )
 
 
-def _principal_of(plane: Plane, account: AccountRow, origin: Origin, credential: str | None = None) -> Principal:
+def principal_of(
+    plane: Plane,
+    account: AccountRow,
+    origin: Origin,
+    *,
+    credential: str | None = None,
+    authenticated_at: int | None = None,
+) -> Principal:
     """The principal of an account that has just proven itself."""
     standing = accounts.standing_of(plane, account)
     return Principal(
@@ -275,6 +334,7 @@ def _principal_of(plane: Plane, account: AccountRow, origin: Origin, credential:
         role_ids=tuple(accounts.held_roles(plane, account.id)),
         permissions=standing.permissions,
         credential=credential,
+        authenticated_at=authenticated_at,
         origin=origin,
     )
 
@@ -315,33 +375,21 @@ def _adopt_session(plane: Plane, wire: str, realm: Realm, origin: Origin) -> tup
 
 def _take_over(plane: Plane, wire: str, value: str, user_id: str, email: str, realm: Realm, origin: Origin) -> None:
     """Write RAGFlow's session as one of this plane's, unless it has been one that is over. Raises Taken."""
-    if plane.database.one(
-        "SELECT 1 FROM rk_session WHERE value_hash = ? AND (ended_at IS NOT NULL OR expires_at <= ?)",
-        (hashed(value), plane.now_ms()),
-    ):
-        return
-    _end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (user_id, hashed(value)), "ragflow")
-    _insert_session(plane, origin, user_id, realm, wire, value)
-    who = Principal(user_id=user_id, email=email, origin=origin)
-    audit.record(plane, EventTag.SESSION_ADOPT, who, target=("user", email), after={"realm": realm})
-
-
-def _end(plane: Plane, where: str, params: tuple[str, ...], reason: str) -> int:
-    return plane.database.run(
-        f"UPDATE rk_session SET ended_at = ?, end_reason = ? WHERE {where}",
-        (plane.now_ms(), reason, *params),
+    accounts.hold(plane, user_id)
+    known = plane.database.all(
+        "SELECT realm, created_at, expires_at, ended_at, last_seen_at FROM rk_session WHERE value_hash = ?",
+        (hashed(value),),
     )
-
-
-def _forget_shared_value(
-    plane: Plane, user_id: str, *, only_hash: str | None = None, but_hash: str | None = None
-) -> None:
-    """Write ``INVALID_…`` where RAGFlow looks, so that it ends the session too."""
-    row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,))
-    current = hashed(row[0]) if row and row[0] else None
-    if current is None or current == but_hash or (only_hash is not None and current != only_hash):
+    now = plane.now_ms()
+    if any(is_over(Lifetime(*life), limits_of(plane, of_realm), now) for of_realm, *life in known):
         return
-    accounts.change(plane, user_id, access_token=f"INVALID_{uuid4().hex}")
+    end(plane, "user_id = ? AND value_hash <> ? AND ended_at IS NULL", (user_id, hashed(value)), "ragflow")
+    # When the password was given to RAGFlow is not known here.
+    session_id = insert(plane, origin, user_id, realm, token_hash=hashed(wire), value_hash=hashed(value), proven=False)
+    ended = end_beyond_most(plane, user_id, session_id)
+    who = Principal(user_id=user_id, email=email, origin=origin)
+    after = {"realm": realm, **({"ended": ended} if ended else {})}
+    audit.record(plane, EventTag.SESSION_ADOPT, who, target=("user", email), after=after)
 
 
 def check_basic(plane: Plane, origin: Origin, email: str | None, password: str | None) -> None:
@@ -357,7 +405,7 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
     attempt = limits.login_attempt(plane, origin, email)
     right = passwords.matches(plane, stored, password)
     if not right and decode_from_hash_form(password.encode()) is not None:
-        right = passwords.opened_matches(plane, stored, password.encode())
+        right = passwords.check_opened(plane, stored, password.encode()).right
     if account is None or not right or not account.may_sign_in:
         _record_refusal(plane, origin, email, "admin", attempt.failed())
         raise LoginRefused

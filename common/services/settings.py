@@ -211,6 +211,11 @@ def write(plane: Plane, actor: Principal, changes: Collection[Change], tag_of: E
         plane.database.insert(VariableChange, name=name, value=change.after, at=now, by=by)
         if change.variable.ragflow and ragflow.present():
             _write_beside(plane, change.variable, change.after)
+    next_version(plane)
+
+
+def next_version(plane: Plane) -> None:
+    """Have every process read the settings again, once the running transaction is committed; at its very end."""
     plane.database.run("UPDATE rk_state SET value = value + 1 WHERE name = ?", (VERSION,))
     plane.variables.forget()
 

@@ -1,6 +1,6 @@
 """How much a tenant may have: a default for all, a value of its own where it has one; 0 is no limit.
 
-This plane holds a tenant to its members and tokens. Datasets and requests are told to those who serve them.
+This plane holds a tenant to its members, tokens and requests. Datasets are told to those who serve them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from common.services.principal import Principal
 Name = Literal["members", "tokens", "datasets", "requests_per_minute"]
 NAMES: tuple[Name, ...] = ("members", "tokens", "datasets", "requests_per_minute")
 #: The settings that hold the defaults.
-DEFAULTS: Mapping[str, str] = {name: f"tenant_limit.{name}" for name in NAMES}
+DEFAULTS: Mapping[Name, str] = {
+    "members": "tenant_limit.members",
+    "tokens": "tenant_limit.tokens",
+    "datasets": "tenant_limit.datasets",
+    "requests_per_minute": "limit.tenant_calls",
+}
 
 _COUNTED = {
     "members": "SELECT COUNT(DISTINCT m.user_id) FROM user_tenant m JOIN user u ON u.id = m.user_id "
@@ -78,6 +83,7 @@ def set_of_tenant(plane: Plane, actor: Principal, tenant_id: str, changes: Mappi
             if any(value is not None for value in after.values()):
                 stamps = {"updated_at": plane.now_ms(), "updated_by": actor.email}
                 plane.database.insert(TenantLimit, tenant_id=tenant_id, **after, **stamps)
+            settings.next_version(plane)
         return of_tenant(plane, tenant_id)
 
 

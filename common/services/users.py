@@ -10,11 +10,30 @@ from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
 from common.core.emails import email_key, parse_email
-from common.core.errors import BadField, Conflict, PasswordChangeDue, StoreUnavailable, UserNotFound
+from common.core.errors import (
+    BadField,
+    Conflict,
+    Forbidden,
+    PasswordChangeDue,
+    StoreUnavailable,
+    UserNotFound,
+    WrongCurrentPassword,
+)
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
 from common.models.account import Account
 from common.models.base import http_date
-from common.services import accounts, audit, claims, default_role, invitations, memberships, passwords, sessions
+from common.services import (
+    accounts,
+    audit,
+    claims,
+    default_role,
+    invitations,
+    limits,
+    memberships,
+    passwords,
+    proving,
+    sessions,
+)
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -141,7 +160,8 @@ def create_user(
     if is_superuser:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     address = parse_email(email, field="username")
-    password_hash = passwords.new_hash(plane, password)
+    owner = passwords.new_owner(address, nickname, administers=is_superuser)
+    password_hash = passwords.new_hash(plane, password, owner)
     with plane.database.transaction():
         default_role.lock(plane)
         memberships.lock(plane)
@@ -169,27 +189,52 @@ def create_user(
     }
 
 
-def update_user_password(plane: Plane, actor: Principal, email: str, password: str) -> bool:
+def update_user_password(
+    plane: Plane, actor: Principal, email: str, password: str, *, current: str | None = None
+) -> bool:
     """Set an account's password and end its sessions (one's own: all but the one in use).
 
-    Returns False when it was that password already, in which case the sessions end all the same. Raises
-    UserNotFound, BadField, GivesMoreThanHeld.
+    For one's own the ``current`` one is needed, or a session that began with it a moment ago. Somebody else's must be
+    changed at the next login where the setting ``password.must_change_after_reset`` says so. Returns False when it was
+    that password already, in which case the sessions end all the same. Raises UserNotFound, BadField,
+    GivesMoreThanHeld, and for one's own Forbidden, WrongCurrentPassword and ProofDue.
     """
     account = accounts.get(plane, email)
     accounts.refuse_to_act_on_superiors(plane, actor, account)
-    new_hash = passwords.new_hash(plane, password, field="new_password")
+    is_own = actor.user_id == account.id
+    if is_own:
+        _require_current_password(plane, actor, account, current)
+    new_hash = passwords.new_hash(plane, password, passwords.owner_of(plane, account), field="new_password")
     unchanged = passwords.matches(plane, account.password, password)
-    if unchanged and actor.user_id == account.id and actor.must_change:
+    if unchanged and is_own and actor.must_change:
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
+    must_change = not is_own and plane.variables.flag("password.must_change_after_reset")
     with plane.database.transaction():
         account, actor = accounts.hold_to_act_on(plane, actor, email)
         if not unchanged:
             accounts.change(plane, account.id, password=new_hash)
-        plane.database.execute(Account.update(must_change=False).where(Account.user_id == account.id))
-        keep = actor.session_id if actor.user_id == account.id else None
+        plane.database.execute(Account.update(must_change=must_change).where(Account.user_id == account.id))
+        keep = actor.session_id if is_own else None
         sessions.end_sessions(plane, account.id, "password", keep=keep)
         audit.record(plane, EventTag.USER_PASSWORD, actor, target=account.target)
     return not unchanged
+
+
+def _require_current_password(plane: Plane, actor: Principal, account: AccountRow, current: str | None) -> None:
+    """Raises Forbidden for a token, WrongCurrentPassword, and ProofDue without one in an older session.
+
+    RAGFlow's clients, which log in for each change, send no current password.
+    """
+    if actor.session_id is None:
+        raise Forbidden("A token can't change the password; log in first.")
+    if current is not None:
+        attempt = limits.login_attempt(plane, actor.origin, account.email)
+        if not passwords.matches(plane, account.password, current):
+            attempt.failed()
+            raise WrongCurrentPassword
+        attempt.succeeded()
+        return
+    proving.require_recent_proof(plane, actor)
 
 
 def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, active: bool) -> bool:

@@ -25,6 +25,7 @@ EVERY_S = 1.0
 VERSION = "variables_version"
 
 _NO_VERSION = -1
+_TENANT_CALLS = "SELECT tenant_id, requests_per_minute FROM rk_tenant_limit WHERE requests_per_minute IS NOT NULL"
 
 
 class StoredText(NamedTuple):
@@ -41,9 +42,11 @@ class _Snapshot(NamedTuple):
     texts: Mapping[str, StoredText]
     values: Mapping[str, Value]
     features: Mapping[str, Feature]
+    tenant_calls: Mapping[str, int]
 
 
-_NOTHING = _Snapshot(_NO_VERSION, MappingProxyType({}), MappingProxyType({}), MappingProxyType({}))
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_NOTHING = _Snapshot(_NO_VERSION, _EMPTY, _EMPTY, _EMPTY, _EMPTY)
 
 
 class Variables:
@@ -101,6 +104,11 @@ class Variables:
         """Whether a feature is on for whoever acts in this tenant; one that nobody made is off."""
         flag = self.features().get(name)
         return flag is not None and flag.holds_for(tenant_id)
+
+    def tenant_calls(self, tenant_id: str) -> int:
+        """Calls of the user API that a tenant may make in a minute, its own limit or that of all; 0 is any number."""
+        most = self.integer("limit.tenant_calls")
+        return self._current.tenant_calls.get(tenant_id, most)
 
     def glance(self, name: str) -> int:
         """The value of an integer variable as far as it is known, for callers that must wait for nothing.
@@ -178,8 +186,8 @@ class Variables:
             log.warning("settings not looked up: %s", error.reason)
 
     def _read(self, version: int) -> None:
-        texts = self.stored()
-        if texts == self._current.texts:
+        texts, calls = self.stored(), dict(self._database.all(_TENANT_CALLS))
+        if texts == self._current.texts and calls == self._current.tenant_calls:
             self._current = self._current._replace(version=version)
             return
         values = dict(_values(texts))
@@ -188,7 +196,8 @@ class Variables:
             for name, value in values.items()
             if name.startswith(features.PREFIX)
         }
-        self._current = _Snapshot(version, MappingProxyType(texts), MappingProxyType(values), MappingProxyType(flags))
+        parts: tuple[Mapping[str, Any], ...] = (texts, values, flags, calls)
+        self._current = _Snapshot(version, *map(MappingProxyType, parts))
 
 
 def _values(texts: Mapping[str, StoredText]) -> Iterator[tuple[str, Value]]:

@@ -9,7 +9,17 @@ import time
 from collections.abc import Mapping
 
 from common.core.errors import StoreUnavailable
-from common.services import audit_delivery, deletion, following, jobs, mail, password_reset, token_expiry
+from common.services import (
+    audit_delivery,
+    deletion,
+    following,
+    jobs,
+    mail,
+    password_reset,
+    registration,
+    reset_links,
+    token_expiry,
+)
 from common.services.jobs import Claimed, GiveUp, Handler, JobInterrupted, JobLost, Task, TryLater
 from common.services.plane import Plane
 from common.worker import heartbeat, periodic, sealing
@@ -37,6 +47,8 @@ def handlers() -> dict[str, Handler]:
         deletion.PURGE: deletion.purge,
         mail.INVITATION: mail.send_invitation,
         password_reset.CODE_MAIL: password_reset.send_code_mail,
+        reset_links.MAIL: reset_links.send,
+        registration.DECISION_MAIL: registration.send_decision,
         token_expiry.SEARCH: token_expiry.search,
         token_expiry.MAIL: token_expiry.send_notice,
         following.FOLLOW: following.follow,

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.core.errors import StoreUnavailable
-from common.services import audit_retention, deletion, following, invitations, jobs, sessions, token_expiry
+from common.services import (
+    audit_retention,
+    deletion,
+    following,
+    invitations,
+    jobs,
+    registration,
+    reset_links,
+    sessions,
+    token_expiry,
+)
 from common.services.plane import Plane
 
 log = logging.getLogger(__name__)
@@ -68,7 +78,7 @@ def stand_down(plane: Plane, scheduler: str) -> None:
 
 
 def keep_house(task: jobs.Task) -> None:
-    """Remove what is over of sessions, invitations, notices, jobs and the cache store's values.
+    """Remove what is over of sessions, invitations, registrations, links, notices, jobs and the cache store's values.
 
     Progress has the counts.
     """
@@ -76,6 +86,8 @@ def keep_house(task: jobs.Task) -> None:
     chores: dict[str, Callable[[], int]] = {
         "sessions": lambda: sessions.prune(plane, limit=_BATCH),
         "invitations": lambda: invitations.prune(plane, limit=_BATCH),
+        "registrations": lambda: registration.prune(plane, limit=_BATCH),
+        "reset_links": lambda: reset_links.prune(plane, limit=_BATCH),
         "expiry_notices": lambda: token_expiry.prune(plane, limit=_BATCH),
         "audit_events": lambda: audit_retention.drop_segment(plane),
         "jobs": lambda: jobs.prune(plane, limit=_BATCH, but_dead=_NEVER_FORGOTTEN),

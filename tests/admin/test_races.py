@@ -20,6 +20,7 @@ from tests.side_by_side import Act, at_once
 pytestmark = pytest.mark.race
 
 DEMOTIONS: dict[str, tuple[str, str, Any]] = {
+    "roles": ("DELETE", "roles", {"role_name": "superuser"}),
     "role": ("PUT", "role", {"role_name": "member"}),
     "flag": ("DELETE", "admin", None),
     "switch": ("PUT", "activate", {"activate_status": "off"}),
@@ -67,7 +68,57 @@ def test_a_role_that_is_being_assigned_is_not_deleted_under_its_holder(world: Wo
         assert shown == (name if statuses[0] == 200 else "member")
 
 
-@pytest.mark.parametrize(("one", "other"), [("role", "role"), ("role", "flag"), ("role", "switch"), ("flag", "switch")])
+def test_who_is_given_a_role_while_it_is_handed_over_holds_one_or_the_other(world: World, root: Person) -> None:
+    for number in range(5):
+        name, someone, holder = f"role-{number}", world.person(), world.person()
+        root.administer("POST", "/roles", {"role_name": name})
+        root.administer("PUT", f"/users/{holder.email}/role", {"role_name": name})
+
+        statuses = at_once(
+            world,
+            lambda name=name, someone=someone: root.administer(  # type: ignore[misc]
+                "POST", f"/users/{someone.email}/roles", {"role_name": name}
+            ),
+            lambda name=name: root.administer("DELETE", f"/roles/{name}?reassign_to=viewer"),  # type: ignore[misc]
+        )
+
+        assert statuses in ([200, 200], [404, 200])
+        held = [root.administer("GET", f"/users/{each.email}").json["data"][0]["roles"] for each in (someone, holder)]
+        assert held == [["viewer"] if statuses[0] == 200 else ["member"], ["viewer"]]
+
+
+def test_a_role_is_not_given_with_what_it_is_granted_at_that_moment_unless_the_giver_holds_it(
+    world: World, root: Person
+) -> None:
+    root.administer("POST", "/roles", {"role_name": "giver"})
+    grants = {"new_permissions": {"role": {"assign": True, "read": True}, "dataset": {"read": True}}}
+    root.administer("POST", "/roles/giver/permission", grants)
+    giver = world.person()
+    root.administer("PUT", f"/users/{giver.email}/role", {"role_name": "giver"})
+    assert giver.admin_session
+    for number in range(5):
+        name, someone = f"given-{number}", world.person()
+        root.administer("POST", "/roles", {"role_name": name})
+        body = {"resource": "audit", "actions": ["export"]}
+
+        given, _ = at_once(
+            world,
+            lambda name=name, someone=someone: giver.administer(  # type: ignore[misc]
+                "POST", f"/users/{someone.email}/roles", {"role_name": name}
+            ),
+            lambda name=name, body=body: root.administer("POST", f"/roles/{name}/permission", body),  # type: ignore[misc]
+        )
+
+        # Whichever came first: the superuser granted it to a role that is held, or it was too much to give.
+        assert given in (200, 403)
+        held = root.administer("GET", f"/users/{someone.email}").json["data"][0]["roles"]
+        assert held == ([name] if given == 200 else ["member"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("role", "role"), ("role", "flag"), ("role", "switch"), ("flag", "switch"), ("roles", "flag"), ("roles", "roles")],
+)
 def test_the_last_two_superusers_never_go_both(world: World, root: Person, one: str, other: str) -> None:
     second = world.person(is_superuser=True)
     assert root.admin_session != second.admin_session

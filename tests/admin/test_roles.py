@@ -44,6 +44,7 @@ def version(world: World) -> int:
 def test_R4_roles_are_made_listed_changed_and_deleted(root: Person, clock: Clock) -> None:
     made = make(root, "Reader")
     clock.forward(hours=1)
+    root.come_back()
     changed = root.administer("PUT", "/roles/reader", {"description": "Reads."}).json["data"]
     listed = root.administer("GET", "/roles").json["data"]
 

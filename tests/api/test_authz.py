@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from common.services import roles
+from admin.server.app import create_app as create_admin
+from api.app import create_app as create_api
+from common.services import opening, roles
 from common.services.principal import system
-from tests.people import Person, World
+from tests.people import Clock, Person, Port, World, settings_for
 
 
 def ask(person: Person, resource: Any, action: Any) -> tuple[int, Any]:
@@ -64,3 +67,54 @@ def test_nobody_is_told_anything(world: World) -> None:
     answer = world.api.ask("POST", "/api/v1/authz/check", {"resource": "dataset", "action": "read"})
 
     assert (answer.status_code, answer.json["code"]) == (401, 401)
+
+
+def test_many_questions_are_answered_at_once_in_their_order(world: World) -> None:
+    someone = world.person()
+    checks = [{"resource": "Dataset", "action": "write"}, {"resource": "user", "action": "read"}] * 50
+
+    answer = someone.ask("POST", "/api/v1/authz/check", {"checks": checks})
+
+    results = answer.json["data"]["results"]
+    assert (answer.status_code, len(results)) == (200, 100)
+    assert results[0] == {
+        "resource": "dataset", "action": "write", "allowed": True,
+        "reason": "dataset:write is granted by role member.",
+    }  # fmt: skip
+    assert [each["allowed"] for each in results] == [True, False] * 50
+
+
+def test_a_batch_with_one_bad_question_or_too_many_is_400(world: World) -> None:
+    someone, good = world.person(), {"resource": "dataset", "action": "read"}
+    for checks in (
+        [],
+        [good] * 101,
+        [good, {"resource": "planet", "action": "read"}],
+        [good, {"resource": "dataset"}],
+        7,
+    ):
+        answer = someone.ask("POST", "/api/v1/authz/check", {"checks": checks})
+        assert (answer.status_code, answer.json["code"]) == (400, 400)
+
+
+def test_pairs_of_the_configuration_can_be_granted_and_asked_about(tmp_path: Path, clock: Clock) -> None:
+    settings = settings_for(tmp_path / "home")
+    further = settings.model_copy(update={"permissions": {"report": ("read",)}})
+    plane = opening.open_plane(further, now_ms=clock)
+    world = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    try:
+        someone, root = world.person(), world.root
+        root.administer("POST", "/roles", {"role_name": "reporter"})
+        root.administer("POST", "/roles/reporter/permission", {"resource": "report", "actions": ["read"]})
+        assert ask(someone, "report", "read")[1]["allowed"] is False
+
+        root.administer("PUT", f"/users/{someone.email}/role", {"role_name": "reporter"})
+
+        assert ask(someone, "report", "read")[1]["allowed"] is True
+        assert ask(root, "report", "read")[1]["allowed"] is True
+        assert root.administer("GET", "/roles/resource").json["data"]["actions"]["report"] == ["read"]
+        shown = root.administer("GET", f"/users/{someone.email}/permissions").json["data"]
+        assert shown["role_permissions"]["report"] == {"read": True}
+    finally:
+        for store in (plane.database, plane.cache, plane.documents):
+            store.close()

@@ -163,6 +163,23 @@ def test_calls_with_a_token_and_within_a_tenant_are_limited_by_the_minute(world:
     assert [other.ask("GET", "/v1/system/version").status_code for _ in range(3)] == [200, 200, 429]
 
 
+def test_a_tenant_is_held_to_its_own_limit_of_calls_before_that_of_all(world: World) -> None:
+    one, other = world.person(), world.person()
+    assert one.session
+    assert other.session
+    allow(world, tenant_calls=3)
+
+    def statuses(person: Person) -> list[int]:
+        return [person.ask("GET", "/v1/system/version").status_code for _ in range(4)]
+
+    path = f"/tenants/{one.user_id}/limits"
+    assert world.root.administer("PUT", path, {"requests_per_minute": 1}).status_code == 200
+    assert statuses(one) == [200, 429, 429, 429]
+    assert statuses(other) == [200, 200, 200, 429]
+    assert world.root.administer("PUT", path, {"requests_per_minute": 0}).status_code == 200
+    assert statuses(one) == [200] * 4
+
+
 def test_without_the_cache_store_every_process_counts_for_itself(
     world: World, root: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

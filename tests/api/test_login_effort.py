@@ -12,13 +12,16 @@ from uuid import uuid1
 
 import argon2
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from werkzeug.security import generate_password_hash
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.models.account import User
 from common.models.base import created
 from common.services import opening
-from tests.people import Clock, Port, World, settings_for
+from tests.people import Clock, Person, Port, World, settings_for
 from tests.statements import statements
 
 KINDS = {"off": "argon2id", "on": "scrypt"}
@@ -92,6 +95,24 @@ def effort(
     return [" ".join(statement.split()[:3]) for statement in heard], computed
 
 
+def kind_of(world: World) -> str:
+    """The kind of hash that the plane makes."""
+    return KINDS["on" if world.plane.shared else "off"]
+
+
+def other_kind(world: World, password: str) -> str:
+    """A hash of the kind that it doesn't make."""
+    opened = base64.b64encode(password.encode())
+    if world.plane.shared:
+        return argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(opened)
+    return generate_password_hash(opened.decode())
+
+
+def set_stored(world: World, person: Person, stored: str) -> None:
+    """Put a hash in place of a person's own."""
+    world.plane.database.run("UPDATE user SET password = ? WHERE id = ?", (stored, person.user_id))
+
+
 @pytest.fixture
 def of_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
     """The effort for an address that nobody has."""
@@ -101,7 +122,7 @@ def of_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str]
 def test_an_unknown_address_costs_one_hash_of_the_plane_s_kind(
     world: World, of_unknown: tuple[list[str], list[str]]
 ) -> None:
-    assert of_unknown[1] == [KINDS["on" if world.plane.shared else "off"]]
+    assert of_unknown[1] == [kind_of(world)]
 
 
 def test_a_wrong_password_costs_what_an_unknown_address_does(
@@ -113,14 +134,82 @@ def test_a_wrong_password_costs_what_an_unknown_address_does(
     assert effort(world, monkeypatch, someone.email.upper(), "a wrong password") == of_unknown
 
 
+def sealed(world: World, content: bytes) -> str:
+    """What a client sends that encrypts this with the server's public key."""
+    key = serialization.load_pem_public_key(world.plane.keys.public_pem.encode())
+    assert isinstance(key, rsa.RSAPublicKey)
+    return base64.b64encode(key.encrypt(content, padding.PKCS1v15())).decode()
+
+
+def test_S6_a_ciphertext_that_is_wrong_in_any_way_is_answered_like_a_wrong_password(
+    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can tell a bad padding from a wrong password can have the server decrypt what they have recorded."""
+    someone = world.person()
+    wrong = {
+        "another password": sealed(world, base64.b64encode(b"another password")),
+        "no base64 within": sealed(world, b"\xff\xfe no base64"),
+        "nothing within": sealed(world, b""),
+        "a bad padding": base64.b64encode(b"\x01" * 256).decode(),
+        "beyond the modulus": base64.b64encode(b"\xff" * 256).decode(),
+        "cut off": sealed(world, base64.b64encode(b"x"))[:-8],
+    }
+    answers = set()
+    for kind, password in wrong.items():
+        assert effort(world, monkeypatch, someone.email, password) == of_unknown, kind
+        body = {"email": someone.email, "password": password}
+        answers.add(world.api.ask("POST", "/v1/user/login", body).get_data())
+
+    assert len(answers) == 1
+
+
+def test_S6_no_home_has_the_pair_that_ragflow_publishes(world: World, tmp_path: Path) -> None:
+    other = opening.open_plane(settings_for(tmp_path / "another home"))
+
+    assert world.plane.keys.public_pem != other.keys.public_pem
+    for keys in (world.plane.keys, other.keys):
+        assert "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEArq9XTUSeYr2" not in keys.public_pem
+    for store in (other.database, other.cache, other.documents):
+        store.close()
+
+
 @pytest.mark.parametrize("stored", NO_HASHES)
 def test_an_account_without_a_hash_costs_what_an_unknown_address_does(
-    world: World, of_unknown: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch, stored: str | None
+    world: World, monkeypatch: pytest.MonkeyPatch, stored: str | None
 ) -> None:
     someone = world.person()
     world.plane.database.run("UPDATE user SET password = ? WHERE id = ?", (stored, someone.user_id))
+    of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", "a wrong password")
 
     assert effort(world, monkeypatch, someone.email, someone.password) == of_unknown
+
+
+def test_while_hashes_are_of_two_kinds_a_wrong_password_costs_both_whoever_s_it_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RAGFlow's hashes go on counting where it no longer shares the database, and the other way round."""
+    of_plane, of_other = world.person(), world.person()
+    password = "a password of the other kind"
+    set_stored(world, of_other, other_kind(world, password))
+    statements_of_unknown, hashes_of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", "a wrong password")
+
+    assert sorted(hashes_of_unknown) == ["argon2id", "scrypt"]
+    for person in (of_plane, of_other):
+        heard, computed = effort(world, monkeypatch, person.email, "a wrong password")
+        assert (heard, sorted(computed)) == (statements_of_unknown, sorted(hashes_of_unknown))
+    assert log_in(world, of_other.email, password) == 0
+    # The last one of the other kind has logged in, and has got the plane's.
+    assert effort(world, monkeypatch, of_other.email, "a wrong password")[1] == [kind_of(world)]
+
+
+@pytest.mark.parametrize("password", ["p\u00e4ssw\u00f6rter \ufb01x", "passwords \u00e9 \u212bngstr\u00f6m"])
+def test_a_password_that_can_be_composed_in_two_ways_costs_as_much_for_an_unknown_address(
+    world: World, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", password)
+
+    assert of_unknown[1] == [kind_of(world)] * 2
+    assert effort(world, monkeypatch, world.person().email, password) == of_unknown
 
 
 @pytest.mark.parametrize("column", ["is_active", "status"])

@@ -16,7 +16,7 @@ import pytest
 from common.http.route import Route
 from tests.cast import BUILT_IN, EVERYBODY, INSIDERS, OUTSIDERS, Cast, assemble, snapshot
 from tests.people import Port, World, new_password
-from tests.route_table import BODIES, EXPECTED
+from tests.route_table import BODIES, EXPECTED, SENSITIVE
 
 ADMINISTRATORS = {"user-manager", "service-operator", "auditor", "viewer", "superuser"}
 READERS = {"auditor", "viewer", "superuser"}
@@ -39,6 +39,8 @@ WHO: dict[str, set[str]] = {
     "tenant:create": MANAGERS,
     "tenant:write": MANAGERS,
     "tenant:delete": MANAGERS,
+    "session:read": READERS | MANAGERS,
+    "session:delete": MANAGERS,
     "token:read": READERS | MANAGERS,
     "token:create": MANAGERS,
     "token:write": MANAGERS,
@@ -80,6 +82,13 @@ def test_the_table_lists_every_route_with_its_requirement(world: World) -> None:
     served = {key_of(port, route): route.requires.text for port, route in ports(world)}
 
     assert served == EXPECTED
+
+
+def test_what_asks_for_the_password_again_is_known_by_hand_and_no_route_of_RAGFlow(world: World) -> None:
+    found = {key_of(port, route): route for port, route in ports(world) if route.sensitive}
+
+    assert set(found) == SENSITIVE
+    assert not [key for key, route in found.items() if route.dialect == "ragflow"]
 
 
 def test_nobody_gets_in_who_should_not_and_nothing_changes_then(world: World, cast: Cast) -> None:

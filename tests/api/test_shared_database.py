@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid1
 
 import pytest
-from itsdangerous import URLSafeTimedSerializer
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from admin.server.app import create_app as create_admin
@@ -15,11 +15,19 @@ from api.app import create_app as create_api
 from common.core.passwords import encode_for_hash
 from common.models.account import User
 from common.models.base import created
+from common.models.variable import StoredVariable
 from common.services import accounts, opening, sessions
 from tests.people import Clock, Person, Port, World, settings_for
 from tests.side_by_side import at_once
 
 SECRET_KEY = "a key that both programs were given and long enough"
+
+
+class Later(TimestampSigner):
+    """Signs as one did a minute later."""
+
+    def get_timestamp(self) -> int:
+        return super().get_timestamp() + 60
 
 
 @pytest.fixture
@@ -28,6 +36,7 @@ def shared(tmp_path: Path, clock: Clock) -> Iterator[World]:
     settings = settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE="on", RAGKEEPER_SECRET_KEY=SECRET_KEY)
     plane = opening.open_plane(settings, now_ms=clock)
     yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    plane.session_uses.wait(10)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 
@@ -107,6 +116,77 @@ def test_S7_a_session_that_has_expired_is_not_taken_over_again(shared: World, cl
     assert port.ask("GET", path, credential=wire).status_code == 401
     assert sessions.prune(shared.plane) == 1
     assert port.ask("GET", path, credential=wire).status_code == 401
+    assert access_token(shared, someone).startswith("INVALID_")
+
+
+def test_an_idle_session_is_not_taken_over_again_under_another_signature(shared: World, clock: Clock) -> None:
+    someone = shared.person()
+    value = URLSafeTimedSerializer(SECRET_KEY).loads(someone.session)
+    clock.forward(hours=25)
+
+    wire = str(URLSafeTimedSerializer(SECRET_KEY, signer=Later).dumps(value))
+
+    assert wire != someone.session
+    assert shared.api.ask("GET", "/v1/user/info", credential=wire).status_code == 401
+    assert shared.events("session:adopt") == []
+
+
+def test_a_session_that_ragflow_made_counts_among_the_others_and_nobody_knows_its_password(
+    shared: World, clock: Clock
+) -> None:
+    someone = shared.person()
+    mine = []
+    for _ in range(10):
+        clock.forward(seconds=1)
+        answer = shared.api.ask("POST", "/v1/user/login", {"email": someone.email, "password": someone.password})
+        mine.append(answer.headers["Authorization"])
+    value = uuid1().hex
+    shared.plane.database.execute(User.update(access_token=value).where(User.id == someone.user_id))
+    wire = URLSafeTimedSerializer(SECRET_KEY).dumps(value)
+    clock.forward(seconds=1)
+
+    assert shared.api.ask("GET", "/v1/user/info", credential=wire).status_code == 200
+
+    # The newest of mine was the one that RAGFlow knew: it is over there, and so here.
+    working = [shared.api.ask("GET", "/v1/user/info", credential=each).status_code == 200 for each in mine]
+    assert working == [True] * 9 + [False]
+    assert shared.api.ask("DELETE", "/api/v1/sessions", credential=wire).json["reason"] == "reauthenticate"
+
+
+def test_with_one_session_a_refresh_login_ends_the_one_that_ragflow_knows_there_too(shared: World) -> None:
+    someone = shared.person()
+    shared.plane.database.insert(StoredVariable, name="session.most", value="1", updated_at=0)
+    shared.plane.database.run("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    bare = someone.session
+    body = {"email": someone.email, "password": someone.password, "grant": "refresh"}
+
+    pair = shared.api.ask("POST", "/api/v1/auth/login", body).json["data"]
+
+    assert access_token(shared, someone).startswith("INVALID_")
+    assert shared.api.ask("GET", "/v1/user/info", credential=bare).status_code == 401
+    assert shared.api.ask("GET", "/v1/user/info", credential=pair["access_token"]).status_code == 200
+
+
+def test_ragflow_is_given_no_access_token_that_it_would_take_for_a_session_without_end(shared: World) -> None:
+    someone = shared.person()
+    bare = someone.session
+    known = access_token(shared, someone)
+    body = {"email": someone.email, "password": someone.password, "grant": "refresh"}
+
+    pair = shared.api.ask("POST", "/api/v1/auth/login", body).json["data"]
+
+    assert access_token(shared, someone) == known
+    assert shared.api.ask("GET", "/v1/user/info", credential=bare).status_code == 200
+    assert shared.api.ask("GET", "/v1/user/info", credential=pair["access_token"]).status_code == 200
+    assert shared.api.ask("POST", "/v1/user/logout", credential=pair["access_token"]).json["data"] is True
+    assert shared.api.ask("GET", "/v1/user/info", credential=bare).status_code == 200
+
+
+def test_ending_the_session_that_ragflow_knows_ends_it_there_too(shared: World) -> None:
+    someone = shared.person()
+    answer = shared.api.ask("DELETE", "/api/v1/sessions/current", credential=someone.session)
+
+    assert answer.status_code == 200
     assert access_token(shared, someone).startswith("INVALID_")
 
 

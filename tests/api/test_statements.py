@@ -11,6 +11,7 @@ from peewee import Model
 from werkzeug.test import TestResponse
 
 from common.core.cursors import encode_cursor
+from common.models.account import Session
 from common.models.tenant import Invitation, MembershipClaim, UserTenant
 from common.models.token import ApiToken, TokenRecord
 from common.services.plane import Plane
@@ -166,6 +167,34 @@ def test_a_tenant_that_grows_costs_no_page_more(plane: Plane, root: Person, read
     fill_tenant(plane, root.user_id, range(20, 1020))
 
     assert looked_at(plane, lambda: read(root)) <= of_few * 1.2 + FEW
+
+
+def fill_sessions(plane: Plane, user_id: str, numbers: range) -> None:
+    """Give an account sessions of these numbers that are over, and one open one for each ten of them."""
+    now = plane.now_ms()
+    rows = [
+        {
+            "id": f"f{number:031x}", "user_id": user_id, "token_hash": f"{number:064x}", "realm": "user",
+            "created_at": now - number, "last_seen_at": now, "expires_at": now + 60_000,
+            "ended_at": number if number % 10 else None,
+        }
+        for number in numbers
+    ]  # fmt: skip
+    with plane.database.transaction():
+        plane.database.execute(Session.insert_many(rows))
+
+
+def test_a_page_of_sessions_costs_no_more_where_many_were_ended(plane: Plane, root: Person) -> None:
+    def read() -> TestResponse:
+        return root.ask("GET", "/api/v1/sessions?limit=5")
+
+    fill_sessions(plane, root.user_id, range(200))
+    succeed(read())
+    of_few = looked_at(plane, read)
+
+    fill_sessions(plane, root.user_id, range(200, 2000))
+
+    assert looked_at(plane, read) <= of_few * 1.2 + FEW
 
 
 def test_a_large_tenant_costs_the_page_of_tenants_no_more_than_one_that_is_counted(plane: Plane, root: Person) -> None:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import health, lists, logins, reads, report, starts, trail
+from tests.bench import health, lists, logins, reads, report, roles, starts, trail
 from tests.bench.effort import QUICK, WHOLE, Effort
 from tests.bench.load import LoadFailed
 from tests.bench.processes import StartFailed
@@ -22,6 +22,7 @@ from tests.bench.report import Line
 GROUPS: dict[str, Callable[[Effort, Path], Iterator[Line]]] = {
     "reads": reads.measure,
     "reads on MariaDB": reads.measure_on_mariadb,
+    "roles": roles.measure,
     "health": health.measure,
     "pages": lists.measure_pages,
     "whole list": lists.measure_whole_list,

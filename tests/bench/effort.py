@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Effort:
     """``pairs`` runs of reference and server in turn, each of ``reads`` requests; 4 x ``pages`` of a kind of page;
     ``logins`` on each port before their memory is weighed; ``events`` that pages of the audit trail are out of, and
-    ``written_s`` seconds of audited changes."""
+    ``written_s`` seconds of audited changes; ``failures`` of logins for each kind of address."""
 
     pairs: int
     reads: int
@@ -21,6 +21,7 @@ class Effort:
     logins: int
     events: int
     written_s: float
+    failures: int
 
 
 WHOLE = Effort(
@@ -34,6 +35,7 @@ WHOLE = Effort(
     logins=200,
     events=100_000,
     written_s=20.0,
+    failures=200,
 )
 QUICK = Effort(
     pairs=2,
@@ -46,4 +48,5 @@ QUICK = Effort(
     logins=32,
     events=3_000,
     written_s=1.0,
+    failures=4,
 )

@@ -91,7 +91,12 @@ class Plane:
         """Log in on both ports; afterwards ``admin_headers`` and ``user_headers`` are what a request needs."""
         account = {"email": email, "password": password}
         self.admin_headers = {"Authorization": _log_in(self.admin_port, "/api/v1/admin/login", account)}
-        self.user_headers = {"Authorization": _log_in(self.api_port, "/v1/user/login", account)}
+        self.user_headers = self.sign_in_user(email, password)
+
+    def sign_in_user(self, email: str, password: str) -> dict[str, str]:
+        """Log in on the user API; what a request needs."""
+        account = {"email": email, "password": password}
+        return {"Authorization": _log_in(self.api_port, "/v1/user/login", account)}
 
 
 @contextmanager

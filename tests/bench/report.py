@@ -44,8 +44,13 @@ def spread(values: Sequence[float], digits: int, unit: str = "") -> str:
 
 def p95(values: Sequence[float]) -> float:
     """The value that 95 of 100 do not exceed."""
+    return percentile(values, 95)
+
+
+def percentile(values: Sequence[float], of_100: int) -> float:
+    """The value that so many of 100 do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, -(-len(ordered) * 95 // 100) - 1)]
+    return ordered[min(len(ordered) - 1, -(-len(ordered) * of_100 // 100) - 1)]
 
 
 def machine() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -174,12 +175,50 @@ def test_roles_are_made_granted_assigned_and_refused_while_held(
     assert email in operator.fails("role", "delete", name)
     operator.does("role", "revoke", name, "dataset", "write")
     operator.does("role", "update", name, "--no-parents")
-    assert {(row["resource"], row["action"]) for row in operator.asks("role", "show", name)} == {("dataset", "read")}
+    shown = operator.asks("role", "show", name)
+    assert {(row["resource"], row["action"]) for row in shown["held"]} == {("dataset", "read")}
+    assert [holder["email"] for holder in shown["holders"]] == [email]
+    assert email in operator.does("role", "show", name)
     assert "Keeps [datasets]" in operator.does("role", "list")
     operator.does("role", "assign", email, "member")
     operator.does("role", "delete", name)
     assert name not in operator.does("role", "list")
     assert "dataset" in operator.does("role", "permissions")
+
+
+def test_several_roles_are_tried_given_explained_and_handed_over(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    base, heir = f"b{uuid4().hex[:8]}", f"h{uuid4().hex[:8]}"
+    for name in (base, heir):
+        operator.does("role", "create", name)
+    operator.does("role", "grant", base, "audit", "read")
+
+    operator.does("role", "parents", heir, "--add", base, "--add", "viewer")
+    operator.does("role", "parents", heir, "--remove", "viewer")
+    assert operator.does("role", "parents", heir).split() == [base]
+    assert "give either" in operator.fails("role", "parents", heir, "--add", base, "--remove", base)
+
+    planned = operator.does("role", "add", email, heir, "service-operator", "--dry-run")
+    assert (email in planned, "audit:read" in planned) == (True, True)
+    assert f"{heir}, service-operator" in operator.does("role", "add", email, heir, "service-operator")
+    assert email in operator.does("role", "grant", base, "audit", "export", "--dry-run")
+    assert "Nobody would gain" in operator.does("role", "update", heir, "--description", "x", "--dry-run")
+
+    explained = operator.does("permission", "explain", email, "audit", "read")
+    assert f"{heir} → {base}" in explained
+    denied = operator.run("permission", "explain", email, "audit", "export")
+    assert (denied.returncode, "may not export audit" in denied.stdout) == (1, True)
+    assert operator.asks("permission", "explain", email, "service", "control")["paths"] == [["service-operator"]]
+
+    assert f"inherited by 1 role(s) ({heir})" in operator.fails("role", "delete", base)
+    operator.does("role", "delete", base, "--reassign-to", "auditor")
+    assert operator.does("role", "parents", heir).split() == ["auditor"]
+    operator.does("role", "delete", heir, "--reassign-to", "member", "--dry-run")
+    operator.does("role", "delete", heir, "--reassign-to", "member")
+    assert "member, service-operator" in operator.does("role", "remove", email, "viewer")
+    operator.does("role", "remove", email, "member", "service-operator")
 
 
 def test_a_token_is_shown_once_and_dead_when_deleted(
@@ -196,6 +235,65 @@ def test_a_token_is_shown_once_and_dead_when_deleted(
     assert httpx.get(**asked).status_code == 401
 
 
+def test_the_white_list_is_filled_from_a_file_shown_and_emptied(operator: Operator, tmp_path: Path) -> None:
+    domain = f"{uuid4().hex[:12]}.test"
+    operator.does("whitelist", "add", f"@{domain}")
+    path = tmp_path / "list.csv"
+    path.write_text(f"email\na@{domain}\nno address\n")
+    shown = operator.does("whitelist", "import", str(path))
+    assert "no address" in shown
+    assert "Added 1" in shown
+    assert operator.asks("whitelist", "import", str(path))["listed"] == 1
+    assert [row["email"] for row in operator.asks("whitelist", "list", "--q", f"@{domain}")["white_list"]] == [
+        f"@{domain}"
+    ]
+    for pattern in (f"@{domain}", f"a@{domain}"):
+        assert pattern in operator.does("whitelist", "list")
+        operator.does("whitelist", "remove", pattern)
+    assert "not on the white list" in operator.fails("whitelist", "remove", f"@{domain}")
+    assert "No such file" in operator.fails("whitelist", "import", str(tmp_path / "none.csv"))
+
+
+def test_registrations_that_wait_are_approved_and_rejected(operator: Operator) -> None:
+    operator.does("setting", "set", "registration.mode", "approval")
+    try:
+        emails = [registered(operator.live) for _ in range(2)]
+        waiting = {row["email"]: row["id"] for row in operator.asks("approval", "list")["approvals"]}
+        assert set(emails) <= set(waiting)
+        assert emails[0] in operator.does("approval", "approve", str(waiting[emails[0]]))
+        assert operator.asks("user", "show", emails[0])["email"] == emails[0]
+        assert emails[1] in operator.does("approval", "reject", str(waiting[emails[1]]))
+        assert emails[1] in operator.fails("user", "show", emails[1])
+        assert "awaits" in operator.fails("approval", "approve", str(waiting[emails[1]]))
+    finally:
+        operator.does("setting", "set", "registration.mode", "open")
+
+
+def registered(live: Live) -> str:
+    """Register until the server knows that somebody has to agree; the address that has to wait."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        email = f"{uuid4().hex[:12]}@example.org"
+        body = {"email": email, "nickname": "Newcomer", "password": new_password()}
+        answer = httpx.post(f"{live.api_url}/v1/user/register", json=body, timeout=10).json()
+        if answer["data"] == {"awaits_approval": True}:
+            return email
+    raise AssertionError("the setting was never known")
+
+
+def test_a_link_to_reset_a_password_is_shown_where_a_setting_says_so(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+    assert "password.show_reset_link" in operator.fails("user", "reset-link", email)
+    operator.does("setting", "set", "password.show_reset_link", "true")
+    token, chosen = operator.does("user", "reset-link", email).strip(), new_password()
+    body = {"token": token, "new_password": chosen}
+    assert httpx.post(f"{operator.live.admin_url}/api/v1/admin/reset-link", json=body, timeout=10).status_code == 200
+    account = {"email": email, "password": chosen}
+    assert httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, timeout=10).json()["code"] == 0
+
+
 def test_a_token_to_be_deleted_is_read_from_standard_input(
     operator: Operator, make_user: Callable[[], tuple[str, str]]
 ) -> None:
@@ -204,6 +302,32 @@ def test_a_token_to_be_deleted_is_read_from_standard_input(
     assert "names nothing" in operator.fails("token", "delete", email, "-")
     operator.does("token", "delete", email, "-", stdin=f"{token}\n")
     assert operator.asks("token", "list", email) == []
+
+
+def test_sessions_are_listed_and_ended(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:
+    email, password = make_user()
+    account = {"email": email, "password": password}
+
+    def opens() -> dict[str, str]:
+        answer = httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, headers={"User-Agent": "Phone/1"})
+        return {"Authorization": answer.headers["Authorization"]}
+
+    def works(session: dict[str, str]) -> bool:
+        return httpx.get(f"{operator.live.api_url}/v1/user/info", headers=session).status_code == 200
+
+    first, second, third = opens(), opens(), opens()
+    listed = operator.asks("session", "list", "--of", email)["sessions"]
+    assert [each["agent"] for each in listed] == ["Phone/1"] * 3
+    operator.does("session", "end", listed[-1]["id"], "--of", email)
+    assert [works(session) for session in (first, second, third)] == [False, True, True]
+    assert operator.does("session", "end", "--all", "--of", email) == "Ended 2 session(s).\n"
+    assert not works(second)
+    assert "not found" in operator.fails("session", "end", listed[0]["id"], "--of", email)
+    assert "say which session" in operator.fails("session", "end")
+
+    [current] = [each for each in operator.asks("session", "list")["sessions"] if each["current"]]
+    operator.does("session", "end", "--all")
+    assert [each["id"] for each in operator.asks("session", "list")["sessions"]] == [current["id"]]
 
 
 def test_members_come_and_go(operator: Operator, make_user: Callable[[], tuple[str, str]]) -> None:

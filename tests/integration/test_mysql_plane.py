@@ -17,7 +17,7 @@ from tests.backends.s3 import running_s3
 from tests.people import new_password
 from tests.servers import Live, end, running, start, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timed]
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ADMINISTRATOR = "admin@ragflow.io"
 # No restart, and back within this of the server.

@@ -70,7 +70,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 @faults
-@pytest.mark.timed
+@pytest.mark.alone
 def test_without_redis_logins_tokens_and_users_go_on_and_nobody_waits(
     world: World, proxy: FaultProxy, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -94,7 +94,7 @@ def test_without_redis_logins_tokens_and_users_go_on_and_nobody_waits(
 
 
 @faults
-@pytest.mark.timed
+@pytest.mark.alone
 def test_health_names_redis_in_time_and_shows_the_recovery(
     world: World, proxy: FaultProxy, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -116,7 +116,7 @@ def test_health_names_redis_in_time_and_shows_the_recovery(
 
 
 @faults
-@pytest.mark.timed
+@pytest.mark.alone
 def test_what_needs_redis_says_so(world: World, proxy: FaultProxy, fault: Callable[[FaultProxy], None]) -> None:
     root = world.root
     assert root.administer("PUT", "/log_levels", {"pkg_name": "x", "level": "INFO"}).status_code == 200
@@ -201,6 +201,7 @@ def test_the_key_that_a_ragflow_shares_signs_our_sessions(
             assert same_key.plane.keys.unsign(form) is not None
 
 
+@pytest.mark.alone
 def test_a_start_without_redis_serves_unready_and_recovers_by_itself(tmp_path: Path) -> None:
     with running_redis(tmp_path / "redis") as server:
         url, port = server.url(4), server.port

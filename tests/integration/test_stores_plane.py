@@ -114,7 +114,7 @@ def switched_off(world: World) -> Person:
 
 
 @faults
-@pytest.mark.timed
+@pytest.mark.alone
 def test_everything_but_deleting_users_goes_on_and_nobody_waits(
     world: World, store: Store, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -138,7 +138,7 @@ def test_everything_but_deleting_users_goes_on_and_nobody_waits(
 
 
 @faults
-@pytest.mark.timed
+@pytest.mark.alone
 def test_health_names_the_store_in_time_and_shows_the_recovery(
     world: World, store: Store, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -161,7 +161,7 @@ def test_health_names_the_store_in_time_and_shows_the_recovery(
 
 
 @faults
-@pytest.mark.timed
+@pytest.mark.alone
 def test_what_needs_the_store_says_so_and_the_second_one_does_not_wait(
     world: World, store: Store, fault: Callable[[FaultProxy], None]
 ) -> None:
@@ -367,6 +367,7 @@ def test_a_purge_that_loses_a_store_in_the_middle_goes_on_where_it_was(
 # The start
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("down", ["objects", "documents"])
 def test_a_start_without_a_store_serves_unready_says_why_and_recovers_by_itself(tmp_path: Path, down: str) -> None:
     with running_s3(tmp_path / "s3") as s3, running_elasticsearch(tmp_path / "es") as elasticsearch:

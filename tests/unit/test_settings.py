@@ -300,6 +300,7 @@ def test_a_wrong_variable_is_named_with_what_is_expected(conf, variable, value, 
         ("ragflow: {timeout: .inf}", "ragflow.timeout", "a number"),
         ("ragflow: {timeout: 61}", "ragflow.timeout", "at most 60"),
         ("ragflow: {retry_count: -1}", "ragflow.retry_count", "at least 0"),
+        ("ragflow: {check_interval: 61}", "ragflow.check_interval", "at most 60"),
         ("oceanbase: {config: x}", "oceanbase.config", "a section"),
         ("smtp: {mail_default_sender: [a, b, c]}", "smtp.mail_default_sender", "a list of two"),
         ("smtp: {mail_default_sender: [a]}", "smtp.mail_default_sender", "a list of two"),
@@ -505,10 +506,10 @@ def test_a_sqlite_url_wins_over_the_mysql_section(conf):
 # Services, mail and models
 
 
-def test_a_service_has_its_timeout_and_retry_count(conf):
-    first, second = conf("ragflow: {timeout: 0.5, retry_count: 2}\nrabbitmq: {host: q}\n").services
-    assert (first.timeout, first.retry_count) == (0.5, 2)
-    assert (second.timeout, second.retry_count) == (2.0, 0)
+def test_a_service_has_its_timeout_retry_count_and_check_interval(conf):
+    first, second = conf("ragflow: {timeout: 0.5, retry_count: 2, check_interval: 30}\nrabbitmq: {host: q}\n").services
+    assert (first.timeout, first.retry_count, first.check_interval) == (0.5, 2, 30)
+    assert (second.timeout, second.retry_count, second.check_interval) == (2.0, 0, 1)
 
 
 def test_smtp_is_read_as_ragflow_has_it(conf):
@@ -592,3 +593,20 @@ def test_values_are_shown_as_they_are_written(conf):
     assert shown["egress_allow_cidrs"] == "10.0.0.0/8,fd00::/8"
     assert shown["register_enabled"] == "false"
     assert shown["token_storage"] == ""
+
+
+def test_further_permissions_are_read_from_their_section(conf):
+    settings = conf("permissions:\n  report: [read, export]\n  dataset: [publish]\n")
+
+    assert dict(settings.permissions) == {"report": ("read", "export"), "dataset": ("publish",)}
+    assert settings.origins["permissions"] == "service_conf.yaml: permissions"
+    assert dict(conf().permissions) == {}
+    assert "permissions.report: expected a list" in refusal(conf, "permissions: {report: read}")
+
+
+@pytest.mark.parametrize("value", ["short", "x" * 31, "with a space in it, and long enough for a secret", "ü" * 40])
+def test_a_secret_of_the_proxy_that_is_too_short_or_no_header_is_refused(conf, value):
+    sentence = refusal(conf, RAGKEEPER_FORWARD_AUTH_SECRET=value)
+
+    assert sentence == "RAGKEEPER_FORWARD_AUTH_SECRET: expected at least 32 visible ASCII characters"
+    assert conf(RAGKEEPER_FORWARD_AUTH_SECRET="x" * 32).forward_auth_secret == Secret("x" * 32)

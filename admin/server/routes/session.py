@@ -7,19 +7,19 @@ from typing import Any
 from flask import request
 from werkzeug.datastructures import Authorization
 
-from common.http.bodies import Body
+from common.http import session_cookie
 from common.http.fields import EmailText, Item, WirePassword
 from common.http.requirement import ADMINISTRATOR, PUBLIC, SIGNED_IN
 from common.http.route import Call, Reply, Routes
-from common.http.signing_in import login_headers
-from common.services import profile, sessions
+from common.http.signing_in import SessionWish, logged_in
+from common.services import sessions
 from common.version import version_text
 
 routes = Routes("session", "admin", "/api/v1/admin")
 
 
-class Login(Body):
-    """E-mail and password."""
+class Login(SessionWish):
+    """E-mail and password, and how the session is to be held."""
 
     email: EmailText
     password: WirePassword
@@ -43,13 +43,11 @@ def ping(call: Call) -> Reply:
     data=dict[str, Any],
     statuses=(401, 403),
     hashes=True,
-    summary="Log in as administrator; the session is in the Authorization header of the answer",
+    summary="Log in as administrator; a bare session is in the Authorization header of the answer",
 )
 def login(call: Call) -> Reply:
-    who, wire = sessions.log_in(call.plane, call.who.origin, call.body.email, call.body.password, "admin")
     # Beside RAGFlow's fields: where the command finds the other server, of whose port nothing else tells.
-    data = {**profile.own_profile(call.plane, who), "api_port": call.plane.settings.api_port}
-    return Reply(data, message="Welcome back!", headers=login_headers(wire))
+    return logged_in(call, "admin", api_port=call.plane.settings.api_port)
 
 
 @routes.add(
@@ -61,9 +59,9 @@ def login(call: Call) -> Reply:
     changes=True,
     summary="End this session",
 )
-def logout(call: Call) -> bool:
+def logout(call: Call) -> Reply:
     sessions.log_out(call.plane, call.who)
-    return True
+    return Reply(True, headers=session_cookie.clearing(request.environ))
 
 
 @routes.get(

@@ -40,9 +40,10 @@ class NewUser(Body):
 
 
 class NewPassword(Body):
-    """The password to set."""
+    """The password to set; for one's own also the current one, as ``password``, or a login of the last ten minutes."""
 
     new_password: WirePassword
+    password: WirePassword | None = None
 
 
 class ActivateStatus(Body):
@@ -141,7 +142,8 @@ def show_user(call: Call, email: str) -> Any:
 )
 def set_password(call: Call, email: str) -> Reply:
     users.refuse_if_password_due_for_another(call.who, email)
-    changed = users.update_user_password(call.plane, call.who, email, call.body.new_password)
+    body = call.body
+    changed = users.update_user_password(call.plane, call.who, email, body.new_password, current=body.password)
     return Reply(message="Password updated successfully." if changed else "Same password, nothing to update.")
 
 

@@ -91,6 +91,60 @@ def test_an_ended_session_says_how_to_log_in_again(capsys: pytest.CaptureFixture
     assert f"run `ragkeeper login http://127.0.0.1:{port}`" in sentence(capsys)
 
 
+class Guarded:
+    """A server with one sensitive route: it wants the password ``right`` first."""
+
+    def __init__(self) -> None:
+        self.proven = False
+        self.proofs: list[bytes] = []
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path.endswith("/auth/reauthenticate"):
+            given = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+            self.proofs.append(given["password"])
+            self.proven = given["password"] == "right"
+            answer = (200, 0, None) if self.proven else (403, 403, "The current password is not right.")
+        else:
+            answer = (200, 0, None) if self.proven else (403, 403, "Give your password again first.")
+        status, code, message = answer
+        body = {"code": code, "message": message, "data": {"ended": 1}, "reason": "reauthenticate"}
+        send(handler, status, json.dumps(body).encode())
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch, types: str) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(client, "asked_password", lambda from_stdin, prompt: types)
+
+
+def test_what_is_sensitive_asks_for_the_password_once_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_a_terminal(monkeypatch, "right")
+    guarded = Guarded()
+    with http_server(guarded) as port:
+        log_in(port)
+        answer = client.of_oneself("DELETE", "/sessions")
+    assert answer["data"] == {"ended": 1}
+    assert guarded.proofs == ["right"]
+
+
+def test_a_wrong_password_ends_the_command_with_the_servers_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_a_terminal(monkeypatch, "wrong")
+    with http_server(Guarded()) as port:
+        log_in(port)
+        with pytest.raises(typer.Exit):
+            client.of_oneself("DELETE", "/sessions")
+    assert "The current password is not right." in sentence(capsys)
+
+
+def test_without_a_terminal_it_says_to_log_in_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with http_server(Guarded()) as port:
+        log_in(port)
+        with pytest.raises(typer.Exit):
+            client.of_oneself("DELETE", "/sessions")
+    assert f"run `ragkeeper login http://127.0.0.1:{port}` first" in sentence(capsys)
+
+
 def test_a_value_in_a_path_stays_one_part_of_it() -> None:
     assert client.part("a/../b?c#d@e.org") == "a%2F..%2Fb%3Fc%23d@e.org"
 

@@ -11,16 +11,28 @@ from common.core.passwords import (
     PasswordPolicy,
     check_password,
     ciphertext_of,
+    composed,
     decode_from_hash_form,
     encode_for_hash,
+    guesses_left,
     is_plain_form,
+    words_of,
 )
 
 BLOCK = bytes(range(256))
 ENCRYPTED = base64.b64encode(BLOCK).decode()
 
 
-@pytest.mark.parametrize("plain", ["correct horse", "x" * 12, "x" * 128, "pässwörter und", "密码密码密码密码密码密码"])
+@pytest.mark.parametrize(
+    "plain",
+    [
+        "correct horse",
+        "correct hors",
+        "correct horse battery staple " * 4 + "and more now",
+        "pässwörter und",
+        "床前明月光疑是地上霜举头",
+    ],
+)
 def test_the_standard_policy_takes_12_to_128_characters(plain: str) -> None:
     check_password(plain, PasswordPolicy.STANDARD, field="password")
 
@@ -55,6 +67,65 @@ def test_the_standard_policy_refuses_and_names_the_field(plain: str) -> None:
         check_password(plain, PasswordPolicy.STANDARD, field="new_password")
     assert caught.value.field == "new_password"
     assert not plain or plain not in caught.value.message
+
+
+def test_an_administrator_needs_15_characters() -> None:
+    check_password("fifteen letters", PasswordPolicy.STANDARD, field="password", least=15)
+
+    with pytest.raises(BadField, match="15 characters"):
+        check_password("fourteen signs", PasswordPolicy.STANDARD, field="password", least=15)
+
+
+@pytest.mark.parametrize(
+    ("plain", "left"),
+    [
+        ("xxxxxxxxxxxx", 1),
+        ("abcabcabcabcab", 2),
+        ("passwordpassword", 8),
+        ("qwerqwerqwerq", 4),
+        ("PasswordpassworD", 8),
+        ("12345678901234", 2),
+        ("acegikmoqsuwy", 2),
+        ("zyxwvutsrqponm", 2),
+        ("alice liddell 99", 4),
+        ("Alice-Alice-Alice", 2),
+        ("alice@wonderland.test", 1),
+        ("ALICE@wonderland.test!", 2),
+        ("\uff21lice2024!!!!", 9),
+        ("ragkeeper-2024-login", 12),
+        ("correct horse battery", 21),
+        ("the malice of crowds", 16),
+    ],
+)
+def test_names_and_repetitions_count_as_one_character(plain: str, left: int) -> None:
+    words = words_of(["alice@wonderland.test", "Alice Liddell", "ragkeeper", "ai"])
+
+    assert guesses_left(plain, words) == left
+
+
+def test_who_would_take_their_own_name_is_told_why_not() -> None:
+    with pytest.raises(BadField, match="names of yours") as caught:
+        check_password("Alice.Liddell.1862", PasswordPolicy.STANDARD, field="p", words=words_of(["Alice Liddell"]))
+
+    assert "Alice" not in caught.value.message
+
+
+def test_the_words_of_names_have_four_letters_at_least() -> None:
+    assert words_of(["Bo_Li.meyer@mail.example.org", ""]) == {
+        "bo_li.meyer@mail.example.org", "meyer", "mail", "example",
+    }  # fmt: skip
+
+
+@given(st.text(max_size=128), st.lists(st.text(max_size=20), max_size=5))
+def test_no_password_has_more_to_guess_than_it_has_characters(plain: str, names: list[str]) -> None:
+    plain = plain.replace("\0", "")
+
+    assert guesses_left(plain, words_of(names)) <= len(composed(plain).casefold())
+
+
+def test_however_a_keyboard_composes_a_password_it_is_the_same() -> None:
+    assert composed("e\u0301") == composed("\u00e9") == "\u00e9"
+    assert composed("\uff41") == "a"
 
 
 def test_without_a_policy_any_password_does_that_is_not_empty() -> None:

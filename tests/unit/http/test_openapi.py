@@ -75,7 +75,7 @@ def test_what_a_route_asks_of_its_caller_is_named_and_needs_a_credential() -> No
     found = operation(declared(requires=Holds("user", "read")))
 
     assert found["x-permission"] == "user:read"
-    assert found["security"] == [{"credential": []}]
+    assert found["security"] == [{"credential": []}, {"cookie": []}]
     assert "`user:read`" in found["description"]
 
 
@@ -194,6 +194,27 @@ def test_parameters_come_from_the_path_and_the_query() -> None:
         ("limit", "query", False, "integer"),
     ]
     assert {"404", "405"} <= found["responses"].keys(), "a slash in the name leads to another path"
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "ways"),
+    [
+        ("GET", {}, [{"credential": []}, {"cookie": []}]),
+        ("GET", {"changes": True}, [{"credential": []}]),
+        ("POST", {}, [{"credential": []}, {"cookie": [], "csrf": []}]),
+        ("POST", {"requires": PUBLIC}, []),
+    ],
+    ids=["read", "GET that changes", "write", "public"],
+)
+def test_a_cookie_needs_its_token_for_changes_and_is_not_taken_by_a_GET_that_makes_some(
+    method: str, options: dict[str, Any], ways: list[Any]
+) -> None:
+    assert operation(declared(method=method, **options))["security"] == ways
+
+
+def test_a_sensitive_operation_says_so() -> None:
+    assert "reauthenticate" in operation(declared(sensitive=True))["description"]
+    assert "reauthenticate" not in operation(declared())["description"]
 
 
 def test_the_tenant_header_is_offered_to_signed_in_callers_of_the_server_that_reads_it() -> None:

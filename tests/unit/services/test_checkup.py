@@ -176,16 +176,27 @@ def test_a_broken_key_is_left_to_a_person(plane: Plane) -> None:
     assert home_states(plane, fix=True) == ({"keys": "problem"}, False)
 
 
+def test_a_database_without_its_latest_migrations_gets_them(plane: Plane) -> None:
+    plane.database.run("DELETE FROM rk_migration WHERE number > 2")
+    assert home_states(plane) == ({"migrations": "fixable"}, False)
+    assert home_states(plane, fix=True) == ({"migrations": "fixed"}, True)
+
+
 @pytest.mark.embedded
-def test_a_database_without_its_migrations_gets_them(plane: Plane) -> None:
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_empty_file_gets_its_migrations_only_in_a_home_that_never_had_any(plane: Plane, is_known: bool) -> None:
     database = plane.settings.database_path
     plane.database.close()
     for file in database.parent.glob(f"{database.name}*"):
         file.unlink()
+    if not is_known:
+        (plane.settings.home / "database_id").unlink()
     assert home_states(plane) == ({"migrations": "problem"}, False)
+    assert not database.exists()
     database.touch(mode=0o600)
-    assert home_states(plane) == ({"migrations": "fixable"}, False)
-    assert home_states(plane, fix=True) == ({"migrations": "fixed"}, True)
+    assert home_states(plane) == ({"migrations": "problem" if is_known else "fixable"}, False)
+    outcome = ({"migrations": "problem"}, False) if is_known else ({"migrations": "fixed"}, True)
+    assert home_states(plane, fix=True) == outcome
 
 
 def test_a_home_that_is_missing_is_not_made(plane: Plane, tmp_path: Path) -> None:

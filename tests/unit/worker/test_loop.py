@@ -230,6 +230,6 @@ def test_a_worker_whose_heartbeat_breaks_ends_rather_than_look_dead(
 
 def test_every_kind_that_is_enqueued_has_a_handler() -> None:
     assert set(handlers()) == {
-        "user.purge", "mail.invitation", "mail.reset_code", "mail.token_expiry", "token.expiry", "housekeeping",
-        "ragflow.follow", "ragflow.walk",
+        "user.purge", "mail.invitation", "mail.reset_code", "mail.reset_link", "mail.registration", "mail.token_expiry",
+        "token.expiry", "housekeeping", "ragflow.follow", "ragflow.walk",
     }  # fmt: skip

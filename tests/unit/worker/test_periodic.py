@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from common.core.errors import StoreUnavailable
+from common.models.registration import Registration, ResetLink
 from common.services import following, jobs
 from common.services.plane import Plane
 from common.worker import periodic
@@ -84,13 +85,20 @@ def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane, clo
         "INSERT INTO rk_session (id, user_id, token_hash, realm, created_at, last_seen_at, expires_at) "
         "VALUES ('s', 'u', 'h', 'user', 0, 0, 0)"
     )
+    plane.database.insert(
+        Registration, email="a@b.org", email_key="a@b.org", nickname="A", password="", created_at=0, expires_at=0
+    )
+    plane.database.insert(
+        ResetLink, user_id="u", token_hash="h", stored_hash="s", made_by="m", created_at=0, expires_at=0
+    )
     worker = Worker(plane, "worker", handlers(), Tally(), threading.Event())
     periodic.enqueue_due(plane, "worker", HOURLY)
 
     assert worker.work_once()
 
     shown = jobs.get(plane, str(jobs.page(plane)["jobs"][0]["id"]))
-    assert (shown["state"], shown["progress"]["removed"]["sessions"]) == ("done", 1)
+    removed = {kind: count for kind, count in shown["progress"]["removed"].items() if count}
+    assert (shown["state"], removed) == ("done", {"sessions": 1, "registrations": 1, "reset_links": 1})
     assert plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
 
 

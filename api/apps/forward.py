@@ -1,0 +1,48 @@
+"""The decision in front of RAGFlow, as a proxy asks for it: nginx's ``auth_request``, Traefik's ForwardAuth."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from common.core.errors import Forbidden
+from common.core.tokens import extract_credential
+from common.http import access
+from common.http.requirement import PUBLIC
+from common.http.route import Call, Routes
+from common.services import forwarding
+
+routes = Routes("authorization", "bare")
+
+SECRET = "X-Ragkeeper-Forward-Secret"
+# What a proxy says of the request that it holds: nginx as the shipped file has it, and Traefik by itself.
+_METHODS = ("X-Original-Method", "X-Forwarded-Method")
+_TARGETS = ("X-Original-URI", "X-Forwarded-Uri")
+# Some frameworks do what these say instead of what the request line does.
+_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL")
+
+
+@routes.get(
+    "/api/v1/authz/forward",
+    requires=PUBLIC,
+    statuses=(401, 403),
+    summary="Whether a request that a proxy holds may go on to RAGFlow, and with which Authorization",
+)
+def forward(call: Call) -> Response:
+    forwarding.check_proxy(call.plane, request.headers.get(SECRET))
+    if any(name in request.headers for name in _OVERRIDES):
+        raise Forbidden("A request that asks to be taken for another one does not go on.")
+    method, target = _said(_METHODS), _said(_TARGETS)
+    credential = extract_credential(request.headers.get("Authorization"))
+    passed = forwarding.decide(call.plane, call.who.origin, method, target, credential)
+    request.environ[access.WHO] = passed.who
+    headers = {"Authorization": passed.authorization} if passed.authorization is not None else {}
+    return Response(status=200, headers=headers)
+
+
+def _said(names: tuple[str, ...]) -> str:
+    """What the proxy says under one of these names. Raises Forbidden where it says nothing, or two things: a client may
+    have sent the header that this proxy doesn't write."""
+    said = {request.headers[name] for name in names if name in request.headers}
+    if len(said) != 1:
+        raise Forbidden(f"The proxy must say one thing as {' or '.join(names)}.")
+    return said.pop()

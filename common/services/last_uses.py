@@ -1,0 +1,96 @@
+"""When tokens and sessions were last used, written beside the requests: a read never waits for the write lock of the
+database."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from common.core.errors import StoreUnavailable
+from common.stores.database import Database
+
+log = logging.getLogger(__name__)
+
+# While the database can't be written to, no more is kept than this.
+_MOST_KEPT = 10_000
+
+
+class LastUses:
+    """What this process has still to write: at most one moment for each id, by one thread that ends when there is
+    nothing.
+
+    ``statement`` takes moment, id and moment once more; ``what`` names the things in the log. A note is kept until it
+    is written, and tried again with the next one. It is lost with its process; the next use makes another one.
+    """
+
+    def __init__(self, what: str, statement: str) -> None:
+        self._what = what
+        self._statement = statement
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._noted: dict[str, int] = {}
+        self._writing: dict[str, int] = {}
+        self._writer: threading.Thread | None = None
+
+    def note(self, database: Database, used_id: str, at_ms: int) -> None:
+        """Have it written that something was used at ``at_ms``."""
+        if self._pid != os.getpid():
+            # After a fork: the parent's thread is not here, and who knows who held its lock.
+            self._begin()
+        with self._lock:
+            self._noted[used_id] = at_ms
+            if self._writer is not None:
+                return
+            self._writer = threading.Thread(
+                target=self._write, args=(database,), name=f"last-use-of-{self._what}", daemon=True
+            )
+            writer = self._writer
+        try:
+            writer.start()
+        except RuntimeError as error:
+            log.warning("last use of %s not written: %s", self._what, error)
+            with self._lock:
+                self._writer = None
+
+    def unwritten(self, used_id: str) -> int:
+        """The moment of a use that is not written yet; 0 where there is none."""
+        return self._noted.get(used_id) or self._writing.get(used_id) or 0
+
+    def wait(self, seconds: float) -> None:
+        """Return when all that was noted is written, or after so long."""
+        writer = self._writer
+        if writer is not None:
+            writer.join(seconds)
+
+    def _write(self, database: Database) -> None:
+        try:
+            while taken := self._taken():
+                if not self._store(database, taken):
+                    break
+        finally:
+            database.close()
+
+    def _taken(self) -> dict[str, int]:
+        """What is noted, which is then being written; the thread ends with an empty one."""
+        with self._lock:
+            self._writing, self._noted = self._noted, {}
+            if not self._writing:
+                self._writer = None
+            return self._writing
+
+    def _store(self, database: Database, taken: dict[str, int]) -> bool:
+        try:
+            # One by one: in a transaction they would hold rows that others lock in another order.
+            for used_id, at_ms in taken.items():
+                database.run(self._statement, (at_ms, used_id, at_ms))
+        except StoreUnavailable as error:
+            log.warning("last use of %d %s not written: %s", len(taken), self._what, error.reason)
+            with self._lock:
+                self._noted = dict([*taken.items(), *self._noted.items()][-_MOST_KEPT:])
+                self._writing, self._writer = {}, None
+            return False
+        return True

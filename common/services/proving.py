@@ -1,0 +1,54 @@
+"""Asking for the password again: what is sensitive takes a session whose owner has just given it."""
+
+from __future__ import annotations
+
+from common.core.audit_tags import EventTag
+from common.core.errors import Forbidden, NotSignedIn, ProofDue, WrongCurrentPassword
+from common.core.session_limits import proof_is_old
+from common.models.account import SessionTrait
+from common.services import accounts, audit, passwords
+from common.services.plane import Plane
+from common.services.principal import Principal
+
+
+def require_recent_proof(plane: Plane, who: Principal) -> None:
+    """Raises ProofDue for a session whose password was given too long ago. A token has none that could be asked for."""
+    if who.authenticated_at is not None and proof_is_old(who.authenticated_at, plane.now_ms()):
+        raise ProofDue
+
+
+def prove(plane: Plane, who: Principal, password: str) -> int:
+    """Take the caller's password for their session; returns when it was given (UTC milliseconds).
+
+    ``password`` is as it came over the wire. Raises WrongCurrentPassword, Forbidden for a caller with a token instead
+    of a session, and NotSignedIn when the session was ended meanwhile.
+    """
+    if who.session_id is None:
+        raise Forbidden("A token has no password; log in first.")
+    account = accounts.by_id(plane, str(who.user_id))
+    if not passwords.matches(plane, account.password if account else None, password):
+        _record(plane, who, result="refused")
+        raise WrongCurrentPassword
+    now = plane.now_ms()
+    with plane.database.transaction():
+        # Whoever changed the password while the hash was computed has ended this session, or given the new one.
+        held = accounts.hold(plane, str(who.user_id))
+        if held is None or account is None or held.password != account.password:
+            raise WrongCurrentPassword
+        _write(plane, str(who.user_id), who.session_id, now)
+        _record(plane, who)
+    return now
+
+
+def _write(plane: Plane, user_id: str, session_id: str, now: int) -> None:
+    if plane.database.one("SELECT 1 FROM rk_session WHERE id = ? AND ended_at IS NULL", (session_id,)) is None:
+        raise NotSignedIn("Unauthorized")
+    if not plane.database.run(
+        "UPDATE rk_session_trait SET authenticated_at = ? WHERE session_id = ?", (now, session_id)
+    ):
+        plane.database.insert(SessionTrait, session_id=session_id, user_id=user_id, kind="bearer", authenticated_at=now)
+
+
+def _record(plane: Plane, who: Principal, result: str = "ok") -> None:
+    with plane.database.transaction():
+        audit.record(plane, EventTag.SESSION_PROVE, who, target=("user", who.email), result=result)

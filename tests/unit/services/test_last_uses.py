@@ -1,0 +1,86 @@
+"""When things were last used: written beside the requests, late, and never backwards."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from common.core.errors import StoreUnavailable
+from common.services.last_uses import LastUses
+from common.services.plane import Plane
+
+
+@pytest.fixture
+def uses(plane: Plane) -> LastUses:
+    """Of one session, ``s``."""
+    plane.database.run(
+        "INSERT INTO rk_session (id, user_id, token_hash, realm, created_at, last_seen_at, expires_at) "
+        "VALUES ('s', 'u', 'h', 'user', 0, 0, 0)"
+    )
+    return plane.session_uses
+
+
+def last_seen(plane: Plane) -> int:
+    row = plane.database.one("SELECT last_seen_at FROM rk_session WHERE id = 's'")
+    assert row
+    return int(row[0])
+
+
+def test_a_use_is_written(plane: Plane, uses: LastUses) -> None:
+    uses.note(plane.database, "s", 5)
+    uses.wait(10)
+
+    assert last_seen(plane) == 5
+    assert uses.unwritten("s") == 0
+
+
+def test_a_use_that_another_process_overtook_is_not(plane: Plane, uses: LastUses) -> None:
+    uses.note(plane.database, "s", 9)
+    uses.wait(10)
+    uses.note(plane.database, "s", 5)
+    uses.wait(10)
+
+    assert last_seen(plane) == 9
+
+
+def test_a_use_is_known_while_it_is_being_written(
+    plane: Plane, uses: LastUses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, writing, go_on = type(plane.database), threading.Event(), threading.Event()
+    run = kind.run
+
+    def slow(*values: Any) -> int:
+        writing.set()
+        assert go_on.wait(10)
+        return int(run(*values))
+
+    monkeypatch.setattr(kind, "run", slow)
+    uses.note(plane.database, "s", 5)
+    assert writing.wait(10)
+
+    assert uses.unwritten("s") == 5
+    go_on.set()
+    uses.wait(10)
+    assert uses.unwritten("s") == 0
+
+
+def test_a_use_that_could_not_be_written_is_kept_and_written_with_the_next_one(
+    plane: Plane, uses: LastUses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(*_: object) -> int:
+        raise StoreUnavailable("metadata", "read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(plane.database), "run", down)
+        uses.note(plane.database, "s", 5)
+        uses.wait(10)
+        assert uses.unwritten("s") == 5
+        assert "last use of 1 sessions not written: read-only" in caplog.text
+
+    uses.note(plane.database, "other", 6)
+    uses.wait(10)
+
+    assert last_seen(plane) == 5
+    assert uses.unwritten("s") == 0
