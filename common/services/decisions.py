@@ -98,6 +98,8 @@ def _decided(who: Principal, permission: Permission, found: Sequence[Source]) ->
     by = f" is granted by {_by(found[0])}" if found else ""
     if who.may(*permission):
         reason = f"{permission}{by or ' is held'}."
+    elif who.scope is not None and not who.scope.covers(permission):
+        reason = f"The scope of this token does not reach {permission}."
     elif found:
         reason = f"{permission}{by}, but this credential does not reach that far."
     else:
