@@ -9,7 +9,7 @@ from pydantic import Field
 from common.core.errors import BadField
 from common.http.bodies import Body
 from common.http.fields import Item
-from common.http.requirement import SIGNED_IN
+from common.http.requirement import IDENTIFIED
 from common.http.route import Call, Routes
 from common.services import decisions
 
@@ -55,7 +55,7 @@ class Decisions(Item):
 
 @routes.post(
     "/api/v1/authz/check",
-    requires=SIGNED_IN,
+    requires=IDENTIFIED,
     body=Asked,
     data=Decision | Decisions,
     summary="Whether the caller may do something, or several things",

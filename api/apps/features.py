@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.http.limit_items import TenantLimits
-from common.http.requirement import SIGNED_IN, InTenant
+from common.http.requirement import IDENTIFIED, InTenant
 from common.http.route import Call, Routes
 from common.services import feature_flags, tenant_limits
 
@@ -14,7 +14,7 @@ routes = Routes("features", "own")
 
 @routes.get(
     "/api/v1/system/features",
-    requires=SIGNED_IN,
+    requires=IDENTIFIED,
     data=dict[str, bool],
     summary="Which features are on in the tenant one acts in",
 )
@@ -24,7 +24,7 @@ def features(call: Call) -> dict[str, bool]:
 
 @routes.get(
     "/api/v1/tenants/<tenant_id>/limits",
-    requires=InTenant(("owner", "normal")),
+    requires=InTenant(("owner", "normal")).within("read:team"),
     data=TenantLimits,
     statuses=(404,),
     summary="Show what a tenant that one belongs to may have, and what it has",

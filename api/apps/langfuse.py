@@ -54,7 +54,7 @@ class StoredKeys(Item):
 @routes.add(
     "POST PUT",
     *PATHS,
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("write:langfuse"),
     waits=True,
     body=LangfuseKeys,
     data=SavedKeys,
@@ -68,13 +68,20 @@ def save(call: Call) -> dict[str, Any]:
     )
 
 
-@routes.get(*PATHS, requires=SIGNED_IN, data=StoredKeys | None, summary="Show the tenant's Langfuse keys, masked")
+@routes.get(
+    *PATHS,
+    requires=SIGNED_IN.within("read:langfuse"),
+    data=StoredKeys | None,
+    summary="Show the tenant's Langfuse keys, masked",
+)
 def show(call: Call) -> Reply:
     stored = langfuse.own_credentials(call.plane, call.who)
     return Reply(stored, message=None if stored else NOTHING_STORED)
 
 
-@routes.delete(*PATHS, requires=SIGNED_IN, data=bool | None, summary="Forget the tenant's Langfuse keys")
+@routes.delete(
+    *PATHS, requires=SIGNED_IN.within("delete:langfuse"), data=bool | None, summary="Forget the tenant's Langfuse keys"
+)
 def forget(call: Call) -> Reply:
     if langfuse.delete_credentials(call.plane, call.who):
         return Reply(True)

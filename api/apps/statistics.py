@@ -40,7 +40,7 @@ class Statistics(Item):
 @routes.get(
     "/v1/api/stats",
     "/api/v1/system/stats",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:metric"),
     query=Period,
     data=Statistics,
     summary="Conversations over the API by day",

@@ -11,7 +11,7 @@ from common.http.answers import json_response
 from common.http.fields import Item
 from common.http.log_level_body import LogLevel, LogLevelChange
 from common.http.optional_caller import signed_in_caller
-from common.http.requirement import PUBLIC, SIGNED_IN, Holds
+from common.http.requirement import IDENTIFIED, PUBLIC, SIGNED_IN, Holds
 from common.http.route import Call, Routes
 from common.services import log_levels, registration
 from common.version import version_text
@@ -42,7 +42,7 @@ class RuntimeLanguage(Item):
     language: str
 
 
-@routes.get("/v1/system/version", requires=SIGNED_IN, data=str, summary="The running version")
+@routes.get("/v1/system/version", requires=IDENTIFIED, data=str, summary="The running version")
 @routes.get("/api/v1/system/version", requires=PUBLIC, data=str, summary="The running version")
 def version(call: Call) -> str:
     return version_text()
@@ -98,7 +98,7 @@ def login_channels(call: Call) -> list[dict[str, str]]:
 @routes.get(
     "/v1/system/oceanbase/status",
     "/api/v1/system/oceanbase/status",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:service"),
     dialect="bare",
     data=EngineNotInUse,
     summary="OceanBase, which is not in use: code 500",
@@ -109,7 +109,7 @@ def oceanbase_status(call: Call) -> Response:
 
 @routes.get(
     "/api/v1/system/gaussdb/status",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:service"),
     dialect="bare",
     data=EngineNotInUse,
     summary="GaussDB, which is not in use: code 500",
@@ -124,7 +124,12 @@ def _not_in_use(engine: str) -> Response:
     return json_response({"code": 500, "message": message, "data": {"status": "error", "message": message}})
 
 
-@routes.get("/api/v1/system/config/log", requires=SIGNED_IN, data=dict[str, str], summary="Log levels by package")
+@routes.get(
+    "/api/v1/system/config/log",
+    requires=SIGNED_IN.within("read:setting"),
+    data=dict[str, str],
+    summary="Log levels by package",
+)
 def levels(call: Call) -> dict[str, str]:
     return log_levels.get_log_levels(call.plane)
 

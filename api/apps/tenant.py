@@ -76,7 +76,7 @@ class TenantDetails(Item):
 @routes.get(
     "/v1/tenant/list",
     "/api/v1/tenants",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:team"),
     data=list[JoinedTenant],
     summary="List the tenants one owns, has joined or is invited to",
 )
@@ -86,7 +86,7 @@ def list_tenants(call: Call) -> list[dict[str, Any]]:
 
 @routes.post(
     "/api/v1/tenants",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("write:team"),
     body=NewTenant,
     data=MadeTenant,
     dialect="own",
@@ -99,7 +99,7 @@ def create_tenant(call: Call) -> dict[str, str]:
 @routes.get(
     "/v1/user/tenant_info",
     "/api/v1/users/me/models",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:team"),
     data=TenantDetails,
     summary="Show the tenant one acts in and its models",
 )
@@ -108,7 +108,7 @@ def tenant_info(call: Call) -> dict[str, Any]:
 
 
 _SETTING: dict[str, Any] = {
-    "requires": SIGNED_IN,
+    "requires": SIGNED_IN.within("write:team"),
     "body": TenantModels,
     "data": bool,
     "summary": "Set the models of a tenant one owns",
@@ -126,7 +126,7 @@ def set_tenant_info(call: Call) -> bool:
 @routes.get(
     "/v1/tenant/<tenant_id>/user/list",
     "/api/v1/tenants/<tenant_id>/users",
-    requires=TENANT_OWNER,
+    requires=TENANT_OWNER.within("read:team"),
     data=list[Member],
     summary="List a tenant's members and pending invitations",
 )
@@ -137,7 +137,7 @@ def list_members(call: Call, tenant_id: str) -> list[dict[str, Any]]:
 @routes.post(
     "/v1/tenant/<tenant_id>/user",
     "/api/v1/tenants/<tenant_id>/users",
-    requires=TENANT_OWNER,
+    requires=TENANT_OWNER.within("write:team"),
     body=InvitedAddress,
     data=Invited,
     summary="Invite an address to a tenant",
@@ -148,7 +148,7 @@ def invite(call: Call, tenant_id: str) -> dict[str, Any]:
 
 @routes.delete(
     "/v1/tenant/<tenant_id>/user/<user_id>",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("write:team"),
     data=bool,
     statuses=(409,),
     summary="Remove a member, withdraw an invitation, leave, or refuse to join",
@@ -160,7 +160,7 @@ def remove_member(call: Call, tenant_id: str, user_id: str) -> bool:
 
 @routes.delete(
     "/api/v1/tenants/<tenant_id>/users",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("write:team"),
     body=LeavingMember,
     data=bool,
     statuses=(409,),
@@ -171,7 +171,11 @@ def remove_named_member(call: Call, tenant_id: str) -> bool:
     return True
 
 
-_AGREEING: dict[str, Any] = {"requires": SIGNED_IN, "data": bool, "summary": "Accept an invitation"}
+_AGREEING: dict[str, Any] = {
+    "requires": SIGNED_IN.within("write:team"),
+    "data": bool,
+    "summary": "Accept an invitation",
+}
 
 
 @routes.add("PUT", "/v1/tenant/agree/<tenant_id>", **_AGREEING)

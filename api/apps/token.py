@@ -8,10 +8,11 @@ from pydantic import Field
 
 from common.core.errors import BadField
 from common.http.bodies import Body, MissingFields, Query
-from common.http.key_bodies import ApiKey, ApiKeyPage, NewKey, PageQuery
+from common.http.key_bodies import ApiKey, ApiKeyPage, KeyRotation, NewKey, NewPlainKey, PageQuery, RotatedKey
 from common.http.requirement import SIGNED_IN
 from common.http.route import Call, Routes
-from common.services import tokens
+from common.services import token_rotation, tokens
+from common.services.token_rotation import Rotation
 from common.services.tokens import Wish
 
 routes = Routes("token", "ragflow")
@@ -19,7 +20,7 @@ routes = Routes("token", "ragflow")
 DialogId = Annotated[str, Field(max_length=32)]
 
 
-class NewDialogKey(NewKey):
+class NewDialogKey(NewPlainKey):
     """For a dialog, or an agent as ``canvas_id``."""
 
     dialog_id: DialogId | None = None
@@ -43,7 +44,7 @@ class DoomedKeys(Body):
 @routes.post(
     "/v1/system/new_token",
     "/api/v1/system/tokens",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("create:token"),
     body=NewKey,
     data=ApiKey,
     summary="Create an API token; it is shown whole this once",
@@ -55,7 +56,7 @@ def new_token(call: Call) -> dict[str, Any]:
 @routes.get(
     "/v1/system/token_list",
     "/api/v1/system/tokens",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:token"),
     query=PageQuery,
     data=list[ApiKey] | ApiKeyPage,
     summary="List the tenant's API tokens, whole or by page",
@@ -69,7 +70,7 @@ def token_list(call: Call) -> Any:
 @routes.delete(
     "/v1/system/token/<token>",
     "/api/v1/system/tokens/<token>",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("delete:token"),
     data=bool,
     statuses=(409,),
     summary="Delete an API token by value, id or display form",
@@ -80,8 +81,23 @@ def delete_token(call: Call, token: str) -> bool:
 
 
 @routes.post(
+    "/api/v1/system/tokens/<token>/rotate",
+    requires=SIGNED_IN.within("create:token"),
+    body=KeyRotation,
+    body_optional=True,
+    data=RotatedKey,
+    dialect="own",
+    statuses=(404, 409, 429),
+    summary="Replace an API token of one's own by a new one; both are good for a while",
+)
+def rotate_token(call: Call, token: str) -> dict[str, Any]:
+    rotation = Rotation(**call.body.model_dump()) if call.body else Rotation()
+    return token_rotation.rotate_own(call.plane, call.who, token, rotation)
+
+
+@routes.post(
     "/v1/api/new_token",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("create:token"),
     body=NewDialogKey,
     data=ApiKey,
     summary="Create an API token for a dialog or an agent",
@@ -94,7 +110,7 @@ def new_dialog_token(call: Call) -> dict[str, Any]:
 
 @routes.get(
     "/v1/api/token_list",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:token"),
     query=DialogQuery,
     data=list[ApiKey],
     summary="List the API tokens of a dialog or an agent",
@@ -105,7 +121,7 @@ def dialog_token_list(call: Call) -> list[dict[str, Any]]:
 
 @routes.post(
     "/v1/api/rm",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("delete:token"),
     body=DoomedKeys,
     data=bool,
     statuses=(409,),

@@ -11,7 +11,7 @@ from common.core.errors import LoginRefused
 from common.http import session_cookie
 from common.http.bodies import Body
 from common.http.fields import EmailText, WirePassword
-from common.http.requirement import PUBLIC, SIGNED_IN
+from common.http.requirement import IDENTIFIED, PUBLIC, SIGNED_IN
 from common.http.route import Call, Reply, Routes
 from common.http.signing_in import SessionWish, logged_in, login_headers
 from common.services import profile, sessions
@@ -105,7 +105,7 @@ def logout(call: Call) -> Reply:
     return Reply(True, headers=session_cookie.clearing(request.environ))
 
 
-@routes.get("/v1/user/info", "/api/v1/users/me", requires=SIGNED_IN, data=dict[str, Any], summary="One's own profile")
+@routes.get("/v1/user/info", "/api/v1/users/me", requires=IDENTIFIED, data=dict[str, Any], summary="One's own profile")
 def info(call: Call) -> dict[str, Any]:
     return profile.own_profile(call.plane, call.who)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from common.cli.client import admin, part
-from common.cli.console import hint, say, show_fields, show_json, show_rows
+from common.cli.console import fail, hint, say, show_fields, show_json, show_rows
 from common.cli.offline import JsonFlag
 from common.cli.passwords import PasswordStdin, asked_password
 
@@ -19,7 +20,19 @@ tenant = typer.Typer(no_args_is_help=True, help="Tenants and their members.")
 Email = Annotated[str, typer.Argument(help="The account's e-mail.")]
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
 Limit = Annotated[int, typer.Option(min=1, max=500, help="How many to show.")]
+Key = Annotated[
+    str,
+    typer.Argument(
+        help="Its id or display form, as `token list` shows them; with - its value is read from standard input, "
+        "for other accounts of this machine can read arguments."
+    ),
+]
+Expires = Annotated[
+    str | None, typer.Option("--expires", help="When it ends: 90d, 12h or 30m from now, or 2030-01-31T12:00:00Z.")
+]
 _DAY_S = 24 * 3600
+_UNITS_S = {"d": _DAY_S, "h": 3600, "m": 60}
+_SPAN = re.compile(r"([1-9][0-9]{0,5})([dhm])")
 After = Annotated[str | None, typer.Option("--cursor", help="Go on where the last page ended.")]
 
 
@@ -142,20 +155,79 @@ def list_tokens(email: Email, as_json: JsonFlag = False) -> None:
     if as_json:
         show_json(rows)
     else:
-        show_rows(rows, ("id", "token", "name", "expires_at", "last_used_at", "create_date"), "It has no tokens.")
+        columns = ("id", "token", "name", "scopes", "state", "expires_at", "last_used_at", "create_date")
+        show_rows([_token_row(row) for row in rows], columns, "It has no tokens.")
+
+
+def _token_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A token in words: what it may do, and what is odd about it."""
+    states = {"rotating": row["replaced_by"] is not None, "unused for 90 days": bool(row["unused"])}
+    return {
+        **row,
+        "scopes": " ".join(row["scopes"]) if row["scopes"] else "as its owner, on the user API",
+        "state": ", ".join(state for state, holds in states.items() if holds),
+    }
 
 
 @token.command("create")
 def create_token(
     email: Email,
     name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
-    expires_in: Annotated[int | None, typer.Option("--expires-in-days", min=1, help="Default: it never ends.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope",
+            help="What it may do, as action:resource (read:dataset; write contains read), once for each; `all` is what "
+            "the account may do, on the admin server too. Default: what the account may do on the user API.",
+        ),
+    ] = None,
+    expires: Expires = None,
+    expires_in: Annotated[int | None, typer.Option("--expires-in-days", min=1, help="The same as --expires.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create an API token of an account; it is shown whole this once."""
-    wish = {"name": name, "expires_in": None if expires_in is None else expires_in * _DAY_S}
+    """Create an API token of an account; it is shown whole this once.
+
+    For a scraper: `ragkeeper token create metrics@example.org --scope read:metric --expires 90d`
+    """
+    if expires is not None and expires_in is not None:
+        fail("give either --expires or --expires-in-days.", 2)
+    wish = {
+        "name": name,
+        "scopes": scope or None,
+        "expires_in": None if expires_in is None else expires_in * _DAY_S,
+        **_end(expires),
+    }
     given = {field: value for field, value in wish.items() if value is not None}
-    made = admin("POST", f"/users/{part(email)}/keys", given)["data"]
+    _show_token(admin("POST", f"/users/{part(email)}/keys", given)["data"], as_json)
+
+
+@token.command("rotate")
+def rotate_token(
+    email: Email,
+    key: Key,
+    grace: Annotated[
+        int, typer.Option("--grace", min=0, max=3600, help="For how many seconds the old one is good beside it.")
+    ] = 3600,
+    expires: Expires = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Replace an API token by a new one with the same scopes; it is shown whole this once.
+
+    Both are good for an hour, so that nothing stops while programs get the new one; `--grace 0` ends the old one now.
+    """
+    path = f"/users/{part(email)}/keys/{part(_key(key))}/rotate"
+    _show_token(admin("POST", path, {"grace_s": grace, **_end(expires)})["data"], as_json)
+
+
+def _end(expires: str | None) -> dict[str, str | int]:
+    """What ``--expires`` says, as fields of a request."""
+    if expires is None:
+        return {}
+    span = _SPAN.fullmatch(expires)
+    return {"expires_in": int(span[1]) * _UNITS_S[span[2]]} if span else {"expires_at": expires}
+
+
+def _show_token(made: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(made)
         return
@@ -166,18 +238,14 @@ def create_token(
 @token.command("delete")
 def delete_token(
     email: Email,
-    key: Annotated[
-        str,
-        typer.Argument(
-            help="Its id or display form, as `token list` shows them; with - its value is read from standard input, "
-            "for other accounts of this machine can read arguments."
-        ),
-    ],
+    key: Key,
 ) -> None:
     """Delete an API token; it is dead at once."""
-    if key == "-":
-        key = sys.stdin.readline().strip()
-    say(admin("DELETE", f"/users/{part(email)}/keys/{part(key)}")["message"])
+    say(admin("DELETE", f"/users/{part(email)}/keys/{part(_key(key))}")["message"])
+
+
+def _key(key: str) -> str:
+    return sys.stdin.readline().strip() if key == "-" else key
 
 
 @tenant.command("list")

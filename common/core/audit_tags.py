@@ -52,6 +52,7 @@ class EventTag(StrEnum):
     TENANT_MEMBER_UPDATE = "tenant:member_update"
     TENANT_MEMBER_REMOVE = "tenant:member_remove"
     TOKEN_CREATE = "token:create"
+    TOKEN_ROTATE = "token:rotate"
     TOKEN_DELETE = "token:delete"
     LANGFUSE_SAVE = "langfuse:save"
     LANGFUSE_DELETE = "langfuse:delete"

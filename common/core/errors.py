@@ -134,6 +134,14 @@ class PermissionMissing(Forbidden):
         )
 
 
+class ScopeMissing(Forbidden):
+    """A token's scope does not reach as far as the route, whatever its owner may do."""
+
+    def __init__(self, scope: str | None) -> None:
+        what = "no scope reaches this" if scope is None else f"this takes the scope {scope}"
+        super().__init__(f"This token does less than its owner may: {what}.", scope=scope)
+
+
 class GivesMoreThanHeld(Forbidden):
     """Somebody tried to give, or to act on someone who holds, more than they hold themselves."""
 
@@ -461,6 +469,13 @@ class NotInvited(Conflict):
 
 class OwnerStays(Conflict):
     """An owner's membership that must not go: of the last owner, of the home's owner, or one's own."""
+
+
+class TokenReplaced(Conflict):
+    """A token is rotated that another one has taken the place of already."""
+
+    def __init__(self, successor: str) -> None:
+        super().__init__(f"This token is being rotated already: rotate the one that replaces it, {successor}.")
 
 
 class AmbiguousToken(Conflict):

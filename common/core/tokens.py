@@ -5,10 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import zlib
 
 TOKEN_PREFIX = "ragflow-"
 STORED_PREFIX = "sha256:"
+# A token with scopes stands in a table that a RAGFlow may read, and must open nothing there. No header holds a line
+# end, so nobody can show a RAGFlow what stands in its table; and it sorts behind every digest, as lists expect.
+SCOPED_STORED_PREFIX = "with-scope\n"
 _BETA_LENGTH = 32
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# 62^43 > 2^256, and 62^6 > 2^32.
+_RANDOM_LENGTH = 43
+_CHECKSUM_LENGTH = 6
+# Between the random part and the checksum; RAGFlow's own tokens are shorter than the whole.
+_MARK, _SCOPED_MARK = "_rk", "_rs"
+_CHECKED = re.compile(rf"(ragflow-[0-9A-Za-z]{{{_RANDOM_LENGTH}}}(_rk|_rs))([0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})")
 
 # RFC 6750's b64token within the 255 characters of RAGFlow's column. RAGFlow's own tokens have had several
 # lengths, so the length says little.
@@ -20,9 +32,36 @@ SHOWN_AT_EACH_END = 4
 _SHORTEST_SHOWN_BODY = 16
 
 
-def new_token() -> str:
-    """A fresh API token: ``ragflow-`` and 256 random bits as 43 characters, as RAGFlow makes them."""
-    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+def new_token(*, scoped: bool = False) -> str:
+    """A fresh API token: ``ragflow-``, 256 random bits as 43 characters, a mark, and a checksum of all that.
+
+    RAGFlow makes them without mark and checksum, and takes these too; but not those with scopes, see ``stored_form``.
+    """
+    body = "".join(secrets.choice(_BASE62) for _ in range(_RANDOM_LENGTH))
+    beginning = f"{TOKEN_PREFIX}{body}{_SCOPED_MARK if scoped else _MARK}"
+    return beginning + _checksum(beginning)
+
+
+def is_misspelt(credential: str) -> bool:
+    """Whether this has the form of ``new_token`` and not its checksum, so that nobody need be asked about it."""
+    found = _CHECKED.fullmatch(credential)
+    return found is not None and _checksum(found[1]) != found[3]
+
+
+def has_scope(token: str) -> bool:
+    """Whether this has the form of a token that was made with scopes."""
+    found = _CHECKED.fullmatch(token)
+    return found is not None and found[2] == _SCOPED_MARK
+
+
+def _checksum(text: str) -> str:
+    """CRC-32 in base 62, the most significant digit first: it tells slips and inventions, and guards no secret."""
+    number = zlib.crc32(text.encode())
+    digits = ""
+    for _ in range(_CHECKSUM_LENGTH):
+        number, digit = divmod(number, 62)
+        digits = _BASE62[digit] + digits
+    return digits
 
 
 def new_beta() -> str:
@@ -40,24 +79,31 @@ def display_form(token: str) -> str:
 
 
 def stored_form(token: str) -> str:
-    """``sha256:`` and the digest in hexadecimal, 71 characters.
+    """The digest in hexadecimal behind ``sha256:``, or for a token with scopes behind SCOPED_STORED_PREFIX.
 
     A digest without salt or stretching is enough for 112 random bits and more (OWASP ASVS 5, 6.5.2).
     """
-    return STORED_PREFIX + hashlib.sha256(token.encode("utf-8", errors="surrogatepass")).hexdigest()
+    prefix = SCOPED_STORED_PREFIX if has_scope(token) else STORED_PREFIX
+    return prefix + hashlib.sha256(token.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def is_stored_form(text: str) -> bool:
     """Whether this is a digest that ``stored_form`` made, and not a value."""
-    return text.startswith(STORED_PREFIX)
+    return text.startswith((STORED_PREFIX, SCOPED_STORED_PREFIX))
+
+
+def is_stored_with_scope(stored: str) -> bool:
+    """Whether this is the digest of a token that was made with scopes."""
+    return stored.startswith(SCOPED_STORED_PREFIX)
 
 
 def lookup_forms(token: str) -> tuple[str, ...]:
-    """What a presented token may stand as in the database: hashed, or plain where RAGFlow wrote it.
+    """What a presented token may stand as in the database: hashed, or plain where RAGFlow reads it.
 
-    What looks like a stored form is never looked up as it stands, or a stolen table would be a bunch of keys.
+    What looks like a stored form is never looked up as it stands, or a stolen table would be a bunch of keys; nor is a
+    token with scopes, which is never stored in the clear.
     """
-    if is_stored_form(token):
+    if is_stored_form(token) or has_scope(token):
         return (stored_form(token),)
     return (stored_form(token), token)
 

@@ -113,7 +113,7 @@ def _is_operator(call: Call) -> bool:
 @routes.get(
     "/v1/system/status",
     "/api/v1/system/status",
-    requires=SIGNED_IN,
+    requires=SIGNED_IN.within("read:service"),
     waits=True,
     dialect="ragflow",
     data=SystemStatus,

@@ -108,7 +108,8 @@ _MEANINGS = {
 
 
 def document(title: str, version: str, routes: Iterable[Route], *, names_tenant: bool = False) -> dict[str, Any]:
-    """The document of one server: paths, models and what each operation asks of its caller (``x-permission``).
+    """The document of one server: paths, models and what each operation asks of its caller (``x-permission``) and
+    of a token with scopes (``x-scope``: null where none would do).
 
     ``names_tenant`` says that signed-in callers may name a tenant by header. Raises ValueError where two operations
     would have one id, and KeyError for a status without a meaning.
@@ -189,6 +190,7 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
         "description": _description(route),
         "tags": [route.tag],
         "x-permission": route.requires.text,
+        "x-scope": route.requires.scope,
         "security": [] if public else _security(route),
         "responses": _responses(route, models),
     }

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
 
-from common.core.errors import Forbidden
-from common.core.permissions import registered
+from common.core.errors import Forbidden, ScopeMissing
+from common.core.permissions import Permission, registered
 from common.services import memberships
 from common.services.plane import Plane
 from common.services.principal import Principal
 
+# For what any token may ask, whatever its scope.
+_ANY = "any"
+
 
 class Requirement(Protocol):
-    """Decides about a caller who is signed in; ``text`` is what the API document and the tests call it."""
+    """Decides about a caller who is signed in; ``text`` is what the API document and the tests call it.
+
+    ``scope`` is what a token with scopes needs in it besides (``action:resource`` or ``any``); None where there is none
+    that would do.
+    """
 
     @property
     def text(self) -> str: ...
+
+    @property
+    def scope(self) -> str | None: ...
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
         """Raises Forbidden, or NotYourTenant, when the caller may not."""
@@ -28,28 +38,49 @@ class Public:
     """Everybody, also with a dead or malformed credential: it is not looked at."""
 
     text: str = "public"
+    scope: str | None = _ANY
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
         """Nothing to check."""
 
 
 @dataclass(frozen=True)
-class SignedIn:
+class _OfPeople:
+    """What asks for no permission: a token that may do less than its owner is refused, unless a scope is named."""
+
+    scope: str | None = field(default=None, kw_only=True)
+
+    def within(self, scope: str) -> Self:
+        """The same, also for tokens with this scope, or with ``any``."""
+        if scope != _ANY:
+            _permission_of(scope)
+        return replace(self, scope=scope)
+
+    def _check_scope(self, who: Principal) -> None:
+        if who.scope is None or not who.is_limited or self.scope == _ANY:
+            return
+        if self.scope is None or not who.scope.covers(_permission_of(self.scope)):
+            raise ScopeMissing(self.scope)
+
+
+@dataclass(frozen=True)
+class SignedIn(_OfPeople):
     """Any active account; what it sees and changes is its own."""
 
     text: str = "signed-in"
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
-        """Being authenticated is enough."""
+        self._check_scope(who)
 
 
 @dataclass(frozen=True)
-class Administrator:
+class Administrator(_OfPeople):
     """Whoever holds any administrative permission."""
 
     text: str = "administrator"
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
+        self._check_scope(who)
         if not who.administers:
             raise Forbidden("Your account holds no administrative permission; ask an administrator for a role.")
 
@@ -68,12 +99,16 @@ class Holds:
     def text(self) -> str:
         return f"{self.resource}:{self.action}"
 
+    @property
+    def scope(self) -> str:
+        return f"{self.action}:{self.resource}"
+
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
         who.require(self.resource, self.action)
 
 
 @dataclass(frozen=True)
-class InTenant:
+class InTenant(_OfPeople):
     """Whoever has one of these roles in the tenant that the path names."""
 
     roles: tuple[str, ...]
@@ -84,10 +119,18 @@ class InTenant:
         return f"tenant:{'|'.join(self.roles)}"
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
+        self._check_scope(who)
         memberships.require_role(plane, who, path[self.parameter], self.roles)
+
+
+def _permission_of(scope: str) -> Permission:
+    action, _, resource = scope.partition(":")
+    return registered(resource, action)
 
 
 PUBLIC = Public()
 SIGNED_IN = SignedIn()
+#: Any active account with any credential: what it learns is who it is.
+IDENTIFIED = SIGNED_IN.within(_ANY)
 ADMINISTRATOR = Administrator()
 TENANT_OWNER = InTenant(("owner",))

@@ -14,6 +14,7 @@ from common.migrations import (
     m0006_audit,
     m0007_sessions,
     m0008_registration,
+    m0009_token_traits,
     m0010_role_holders,
 )
 from common.models.base import Table
@@ -42,6 +43,7 @@ STEPS: tuple[Step, ...] = (
     Step(6, "audit", m0006_audit.apply, m0006_audit.MAKES),
     Step(7, "sessions", m0007_sessions.apply, m0007_sessions.MAKES),
     Step(8, "registration", m0008_registration.apply, m0008_registration.MAKES),
+    Step(9, "token_traits", m0009_token_traits.apply, m0009_token_traits.MAKES),
     Step(10, "role_holders", m0010_role_holders.apply),
 )
 

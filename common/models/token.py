@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peewee import BigIntegerField, CharField, CompositeKey, IntegerField
+from peewee import BigIntegerField, CharField, CompositeKey, IntegerField, TextField
 
 from common.models.base import ExactField, RagflowTable, Table
 
@@ -38,6 +38,17 @@ class TokenRecord(Table):
     class Meta:
         table_name = "rk_token"
         indexes = ((("tenant_id", "created_at"), False), (("tenant_id", "display"), False))
+
+
+class TokenTrait(Table):
+    """What sets one token apart: the scopes that it was made with, and which token takes its place."""
+
+    token_id = CharField(max_length=32, primary_key=True)
+    scopes = TextField(null=True)
+    replaced_by = CharField(max_length=32, null=True)
+
+    class Meta:
+        table_name = "rk_token_trait"
 
 
 class ExpiryNotice(Table):

@@ -282,8 +282,11 @@ def standing_of(plane: Plane, account: AccountRow) -> Standing:
 
 
 def refuse_to_act_on_superiors(plane: Plane, actor: Principal, account: AccountRow) -> None:
-    """Raises GivesMoreThanHeld when the account holds administrative permissions that the actor lacks."""
-    if actor.user_id != account.id:
+    """Raises GivesMoreThanHeld when the account holds administrative permissions that the actor lacks.
+
+    A token that may do less than its owner is measured with its owner too: whoever sets that one's password has it all.
+    """
+    if actor.user_id != account.id or actor.is_limited:
         check_may_act_on(actor.standing, standing_of(plane, account))
 
 

@@ -11,7 +11,7 @@ from common import health_utils
 from common.core.audit_tags import EventTag
 from common.core.emails import email_key
 from common.models.tenant import MembershipClaim
-from common.services import accounts, audit, claims, memberships
+from common.services import accounts, audit, claims, memberships, tokens
 from common.services.home_checks import Finding, Trouble, judged
 from common.services.plane import Plane
 from common.services.principal import system
@@ -26,7 +26,8 @@ _OVERDUE_MS = 10 * 60 * 1000
 
 def examine(plane: Plane, *, fix: bool = False) -> list[Finding]:
     """The findings about what the stores hold. With ``fix`` what can be repaired without loss is, and audited."""
-    return [finding for name, look in _CHECKS for finding in judged(name, look(plane), fix=fix)]
+    found = [finding for name, look in _CHECKS for finding in judged(name, look(plane), fix=fix)]
+    return [*found, _unused_tokens(plane)]
 
 
 def _about_stores(plane: Plane) -> Iterator[Trouble]:
@@ -218,6 +219,12 @@ def _about_tokens(plane: Plane) -> Iterator[Trouble]:
         statement = "DELETE FROM api_token WHERE NOT EXISTS (SELECT 1 FROM tenant t WHERE t.id = api_token.tenant_id)"
         clear = partial(_delete, plane, ("token", f"{lost[0]} of missing tenants"), statement)
         yield Trouble(f"{lost[0]} tokens belong to tenants that are gone", clear)
+
+
+def _unused_tokens(plane: Plane) -> Finding:
+    """Nothing is wrong with them; but who needs a token that nobody uses?"""
+    count = tokens.count_unused(plane)
+    return Finding("unused tokens", "ok", f"{count} tokens were not used for 90 days" if count else "")
 
 
 def _delete_token(plane: Plane, token_id: str, tenant_id: str, stored: str, display: str) -> None:

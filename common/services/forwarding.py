@@ -11,11 +11,11 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.errors import Forbidden, NotSignedIn, PasswordChangeDue
+from common.core.errors import Forbidden, NotSignedIn, PasswordChangeDue, ScopeMissing
 from common.core.route_table import RouteTable, parts_of
-from common.core.tokens import looks_like_token
+from common.core.tokens import has_scope, looks_like_token
 from common.models.account import Session
-from common.services import accounts, audit, sessions
+from common.services import accounts, audit, limits, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal
 from common.services.session_rows import hashed
@@ -49,7 +49,8 @@ def check_proxy(plane: Plane, secret: str | None) -> None:
 def decide(plane: Plane, origin: Origin, method: str, target: str, credential: str | None) -> Passed:
     """Whether a request for RAGFlow may go on; ``target`` is as it came over the wire.
 
-    Raises NotSignedIn, Forbidden (also for what the table doesn't know), PermissionMissing, PasswordChangeDue.
+    Raises NotSignedIn (Misused for a credential that was good once), Forbidden (also for what the table doesn't know),
+    PermissionMissing, PasswordChangeDue, TooMany.
     """
     table = plane.route_file.table()
     rule = table.rule(method, target)
@@ -62,10 +63,13 @@ def decide(plane: Plane, origin: Origin, method: str, target: str, credential: s
     who = sessions.authenticate(plane, credential, "user", origin)
     if who.must_change:
         raise PasswordChangeDue
+    limits.api_call(plane, who)
     if rule.kind == "session" and who.session_id is None:
         raise Forbidden("This takes a login: API tokens are not enough.")
     if rule.permission is not None:
         who.require(*rule.permission)
+    elif who.is_limited:
+        raise ScopeMissing(None)
     return Passed(who, _authorization(plane, table, who, credential, target))
 
 
@@ -73,7 +77,9 @@ def _authorization(plane: Plane, table: RouteTable, who: Principal, credential: 
     if not plane.shared:
         return None
     under_rest = (parts_of(target) or ())[:2] == ("api", "v1")
-    if table.pass_tokens and under_rest and plane.plain_tokens and looks_like_token(credential):
+    # RAGFlow knows none that has scopes.
+    is_theirs = looks_like_token(credential) and not has_scope(credential)
+    if table.pass_tokens and under_rest and plane.plain_tokens and is_theirs:
         return f"Bearer {credential}"
     row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (who.user_id,))
     value = row[0] if row else None

@@ -7,6 +7,7 @@ from typing import Literal
 
 from common.core.errors import PermissionMissing
 from common.core.permissions import ADMINISTRATIVE_PERMISSIONS, ALL_PERMISSIONS, Permission, Standing
+from common.core.scopes import Scope
 
 Realm = Literal["admin", "user"]
 
@@ -27,7 +28,8 @@ class Principal:
     ``permissions`` is the effective set of all roles held now. ``tenant_id`` is the tenant it acts in: the token's,
     or the home tenant of a session (None when the account owns none), with ``tenant_role`` there. ``credential`` is
     ``session:<id>``, ``token:<id>`` or ``system``. ``authenticated_at`` is when the password of a session was given
-    last, in UTC milliseconds; None for any other credential.
+    last, in UTC milliseconds; None for any other credential. ``scope`` is that of a token, None for any other
+    credential; where it is a ceiling, ``permissions`` and ``is_superuser`` are below it already.
     """
 
     user_id: str | None
@@ -41,6 +43,7 @@ class Principal:
     tenant_role: str | None = None
     must_change: bool = False
     authenticated_at: int | None = None
+    scope: Scope | None = None
     origin: Origin = field(default_factory=Origin)
 
     def may(self, resource: str, action: str) -> bool:
@@ -61,6 +64,11 @@ class Principal:
     def standing(self) -> Standing:
         """What the caller amounts to where rules of delegation are judged."""
         return Standing(self.permissions, self.is_superuser)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a token is shown that may do less than the account: then it is no account of its own to itself."""
+        return self.scope is not None and self.scope.is_limited
 
     @property
     def session_id(self) -> str | None:

@@ -11,8 +11,9 @@ from common.core.audit_tags import EventTag
 from common.core.errors import Forbidden, LoginRefused, NotSignedIn, PasswordChangeDue
 from common.core.passwords import decode_from_hash_form
 from common.core.refresh import is_access_form
+from common.core.scopes import UNSCOPED, Scope, scope_of
 from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
-from common.core.tokens import looks_like_token, lookup_forms
+from common.core.tokens import has_scope, is_misspelt, is_stored_with_scope, looks_like_token, lookup_forms
 from common.models.account import Account, RefreshToken, Session, SessionTrait
 from common.models.base import local_date
 from common.services import accounts, audit, limits, misuse, passwords
@@ -68,8 +69,9 @@ _ACCESS = f"""
 """
 # A token acts for the account that made it (RAGFlow's rows: an owner of the tenant), while that still owns the tenant.
 _TOKEN = f"""
-    SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, {_ACCOUNT}
+    SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, r.scopes, {_ACCOUNT}
     FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id
+    LEFT JOIN rk_token_trait r ON r.token_id = t.id
     JOIN user u ON u.id = COALESCE(t.user_id, (
         SELECT m.user_id FROM user_tenant m WHERE m.tenant_id = k.tenant_id AND m.role = 'owner' AND m.status = '1'
         ORDER BY m.user_id <> m.tenant_id, m.create_time LIMIT 1))
@@ -174,10 +176,14 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
     """The principal of a credential, read with one statement. Raises NotSignedIn.
 
     A user API takes sessions, access tokens and API tokens; the admin server takes sessions and access tokens, for no
-    longer than those that were made there.
+    longer than those that were made there, and API tokens whose scope is administrative. What has only the form of an
+    API token that was made here costs no statement.
     """
-    if looks_like_token(credential) and realm == "user":
-        return _by_token(plane, credential, origin)
+    if looks_like_token(credential):
+        if is_misspelt(credential):
+            raise NotSignedIn("Unauthorized")
+        if realm == "user" or has_scope(credential):
+            return _by_token(plane, credential, realm, origin)
     if is_access_form(credential):
         row = plane.database.one(_ACCESS, (hashed(credential), plane.now_ms()))
     else:
@@ -187,7 +193,7 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
     if row is not None:
         return _by_session(plane, row, realm, origin)
     if realm == "user":
-        return _by_token(plane, credential, origin)
+        return _by_token(plane, credential, realm, origin)
     raise NotSignedIn("Unauthorized")
 
 
@@ -268,21 +274,33 @@ def _supersede(plane: Plane, user_id: str) -> None:
     plane.database.run("UPDATE rk_session SET value_hash = NULL WHERE user_id = ? AND ended_at IS NULL", (user_id,))
 
 
-def _by_token(plane: Plane, token: str, origin: Origin) -> Principal:
+def _by_token(plane: Plane, token: str, realm: Realm, origin: Origin) -> Principal:
     forms = lookup_forms(token)
     now = plane.now_ms()
     for row in plane.database.all(_TOKEN, (forms[0], forms[-1])):
-        token_id, expires_at, last_used_at, found, tenant_id, *account = row
+        token_id, expires_at, last_used_at, found, tenant_id, scopes, *account = row
         # MySQL compares without case; a token is its exact characters.
         if found not in forms:
             continue
         if expires_at is not None and expires_at <= now:
             raise misuse.of_account(account, f"token:{token_id}", "expired", origin)
-        who = _principal(plane, account, f"token:{token_id or found[-8:]}", tenant_id, origin)
+        scope = _scope_of(found, scopes)
+        if realm == "admin" and not scope.opens_admin:
+            break
+        who = _principal(plane, account, f"token:{token_id or found[-8:]}", tenant_id, origin, scope=scope)
         if token_id is not None and (last_used_at is None or last_used_at + LAST_USED_EVERY_MS <= now):
             plane.token_uses.note(plane.database, token_id, now)
         return who
     raise NotSignedIn("Unauthorized")
+
+
+def _scope_of(stored: str, scopes: str | None) -> Scope:
+    if not is_stored_with_scope(stored):
+        return UNSCOPED
+    if scopes is None:
+        # What is left of a token's rows must not make it one that may do more.
+        raise NotSignedIn("Unauthorized")
+    return scope_of(scopes)
 
 
 def _principal(
@@ -293,25 +311,32 @@ def _principal(
     origin: Origin,
     *,
     authenticated_at: int | None = None,
+    scope: Scope | None = None,
 ) -> Principal:
     user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version, settings_version = account
     if is_active != "1" or status != "1":
         raise misuse.of_account(account, credential, "its account is switched off", origin)
     plane.variables.follow(settings_version or 0)
     graph = plane.roles.graph(plane.database, version)
-    standing = graph.standing(roles.split(",") if roles else (), bool(is_superuser))
+    role_ids = tuple(roles.split(",")) if roles else ()
+    standing = graph.standing(role_ids, bool(is_superuser))
+    if scope is not None and scope.is_limited:
+        # The roles are the account's, though the flag is not the token's.
+        role_ids = graph.account_roles(role_ids, standing.is_superuser)
+        standing = scope.narrowed(standing)
     return Principal(
         user_id=user_id,
         email=email,
         nickname=nickname,
         is_superuser=standing.is_superuser,
-        role_ids=tuple(roles.split(",")) if roles else (),
+        role_ids=role_ids,
         permissions=standing.permissions,
         credential=credential,
         tenant_id=tenant_id,
         tenant_role="owner" if tenant_id else None,
         must_change=bool(must_change),
         authenticated_at=authenticated_at,
+        scope=scope,
         origin=origin,
     )
 

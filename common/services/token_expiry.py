@@ -52,11 +52,12 @@ def search(task: Task) -> None:
 
 
 def _expiring(plane: Plane, after: tuple[int, str], until: int) -> list[tuple[Any, ...]]:
-    """A page of the tokens of active accounts in the order of their end."""
+    """A page of the tokens of active accounts in the order of their end; what is being rotated needs no notice."""
     expires_at, token_id = after
     return plane.database.all(
         "SELECT t.id, t.created_at, t.expires_at FROM rk_token t JOIN user u ON u.id = t.user_id "
-        "WHERE t.expires_at >= ? AND t.expires_at <= ? AND (t.expires_at > ? OR t.id > ?) "
+        "LEFT JOIN rk_token_trait r ON r.token_id = t.id WHERE r.replaced_by IS NULL "
+        "AND t.expires_at >= ? AND t.expires_at <= ? AND (t.expires_at > ? OR t.id > ?) "
         "AND u.is_active = '1' AND u.status = '1' ORDER BY t.expires_at, t.id LIMIT ?",
         (expires_at, until, expires_at, token_id, _PAGE),
     )
@@ -82,7 +83,8 @@ def send_notice(task: Task) -> None:
     plane = task.plane
     row = plane.database.one(
         "SELECT t.name, t.display, t.expires_at, u.email, u.language FROM rk_token t JOIN user u ON u.id = t.user_id "
-        "WHERE t.id = ? AND t.expires_at > ? AND u.is_active = '1' AND u.status = '1'",
+        "LEFT JOIN rk_token_trait r ON r.token_id = t.id WHERE r.replaced_by IS NULL "
+        "AND t.id = ? AND t.expires_at > ? AND u.is_active = '1' AND u.status = '1'",
         (task.job.payload["token_id"], plane.now_ms()),
     )
     if row is None:

@@ -12,10 +12,12 @@ from uuid import uuid4
 
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
-from common.core.delegation import missing_to_act_on
+from common.core.delegation import check_may_give, missing_to_act_on
 from common.core.errors import AmbiguousToken, BadField, NotYourTenant, TenantNotFound, TokenNotFound
 from common.core.expiry import parse_expiry
 from common.core.names import parse_token_name
+from common.core.permissions import Standing
+from common.core.scopes import UNSCOPED, Scope, check_may_make, parse_scopes, scope_of, stored_scope
 from common.core.tokens import (
     SHOWN_AT_EACH_END,
     STORED_PREFIX,
@@ -28,16 +30,18 @@ from common.core.tokens import (
     stored_form,
 )
 from common.models.base import created, http_date, rfc3339
-from common.models.token import ApiToken, TokenRecord
-from common.services import accounts, audit, limits, memberships, tenant_limits
+from common.models.token import ApiToken, TokenRecord, TokenTrait
+from common.services import accounts, audit, limits, memberships, proving, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal, system
 
 _ROW = "k.tenant_id, k.token, k.beta, k.dialog_id, k.source, k.create_time, k.update_time"
-_RECORD = "t.id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at"
+_RECORD = "t.id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at, t.created_at"
+_TRAITS = "r.scopes, r.replaced_by"
+_WITH_TRAITS = "LEFT JOIN rk_token_trait r ON r.token_id = t.id"
 _BOTH = "FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id"
-_LISTED = f"SELECT {_ROW}, {_RECORD} {_BOTH} WHERE k.tenant_id = ?"
+_LISTED = f"SELECT {_ROW}, {_RECORD}, {_TRAITS} {_BOTH} {_WITH_TRAITS} WHERE k.tenant_id = ?"
 _ORDER = "COALESCE(t.created_at, k.create_time), t.id, k.token"
 # The characters of a token that its display form shows at the front: as many may stand in a cursor.
 _PREFIX_LENGTH = len(TOKEN_PREFIX) + SHOWN_AT_EACH_END
@@ -45,10 +49,12 @@ _PREFIX_LENGTH = len(TOKEN_PREFIX) + SHOWN_AT_EACH_END
 _LOOKALIKES = 100
 # The whole list is read by so many.
 _PIECE = 500
-_NO_RECORD = (None,) * 6
+_NO_RECORD = (None,) * 9
+#: A token that has not been used for so long, or never since it was made, is shown as unused.
+UNUSED_MS = 90 * 24 * 3600 * 1000
 
 
-class _Reach(NamedTuple):
+class Reach(NamedTuple):
     """Whose tokens: those whose record says so, and those without a record of one tenant, which RAGFlow made.
 
     ``column`` is of ``rk_token``: ``tenant_id`` for a tenant, ``user_id`` for what an account made in any tenant.
@@ -60,7 +66,9 @@ class _Reach(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What a client may ask of a token that is made: a name, and when it ends (``common.core.expiry``).
+    """What a client may ask of a token that is made: a name, when it ends, and scopes, without which it has none.
+
+    See ``common.core.expiry`` and ``common.core.scopes``.
 
     ``dialog_id`` and ``source`` ("agent", or None for a dialog) are those of RAGFlow's older, dialog-scoped keys.
     """
@@ -70,28 +78,44 @@ class Wish(NamedTuple):
     expires_in: int | None = None
     dialog_id: str | None = None
     source: str | None = None
+    scopes: Sequence[str] | None = None
+
+
+class Draft(NamedTuple):
+    """A token that is about to be written, with everything about it settled."""
+
+    tenant_id: str
+    user_id: str
+    name: str | None
+    expires_at: int | None
+    scope: Scope
+    dialog_id: str | None = None
+    source: str | None = None
 
 
 def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
     """Make a token for the tenant that the caller acts in and owns; the only answer that shows it whole.
 
     ``{tenant_id, token, beta, create_time, create_date, update_time, update_date, dialog_id, source, id, name,
-    expires_at, last_used_at}``. One made with a token ends no later than that. Raises TenantNotFound, NotYourTenant,
-    BadField, LimitReached.
+    expires_at, last_used_at, scopes, replaced_by, unused}``. One made with a token ends no later than that and may do
+    no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
+    LimitReached, GivesMoreThanHeld and ProofDue.
     """
-    tenant_id = _own_tenant(who)
+    tenant_id = own_tenant(who)
     limits.token_creation(plane, who)
     with plane.database.transaction():
         memberships.lock(plane)
         memberships.require_role(plane, who, tenant_id, ("owner",))
         _check_dialog(plane, tenant_id, wish)
-        return _make(plane, who, tenant_id, str(who.user_id), wish, latest=_end_of_credential(plane, who))
+        return _make(plane, who, tenant_id, str(who.user_id), wish)
 
 
 def create_for(plane: Plane, actor: Principal, email: str, wish: Wish) -> dict[str, Any]:
     """``create`` for an account and the home tenant that it owns, by an administrator.
 
-    Raises UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField, LimitReached.
+    Into a scope goes only what the administrator holds: the account may come to hold more some day. Raises
+    UserNotFound, TenantNotFound when it owns none, GivesMoreThanHeld, BadField,
+    LimitReached, ProofDue.
     """
     limits.token_creation(plane, actor)
     with plane.database.transaction():
@@ -110,17 +134,17 @@ def own(plane: Plane, who: Principal) -> list[dict[str, Any]]:
 
     ``token`` and ``beta`` are display forms where tokens are hashed. Raises TenantNotFound, NotYourTenant.
     """
-    return _listing(plane, _own_tenant(who), whole=plane.plain_tokens)
+    return _listing(plane, own_tenant(who), whole=plane.plain_tokens)
 
 
 def own_page(plane: Plane, who: Principal, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
     """``own``, a page at a time: ``{tokens, next_cursor}``."""
-    return _page(plane, _of_tenant(_own_tenant(who)), limit, cursor, whole=plane.plain_tokens)
+    return _page(plane, of_tenant(own_tenant(who)), limit, cursor, whole=plane.plain_tokens)
 
 
 def own_of_dialog(plane: Plane, who: Principal, dialog_id: str) -> list[dict[str, Any]]:
     """``own``, but only those that were made for one dialog or agent."""
-    return _listing(plane, _own_tenant(who), whole=plane.plain_tokens, dialog_id=dialog_id)
+    return _listing(plane, own_tenant(who), whole=plane.plain_tokens, dialog_id=dialog_id)
 
 
 def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
@@ -130,7 +154,7 @@ def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
     whole only to who might make one for that account. Raises UserNotFound.
     """
     account = accounts.get(plane, email)
-    whole, reach = _may_see_whole(plane, actor, account), _of_account(plane, account)
+    whole, reach = _may_see_whole(plane, actor, account), of_account(plane, account)
     listed: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
@@ -146,7 +170,7 @@ def page_of_user(
 ) -> dict[str, Any]:
     """``of_user``, a page at a time: ``{tokens, next_cursor}``."""
     account = accounts.get(plane, email)
-    return _page(plane, _of_account(plane, account), limit, cursor, whole=_may_see_whole(plane, actor, account))
+    return _page(plane, of_account(plane, account), limit, cursor, whole=_may_see_whole(plane, actor, account))
 
 
 def delete(plane: Plane, who: Principal, given: Sequence[str], *, tenant_id: str | None = None) -> int:
@@ -155,10 +179,10 @@ def delete(plane: Plane, who: Principal, given: Sequence[str], *, tenant_id: str
     What matches nothing is passed over. Raises TenantNotFound, NotYourTenant unless the caller owns the tenant, and
     AmbiguousToken, in which case none is deleted.
     """
-    tenant_id = tenant_id or _own_tenant(who)
+    tenant_id = tenant_id or own_tenant(who)
     with plane.database.transaction():
         memberships.require_role(plane, who, tenant_id, ("owner",))
-        return sum(_delete(plane, who, _of_tenant(tenant_id), one) for one in given)
+        return sum(_delete(plane, who, of_tenant(tenant_id), one) for one in given)
 
 
 def delete_of_user(plane: Plane, actor: Principal, email: str, given: str) -> None:
@@ -168,7 +192,7 @@ def delete_of_user(plane: Plane, actor: Principal, email: str, given: str) -> No
     """
     with plane.database.transaction():
         account, actor = accounts.hold_to_act_on(plane, actor, email)
-        if not _delete(plane, actor, _of_account(plane, account), given):
+        if not _delete(plane, actor, of_account(plane, account), given):
             raise TokenNotFound
 
 
@@ -187,7 +211,29 @@ def retire_expired(plane: Plane, *, limit: int = 500) -> int:
     return len(rows)
 
 
-def _own_tenant(who: Principal) -> str:
+def count_unused(plane: Plane) -> int:
+    """How many tokens have not been used for UNUSED_MS."""
+    row = plane.database.one(
+        "SELECT COUNT(*) FROM rk_token WHERE COALESCE(last_used_at, created_at) <= ?", (plane.now_ms() - UNUSED_MS,)
+    )
+    return row[0] if row else 0
+
+
+def prune_traits(plane: Plane, *, limit: int = 1000) -> int:
+    """Delete up to ``limit`` traits of tokens that are gone; returns how many."""
+    gone = plane.database.all(
+        "SELECT r.token_id FROM rk_token_trait r LEFT JOIN rk_token t ON t.id = r.token_id WHERE t.id IS NULL LIMIT ?",
+        (limit,),
+    )
+    if not gone:
+        return 0
+    query = TokenTrait.delete().where(TokenTrait.token_id.in_([token_id for (token_id,) in gone]))
+    deleted: int = plane.database.execute(query)
+    return deleted
+
+
+def own_tenant(who: Principal) -> str:
+    """The tenant that the caller acts in and owns. Raises TenantNotFound, NotYourTenant."""
     if who.tenant_id is None:
         raise TenantNotFound
     if who.tenant_role != "owner":
@@ -195,22 +241,25 @@ def _own_tenant(who: Principal) -> str:
     return who.tenant_id
 
 
-def _of_tenant(tenant_id: str) -> _Reach:
-    return _Reach("tenant_id", tenant_id, tenant_id)
+def of_tenant(tenant_id: str) -> Reach:
+    """The tokens of a tenant."""
+    return Reach("tenant_id", tenant_id, tenant_id)
 
 
-def _of_account(plane: Plane, account: AccountRow) -> _Reach:
+def of_account(plane: Plane, account: AccountRow) -> Reach:
+    """The tokens of an account."""
     # RAGFlow takes what it made in a tenant for the account whose home that is.
-    return _Reach("user_id", account.id, memberships.home_of(plane, account.id))
+    return Reach("user_id", account.id, memberships.home_of(plane, account.id))
 
 
 def _may_see_whole(plane: Plane, actor: Principal, account: AccountRow) -> bool:
     if not plane.plain_tokens or not actor.may("token", "create"):
         return False
-    return actor.user_id == account.id or not missing_to_act_on(actor.standing, accounts.standing_of(plane, account))
+    is_self = actor.user_id == account.id and not actor.is_limited
+    return is_self or not missing_to_act_on(actor.standing, accounts.standing_of(plane, account))
 
 
-def _end_of_credential(plane: Plane, who: Principal) -> int | None:
+def end_of_credential(plane: Plane, who: Principal) -> int | None:
     """When the token that the caller has shown ends; None for a session, or one without an end."""
     kind, _, token_id = (who.credential or "").partition(":")
     row = plane.database.one("SELECT expires_at FROM rk_token WHERE id = ?", (token_id,)) if kind == "token" else None
@@ -229,64 +278,122 @@ def _check_dialog(plane: Plane, tenant_id: str, wish: Wish) -> None:
         raise NotYourTenant
 
 
-def _make(
-    plane: Plane, actor: Principal, tenant_id: str, user_id: str, wish: Wish, *, latest: int | None = None
-) -> dict[str, Any]:
-    now = plane.now_ms()
-    expires_at = parse_expiry(wish.expires_at, wish.expires_in, now)
-    if latest is not None:
-        expires_at = min(latest, expires_at) if expires_at is not None else latest
-    name = parse_token_name(wish.name) if wish.name and wish.name.strip() else None
-    tenant_limits.make_sure_of_room(plane, tenant_id, "tokens")
-    token, beta, token_id = new_token(), new_beta(), uuid4().hex
-    stored = token if plane.plain_tokens else stored_form(token)
-    plane.database.insert(
-        ApiToken,
-        tenant_id=tenant_id,
-        token=stored,
-        beta=beta if plane.plain_tokens else stored_form(beta),
+def _make(plane: Plane, actor: Principal, tenant_id: str, user_id: str, wish: Wish) -> dict[str, Any]:
+    asked = parse_expiry(wish.expires_at, wish.expires_in, plane.now_ms())
+    draft = Draft(
+        tenant_id,
+        user_id,
+        name=parse_token_name(wish.name) if wish.name and wish.name.strip() else None,
+        expires_at=earlier(asked, end_of_credential(plane, actor)),
+        scope=_scope_for(plane, actor, user_id, wish.scopes),
         dialog_id=wish.dialog_id,
         source=wish.source,
+    )
+    tenant_limits.make_sure_of_room(plane, tenant_id, "tokens")
+    made = write(plane, draft)
+    audit.record(
+        plane,
+        EventTag.TOKEN_CREATE,
+        actor,
+        target=("token", display_form(made["token"])),
+        after={"id": made["id"], "name": draft.name, "tenant": tenant_id, **_limits_of(draft)},
+    )
+    return made
+
+
+def _limits_of(draft: Draft) -> dict[str, Any]:
+    scopes = {"scopes": list(draft.scope.names)} if draft.scope.names else {}
+    return {"expires_at": rfc3339(draft.expires_at), **scopes}
+
+
+def earlier(one: int | None, other: int | None) -> int | None:
+    """The earlier of two ends, each of which may be none."""
+    ends = [end for end in (one, other) if end is not None]
+    return min(ends) if ends else None
+
+
+def _scope_for(plane: Plane, actor: Principal, user_id: str, asked: Sequence[str] | None) -> Scope:
+    if asked is None:
+        scope = actor.scope if actor.scope is not None and actor.is_limited else UNSCOPED
+    else:
+        scope = parse_scopes(asked, plane.roles.registry.permission)
+    check_may_hand_out(plane, actor, user_id, scope)
+    return scope
+
+
+def check_may_hand_out(plane: Plane, actor: Principal, user_id: str, scope: Scope) -> None:
+    """Raises GivesMoreThanHeld if a new token of an account may do, or come to do, more than the actor may give.
+
+    Whoever makes a token sees it, and its account may be given more some day. One that opens the admin server takes
+    a session whose password was given a moment ago; else raises ProofDue.
+    """
+    check_may_make(actor.scope, scope)
+    if scope.names and actor.user_id != user_id:
+        check_may_give(actor.standing, Standing(scope.permissions or frozenset(), scope.permissions is None))
+    if scope.opens_admin:
+        proving.require_recent_proof(plane, actor)
+
+
+def write(plane: Plane, draft: Draft) -> dict[str, Any]:
+    """Write a token into the running transaction; the only thing that shows it whole, in the form of ``create``.
+
+    A RAGFlow knows no scopes. So one that has some is stored in a form that nobody can show a RAGFlow, and has no beta.
+    """
+    now = plane.now_ms()
+    scoped = bool(draft.scope.names)
+    token, beta, token_id = new_token(scoped=scoped), None if scoped else new_beta(), uuid4().hex
+    stored = token if plane.plain_tokens and not scoped else stored_form(token)
+    plane.database.insert(
+        ApiToken,
+        tenant_id=draft.tenant_id,
+        token=stored,
+        beta=beta if plane.plain_tokens or beta is None else stored_form(beta),
+        dialog_id=draft.dialog_id,
+        source=draft.source,
         **created(now, plane.zone),
     )
     plane.database.insert(
         TokenRecord,
         id=token_id,
         stored=stored,
-        tenant_id=tenant_id,
-        user_id=user_id,
+        tenant_id=draft.tenant_id,
+        user_id=draft.user_id,
         display=display_form(token),
-        beta_display=display_form(beta),
-        name=name,
+        beta_display="" if beta is None else display_form(beta),
+        name=draft.name,
         created_at=now,
-        expires_at=expires_at,
+        expires_at=draft.expires_at,
     )
-    after = {"id": token_id, "name": name, "tenant": tenant_id, "expires_at": rfc3339(expires_at)}
-    audit.record(plane, EventTag.TOKEN_CREATE, actor, target=("token", display_form(token)), after=after)
+    if scoped:
+        plane.database.insert(TokenTrait, token_id=token_id, scopes=stored_scope(draft.scope))
     return {
-        "tenant_id": tenant_id,
+        "tenant_id": draft.tenant_id,
         "token": token,
         "beta": beta,
-        "dialog_id": wish.dialog_id,
-        "source": wish.source,
+        "dialog_id": draft.dialog_id,
+        "source": draft.source,
         "create_time": now,
         "create_date": http_date(now),
         "update_time": None,
         "update_date": None,
         "id": token_id,
-        "name": name,
-        "expires_at": rfc3339(expires_at),
+        "name": draft.name,
+        "expires_at": rfc3339(draft.expires_at),
         "last_used_at": None,
+        "scopes": list(draft.scope.names) or None,
+        "replaced_by": None,
+        "unused": False,
     }
 
 
 def _listing(plane: Plane, tenant_id: str, *, whole: bool, dialog_id: str | None = None) -> list[dict[str, Any]]:
     condition, params = (" AND k.dialog_id = ?", (dialog_id,)) if dialog_id is not None else ("", ())
     rows = plane.database.all(f"{_LISTED}{condition} ORDER BY t.id IS NULL, {_ORDER}", (tenant_id, *params))
-    return [_shown(row, whole) for row in rows]
+    unused_since = plane.now_ms() - UNUSED_MS
+    return [_shown(row, whole, unused_since) for row in rows]
 
 
-def _page(plane: Plane, reach: _Reach, limit: int, cursor: str | None, *, whole: bool) -> dict[str, Any]:
+def _page(plane: Plane, reach: Reach, limit: int, cursor: str | None, *, whole: bool) -> dict[str, Any]:
     """Tokens with a record come oldest first, then those without, by value; both are read off an index.
 
     A cursor is a record's moment and id; or, since a token itself must not stand in it, how a token begins, and how
@@ -295,22 +402,24 @@ def _page(plane: Plane, reach: _Reach, limit: int, cursor: str | None, *, whole:
     since, mark, skipped = decode_cursor(cursor, (int, str, int)) if cursor is not None else (0, "", 0)
     if not 0 <= skipped < 2**31:
         raise BadField("cursor: not a cursor of this list.", field="cursor")
+    unused_since = plane.now_ms() - UNUSED_MS
     rows: list[tuple[Any, ...]] = []
     if since >= 0:
         rows, next_cursor = _recorded(plane, reach, limit, since, mark)
         if next_cursor is not None:
-            return {"tokens": [_shown(row, whole) for row in rows], "next_cursor": next_cursor}
+            return {"tokens": [_shown(row, whole, unused_since) for row in rows], "next_cursor": next_cursor}
         mark, skipped = "", 0
     others, next_cursor = _unrecorded(plane, reach, limit - len(rows), mark, skipped)
-    return {"tokens": [_shown(row, whole) for row in (*rows, *others)], "next_cursor": next_cursor}
+    return {"tokens": [_shown(row, whole, unused_since) for row in (*rows, *others)], "next_cursor": next_cursor}
 
 
 def _recorded(
-    plane: Plane, reach: _Reach, limit: int, since: int, last_id: str
+    plane: Plane, reach: Reach, limit: int, since: int, last_id: str
 ) -> tuple[list[tuple[Any, ...]], str | None]:
     records = plane.database.all(
-        f"SELECT t.tenant_id, t.stored, t.created_at, {_RECORD} FROM rk_token t WHERE t.{reach.column} = ? "
-        "AND t.created_at >= ? AND (t.created_at > ? OR t.id > ?) ORDER BY t.created_at, t.id LIMIT ?",
+        f"SELECT t.tenant_id, t.stored, t.created_at, {_RECORD}, {_TRAITS} FROM rk_token t {_WITH_TRAITS} "
+        f"WHERE t.{reach.column} = ? AND t.created_at >= ? AND (t.created_at > ? OR t.id > ?) "
+        "ORDER BY t.created_at, t.id LIMIT ?",
         (reach.value, since, since, last_id, limit + 1),
     )
     shown = records[:limit]
@@ -325,7 +434,7 @@ def _recorded(
 
 
 def _unrecorded(
-    plane: Plane, reach: _Reach, limit: int, prefix: str, skipped: int
+    plane: Plane, reach: Reach, limit: int, prefix: str, skipped: int
 ) -> tuple[list[tuple[Any, ...]], str | None]:
     those = f"{_BOTH} WHERE k.tenant_id = ? AND t.id IS NULL AND k.token >= ?"
     # Where tokens are hashed, all that have no record stand before all that have one.
@@ -345,9 +454,10 @@ def _unrecorded(
     return shown, encode_cursor([-1, begin, counted[0] if counted else 0])
 
 
-def _shown(row: tuple[Any, ...], whole: bool) -> dict[str, Any]:
+def _shown(row: tuple[Any, ...], whole: bool, unused_since: int) -> dict[str, Any]:
     tenant_id, token, beta, dialog_id, source, create_time, update_time, *record = row
-    token_id, display, beta_display, name, expires_at, last_used_at = record
+    token_id, display, beta_display, name, expires_at, last_used_at, created_at, scopes, replaced_by = record
+    used_at = last_used_at or created_at
     return {
         "tenant_id": tenant_id,
         "token": _value_shown(token, display, whole),
@@ -362,6 +472,10 @@ def _shown(row: tuple[Any, ...], whole: bool) -> dict[str, Any]:
         "name": name,
         "expires_at": rfc3339(expires_at),
         "last_used_at": rfc3339(last_used_at),
+        "scopes": list(scope_of(scopes).names) if scopes else None,
+        "replaced_by": replaced_by,
+        # Nobody notes the use of what RAGFlow made.
+        "unused": None if used_at is None else used_at <= unused_since,
     }
 
 
@@ -372,8 +486,8 @@ def _value_shown(stored: str, display: str | None, whole: bool) -> str:
     return stored if whole else display or display_form(stored)
 
 
-def _delete(plane: Plane, actor: Principal, reach: _Reach, given: str) -> int:
-    found = _find(plane, reach, given)
+def _delete(plane: Plane, actor: Principal, reach: Reach, given: str) -> int:
+    found = find(plane, reach, given)
     if found is None:
         return 0
     tenant_id, stored, token_id, display = found
@@ -385,8 +499,8 @@ def _delete(plane: Plane, actor: Principal, reach: _Reach, given: str) -> int:
     return 1
 
 
-class _Found(NamedTuple):
-    """A token to delete; ``token_id`` is None for one that RAGFlow made."""
+class Found(NamedTuple):
+    """A token that somebody named; ``token_id`` is None for one that RAGFlow made."""
 
     tenant_id: str
     stored: str
@@ -394,7 +508,7 @@ class _Found(NamedTuple):
     display: str
 
 
-def _find(plane: Plane, reach: _Reach, given: str) -> _Found | None:
+def find(plane: Plane, reach: Reach, given: str) -> Found | None:
     """The token in reach that has this value, else this id, else looks like this. Raises AmbiguousToken.
 
     Compared in exact characters, whatever the database's collation says.
@@ -407,7 +521,7 @@ def _find(plane: Plane, reach: _Reach, given: str) -> _Found | None:
     for tenant_id, stored, token_id, display, whose in by_value:
         mine = whose == reach.value if token_id is not None else tenant_id == reach.tenant_id
         if stored in forms and mine:
-            return _Found(tenant_id, stored, token_id, display or display_form(stored))
+            return Found(tenant_id, stored, token_id, display or display_form(stored))
     by_id = _records(plane, reach, "id", given)
     if by_id:
         return by_id[0]
@@ -417,15 +531,15 @@ def _find(plane: Plane, reach: _Reach, given: str) -> _Found | None:
     return alike[0] if alike else None
 
 
-def _records(plane: Plane, reach: _Reach, column: Literal["id", "display"], given: str) -> list[_Found]:
+def _records(plane: Plane, reach: Reach, column: Literal["id", "display"], given: str) -> list[Found]:
     rows = plane.database.all(
         f"SELECT t.tenant_id, t.stored, t.id, t.display FROM rk_token t WHERE t.{reach.column} = ? AND t.{column} = ?",
         (reach.value, given),
     )
-    return [found for found in map(_Found._make, rows) if given in (found.token_id, found.display)]
+    return [found for found in map(Found._make, rows) if given in (found.token_id, found.display)]
 
 
-def _unrecorded_lookalikes(plane: Plane, reach: _Reach, given: str) -> list[_Found]:
+def _unrecorded_lookalikes(plane: Plane, reach: Reach, given: str) -> list[Found]:
     begin, shortened, _ = given.partition("…")
     if not shortened or not begin.startswith(TOKEN_PREFIX) or reach.tenant_id is None:
         return []
@@ -433,4 +547,4 @@ def _unrecorded_lookalikes(plane: Plane, reach: _Reach, given: str) -> list[_Fou
         f"SELECT k.token {_BOTH} WHERE k.tenant_id = ? AND t.id IS NULL AND k.token >= ? ORDER BY k.token LIMIT ?",
         (reach.tenant_id, begin, _LOOKALIKES),
     )
-    return [_Found(reach.tenant_id, token, None, given) for (token,) in rows if display_form(token) == given]
+    return [Found(reach.tenant_id, token, None, given) for (token,) in rows if display_form(token) == given]

@@ -17,6 +17,7 @@ from common.services import (
     reset_links,
     sessions,
     token_expiry,
+    tokens,
 )
 from common.services.plane import Plane
 
@@ -78,7 +79,7 @@ def stand_down(plane: Plane, scheduler: str) -> None:
 
 
 def keep_house(task: jobs.Task) -> None:
-    """Remove what is over of sessions, invitations, registrations, links, notices, jobs and the cache store's values.
+    """Remove what is over of sessions, invitations, registrations, links, tokens, jobs and the cache store's values.
 
     Progress has the counts.
     """
@@ -89,6 +90,7 @@ def keep_house(task: jobs.Task) -> None:
         "registrations": lambda: registration.prune(plane, limit=_BATCH),
         "reset_links": lambda: reset_links.prune(plane, limit=_BATCH),
         "expiry_notices": lambda: token_expiry.prune(plane, limit=_BATCH),
+        "token_traits": lambda: tokens.prune_traits(plane, limit=_BATCH),
         "audit_events": lambda: audit_retention.drop_segment(plane),
         "jobs": lambda: jobs.prune(plane, limit=_BATCH, but_dead=_NEVER_FORGOTTEN),
         "cache": lambda: plane.cache.purge_expired(_BATCH),

@@ -16,7 +16,7 @@ import pytest
 from common.http.route import Route
 from tests.cast import BUILT_IN, EVERYBODY, INSIDERS, OUTSIDERS, Cast, assemble, snapshot
 from tests.people import Port, World, new_password
-from tests.route_table import BODIES, EXPECTED, SENSITIVE
+from tests.route_table import BODIES, EXPECTED, SCOPES, SENSITIVE
 
 ADMINISTRATORS = {"user-manager", "service-operator", "auditor", "viewer", "superuser"}
 READERS = {"auditor", "viewer", "superuser"}
@@ -52,6 +52,7 @@ WHO: dict[str, set[str]] = {
     "setting:read": READERS,
     "setting:write": {"superuser"},
     "audit:read": {"auditor", "superuser"},
+    "audit:export": {"auditor", "superuser"},
     "tenant:owner": {"owner"},
     "tenant:owner|normal": {"owner", "member"},
 }
@@ -103,6 +104,61 @@ def test_nobody_gets_in_who_should_not_and_nothing_changes_then(world: World, ca
             if snapshot(world) != before:
                 wrong.append(f"{key_of(port, route)} x {who}: something changed")
                 before = snapshot(world)
+
+    assert wrong == []
+
+
+RAGFLOWS = {"dataset", "chat", "agent", "search", "file", "team", "memory"}
+OF_PEOPLE = ("signed-in", "administrator", "tenant:owner", "tenant:owner|normal")
+
+
+def test_the_table_lists_what_asks_for_no_permission_and_is_open_to_a_scope(world: World) -> None:
+    served = {
+        key_of(port, route): route.requires.scope
+        for port, route in ports(world)
+        if route.requires.text in OF_PEOPLE and route.requires.scope is not None
+    }
+
+    assert served == SCOPES
+
+
+def reached(key: str, scopes: set[str]) -> bool:
+    """Whether a superuser's token with these scopes, which no write widens, gets into a route."""
+    asked = EXPECTED[key]
+    if asked == "public":
+        return True
+    resource, _, action = asked.partition(":")
+    wanted = SCOPES.get(key) if asked in OF_PEOPLE else f"{action}:{resource}"
+    opens_admin = any(scope.partition(":")[2] not in RAGFLOWS for scope in scopes)
+    if key.startswith("9381") and not opens_admin:
+        return False
+    return wanted == "any" or wanted in scopes
+
+
+@pytest.mark.parametrize("scopes", [{"read:dataset"}, {"read:team"}, {"read:user", "read:service"}, {"create:token"}])
+def test_a_token_gets_as_far_as_its_scope_and_no_refusal_changes_anything(
+    world: World, cast: Cast, scopes: set[str]
+) -> None:
+    made = world.root.ask("POST", "/api/v1/system/tokens", {"scopes": sorted(scopes)}).json
+    assert made is not None
+    cast.credentials["a token"] = made["data"]["token"]
+    wrong, before = [], snapshot(world)
+    for port, route in ports(world):
+        key = key_of(port, route)
+        if reached(key, scopes):
+            if route.method == "GET" and EXPECTED[key] not in OF_PEOPLE[2:]:
+                answer = ask(cast, port, route, "a token")
+                if answer.status_code in (401, 403) and EXPECTED[key] != "public":
+                    wrong.append(f"{key}: {answer.status_code} {answer.get_data()[:120]!r}")
+                world.plane.token_uses.wait(10)
+                before = snapshot(world)
+            continue
+        answer = ask(cast, port, route, "a token")
+        if answer.status_code not in (401, 403):
+            wrong.append(f"{key}: {answer.status_code} {answer.get_data()[:120]!r}")
+        world.plane.token_uses.wait(10)
+        if snapshot(world) | {"rk_token": []} != before | {"rk_token": []}:
+            wrong.append(f"{key}: something changed")
 
     assert wrong == []
 

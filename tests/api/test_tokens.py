@@ -70,7 +70,7 @@ def test_a_token_is_made_used_listed_and_deleted(world: World, owner: Person, ne
     made = owner.ask("POST", new).json["data"]
 
     assert made["tenant_id"] == owner.user_id
-    assert re.fullmatch(r"ragflow-[A-Za-z0-9_-]{43}", made["token"])
+    assert re.fullmatch(r"ragflow-[A-Za-z0-9]{43}_rk[A-Za-z0-9]{6}", made["token"])
     assert len(made["beta"]) == 32
     assert (made["update_time"], made["update_date"], made["expires_at"]) == (None, None, None)
     assert made["create_time"] == world.plane.now_ms()

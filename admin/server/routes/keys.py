@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.http.key_bodies import ApiKey, ApiKeyPage, NewKey, PageQuery
+from common.http.key_bodies import ApiKey, ApiKeyPage, KeyRotation, NewKey, PageQuery, RotatedKey
 from common.http.requirement import Holds
 from common.http.route import Call, Reply, Routes
-from common.services import tokens
+from common.services import token_rotation, tokens
+from common.services.token_rotation import Rotation
 from common.services.tokens import Wish
 
 routes = Routes("keys", "admin", "/api/v1/admin")
@@ -42,6 +43,20 @@ def list_keys(call: Call, email: str) -> Any:
     if not call.query.model_fields_set:
         return tokens.of_user(call.plane, call.who, email)
     return tokens.page_of_user(call.plane, call.who, email, **call.query.model_dump())
+
+
+@routes.post(
+    "/users/<email>/keys/<key>/rotate",
+    requires=Holds("token", "create"),
+    body=KeyRotation,
+    body_optional=True,
+    data=RotatedKey,
+    statuses=(404, 409, 429),
+    summary="Replace an account's API token by a new one; both are good for a while",
+)
+def rotate_key(call: Call, email: str, key: str) -> dict[str, Any]:
+    rotation = Rotation(**call.body.model_dump()) if call.body else Rotation()
+    return token_rotation.rotate_of_user(call.plane, call.who, email, key, rotation)
 
 
 @routes.delete(
