@@ -65,5 +65,5 @@ def _give(world: World, person: Person, role: str) -> None:
 def snapshot(world: World) -> dict[str, list[Any]]:
     """Everything that is stored, but for the trail of refusals."""
     database = world.plane.database
-    tables = sorted(database.tables() - {"rk_audit_event", "sqlite_sequence"})
+    tables = sorted(name for name in database.tables() if not name.startswith(("rk_audit_", "sqlite_")))
     return {table: database.all(f"SELECT * FROM `{table}`") for table in tables}

@@ -28,6 +28,7 @@ EXPECTED: dict[str, str] = {
     "9381 PUT /api/v1/admin/whitelist/<entry_id>": "user:create",
     "9381 DELETE /api/v1/admin/whitelist/<email>": "user:create",
     "9381 POST /api/v1/admin/whitelist/batch": "user:create",
+    "9381 GET /api/v1/admin/audit/export": "audit:export",
     "9381 GET /api/v1/admin/jobs": "job:read",
     "9381 GET /api/v1/admin/jobs/<job_id>": "job:read",
     "9381 POST /api/v1/admin/jobs/<job_id>/retry": "job:write",
@@ -261,6 +262,7 @@ SCOPES: dict[str, str] = {
 }
 # What asks a session for its password again after ten minutes; none of it may be called by a client of RAGFlow's.
 SENSITIVE = {
+    "9381 POST /api/v1/admin/users/<email>/reset-link",
     "9381 DELETE /api/v1/sessions",
     "9381 DELETE /api/v1/sessions/<session_id>",
     "9380 DELETE /api/v1/sessions",

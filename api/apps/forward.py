@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Response, request
 
 from common.core.errors import Forbidden
@@ -9,7 +11,8 @@ from common.core.tokens import extract_credential
 from common.http import access
 from common.http.requirement import PUBLIC
 from common.http.route import Call, Routes
-from common.services import forwarding
+from common.services import forwarding, misuse
+from common.services.misuse import Misused
 
 routes = Routes("authorization", "bare")
 
@@ -21,10 +24,15 @@ _TARGETS = ("X-Original-URI", "X-Forwarded-Uri")
 _OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL")
 
 
+RULE = "/api/v1/authz/forward"
+ENDPOINT = f"GET {RULE}"
+
+
 @routes.get(
-    "/api/v1/authz/forward",
+    RULE,
     requires=PUBLIC,
-    statuses=(401, 403),
+    statuses=(401, 403, 429),
+    media_type="text/plain",
     summary="Whether a request that a proxy holds may go on to RAGFlow, and with which Authorization",
 )
 def forward(call: Call) -> Response:
@@ -33,10 +41,14 @@ def forward(call: Call) -> Response:
         raise Forbidden("A request that asks to be taken for another one does not go on.")
     method, target = _said(_METHODS), _said(_TARGETS)
     credential = extract_credential(request.headers.get("Authorization"))
-    passed = forwarding.decide(call.plane, call.who.origin, method, target, credential)
+    try:
+        passed = forwarding.decide(call.plane, call.who.origin, method, target, credential)
+    except Misused as misused:
+        access.record_aside(request.environ, partial(misuse.record, call.plane, ENDPOINT, misused))
+        raise
     request.environ[access.WHO] = passed.who
     headers = {"Authorization": passed.authorization} if passed.authorization is not None else {}
-    return Response(status=200, headers=headers)
+    return Response(status=200, headers=headers, mimetype="text/plain")
 
 
 def _said(names: tuple[str, ...]) -> str:

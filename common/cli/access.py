@@ -51,7 +51,7 @@ def export() -> None:
     config = _config()
     now = Access(
         _roles(),
-        {email: role for email, role in _everybodys_roles() if access_file.is_worth_noting(role)},
+        {email: _roles_of(email) for email, role in _everybody() if access_file.is_worth_noting(role)},
         {name: each["value"] for name, each in config.items() if each["is_set"] and not each["secret"]},
         _features(),
     )
@@ -77,7 +77,7 @@ def _planned(wanted: Access) -> list[Act]:
     config = _config()
     now = Access(
         _roles(),
-        {email: _role_of(email) for email in wanted.assignments},
+        {email: _roles_of(email) for email in wanted.assignments},
         {name: each["value"] for name, each in config.items() if each["is_set"]},
         _features(),
     )
@@ -109,12 +109,12 @@ def _roles() -> dict[str, Role]:
     }
 
 
-def _role_of(email: str) -> str:
-    shown = admin("GET", f"/users/{part(email)}")["data"][0]
-    return str(shown["role"])
+def _roles_of(email: str) -> tuple[str, ...]:
+    return tuple(each["role_name"] for each in admin("GET", f"/users/{part(email)}/roles")["data"]["roles"])
 
 
-def _everybodys_roles() -> Iterator[tuple[str, str]]:
+def _everybody() -> Iterator[tuple[str, str]]:
+    """Every account and its first role."""
     cursor = None
     while True:
         page = admin("GET", "/users", query={"limit": _PAGE, "cursor": cursor})["data"]

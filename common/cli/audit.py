@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -16,6 +16,7 @@ from common.cli.console import fail, hint, say, show_json
 from common.cli.offline import JsonFlag, opened, sentences
 from common.cli.users import After, Limit, show_page
 from common.core.audit_filter import moment_ms
+from common.core.errors import BadField
 from common.services import audit_check, audit_trail
 from common.services.audit_check import Verdict
 
@@ -90,8 +91,8 @@ def _say(verdict: Verdict) -> None:
 @audit.command("export")
 def export(
     form: Annotated[
-        Literal["jsonl", "csv"], typer.Option("--format", help="A line of JSON for each event, or CSV.")
-    ] = ("jsonl"),
+        audit_trail.Form, typer.Option("--format", help="A line of JSON for each event, or CSV.")
+    ] = "jsonl",
     path: Annotated[
         Path | None, typer.Option("--out", help="A new file, readable by its owner only; without it standard output.")
     ] = None,
@@ -99,13 +100,19 @@ def export(
     until: To = None,
 ) -> None:
     """Write this home's events, oldest first, with their numbers and signatures; that is an event itself."""
-    os.umask(0o077)
+    bounds = _moment(since, "--from"), _moment(until, "--to")
     with sentences():
-        bounds = [moment_ms(text, field=name) if text else None for text, name in ((since, "--from"), (until, "--to"))]
         plane = opened()
         with _sink(path) as sink:
             count = audit_trail.export(plane, sink, form, from_ms=bounds[0], to_ms=bounds[1])
     hint(f"{count} events")
+
+
+def _moment(text: str | None, option: str) -> int | None:
+    try:
+        return moment_ms(text, field=option) if text is not None else None
+    except BadField as error:
+        fail(f"{option}: {error.message}", 2)
 
 
 @contextmanager
@@ -114,7 +121,8 @@ def _sink(path: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         return
     try:
-        with path.open("xb") as file:
-            yield file
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         fail(f"{path} exists already; an export overwrites nothing.")
+    with os.fdopen(descriptor, "wb") as file:
+        yield file

@@ -32,10 +32,10 @@ class Role(NamedTuple):
 
 @dataclass(frozen=True)
 class Access:
-    """What a file names, or what there is: roles by name, the one role of accounts, settings and flags by name."""
+    """What a file names, or what there is: roles by name, the roles of accounts, settings and flags by name."""
 
     roles: Mapping[str, Role] = field(default_factory=dict)
-    assignments: Mapping[str, str] = field(default_factory=dict)
+    assignments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -62,10 +62,8 @@ def parse(document: object) -> Access:
     if built_in:
         raise BadField(f"roles.{min(built_in)}: built-in roles can't be changed.", field=f"roles.{min(built_in)}")
     assignments = {
-        parse_email(_text(email, "assignments"), field="assignments"): parse_role_name(
-            _text(role, f"assignments.{email}"), field=f"assignments.{email}"
-        )
-        for email, role in _mapping(document, "assignments").items()
+        parse_email(_text(email, "assignments"), field="assignments"): _assigned(f"assignments.{email}", told)
+        for email, told in _mapping(document, "assignments").items()
     }
     settings = {_text(name, "settings"): value for name, value in _mapping(document, "settings").items()}
     features = {_text(name, "features"): _feature(name, told) for name, told in _mapping(document, "features").items()}
@@ -84,7 +82,9 @@ def as_document(access: Access) -> dict[str, Any]:
             }
             for name, role in sorted(access.roles.items())
         },
-        "assignments": dict(sorted(access.assignments.items())),
+        "assignments": {
+            email: roles[0] if len(roles) == 1 else list(roles) for email, roles in sorted(access.assignments.items())
+        },
         "settings": dict(sorted(access.settings.items())),
         "features": {name: dict(flag) for name, flag in sorted(access.features.items())},
     }
@@ -169,11 +169,22 @@ def _plan_features(wanted: Mapping[str, Mapping[str, Any]], now: Mapping[str, Ma
             yield Act(f"~ flag {name}: {'; '.join(told)}", "PUT", ("features", name), dict(flag))
 
 
-def _plan_assignments(wanted: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Act]:
-    for email, role in wanted.items():
-        if now[email] != role:
-            text = f"~ {email}: {now[email]} -> {role}"
-            yield Act(text, "PUT", ("users", email, "role"), {"role_name": role})
+def _plan_assignments(wanted: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> Iterator[Act]:
+    """One role replaces what there is at once; of several what is missing is given before what is too much is taken."""
+    for email, roles in wanted.items():
+        missing, too_much = sorted(set(roles) - set(now[email])), sorted(set(now[email]) - set(roles))
+        if not missing and not too_much:
+            continue
+        text = f"~ {email}: {_shown(now[email])} -> {_shown(roles)}"
+        if len(roles) == 1:
+            yield Act(text, "PUT", ("users", email, "role"), {"role_name": roles[0]})
+            continue
+        if missing:
+            yield Act(text, "POST", ("users", email, "roles"), {"roles": missing})
+        # Whoever had no role was a member, and is one no more when given another.
+        taken = [role for role in too_much if role != MEMBER] if missing else too_much
+        if taken:
+            yield Act(f"- {email}: {', '.join(taken)}", "DELETE", ("users", email, "roles"), {"roles": taken})
 
 
 def granted(tree: Mapping[str, Mapping[str, bool]]) -> frozenset[Permission]:
@@ -184,8 +195,15 @@ def granted(tree: Mapping[str, Mapping[str, bool]]) -> frozenset[Permission]:
 
 
 def is_worth_noting(role: str) -> bool:
-    """Whether an account's role stands in a file that is made: plain members have none that was given."""
+    """Whether an account whose first role is this stands in a file that is made: plain members were given none."""
     return role != MEMBER
+
+
+def _assigned(place: str, told: object) -> tuple[str, ...]:
+    named = [told] if isinstance(told, str) else _texts(told, place)
+    if not named:
+        raise BadField(f"{place}: must name a role; {MEMBER} is that of an account without any.", field=place)
+    return tuple(dict.fromkeys(parse_role_name(role, field=place) for role in named))
 
 
 def _role(name: object, told: object) -> Role:

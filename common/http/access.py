@@ -52,6 +52,16 @@ def new_id() -> str:
     return os.urandom(12).hex()
 
 
+def record_aside(environ: Environ, record: Callable[[], None]) -> None:
+    """Have something recorded before the answer goes out. Readers don't wait for the lock of the database's writers, so
+    what asks for them takes the record along."""
+    elsewhere: list[Callable[[], None]] | None = environ.get(BEFORE_THE_ANSWER)
+    if elsewhere is None:
+        record()
+    else:
+        elsewhere.append(record)
+
+
 def id_for(environ: Environ) -> str:
     """The id of a request: its ``X-Request-Id``, whoever sent it, if that is well formed, else a new one."""
     given: str = environ.get("HTTP_X_REQUEST_ID", "")

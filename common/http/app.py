@@ -78,10 +78,10 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         try:
             who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
         except Misused as misused:
-            _record_refusal(environ, partial(misuse.record, plane, route.endpoint, misused))
+            access.record_aside(environ, partial(misuse.record, plane, route.endpoint, misused))
             raise
         except Forbidden as error:
-            _record_refusal(environ, partial(refusals.record, plane, environ[access.WHO], route.endpoint, error))
+            access.record_aside(environ, partial(refusals.record, plane, environ[access.WHO], route.endpoint, error))
             raise
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
@@ -90,19 +90,10 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
             return _admitted(plane, route, who, path)
         except Forbidden as error:
             if not public:
-                _record_refusal(environ, partial(refusals.record, plane, who, route.endpoint, error))
+                access.record_aside(environ, partial(refusals.record, plane, who, route.endpoint, error))
             raise
 
     return view
-
-
-def _record_refusal(environ: Environ, record: Callable[[], None]) -> None:
-    """Readers don't wait for the lock of the database's writers, so what asks for them takes the record along."""
-    elsewhere: list[Callable[[], None]] | None = environ.get(access.BEFORE_THE_ANSWER)
-    if elsewhere is None:
-        record()
-    else:
-        elsewhere.append(record)
 
 
 def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:

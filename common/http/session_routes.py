@@ -155,6 +155,7 @@ def session_routes(dialect: Dialect, realm: Realm, requires: Requirement) -> Rou
         requires=requires,
         body=Proof,
         data=Proven,
+        statuses=(429,),
         hashes=True,
         summary="Give one's password again, which sensitive acts ask for after ten minutes",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peewee import BigAutoField, BigIntegerField, CharField
+from peewee import BigAutoField, BigIntegerField, CharField, CompositeKey
 
 from common.models.base import ExactField, Table
 
@@ -55,9 +55,13 @@ class AuditAnchor(Table):
 
 
 class AuditName(Table):
-    """A name that some sealed event has as actor or target: what a search by prefix looks through."""
+    """A name that some sealed event has as actor (``part`` is ``a``) or target (``t``): what a search by prefix looks
+    through.
+    """
 
-    name = ExactField(max_length=255, primary_key=True)
+    name = ExactField(max_length=255)
+    part = ExactField(max_length=1)
 
     class Meta:
         table_name = "rk_audit_name"
+        primary_key = CompositeKey("name", "part")

@@ -11,6 +11,7 @@ from common.core.audit_chain import Anchor, drop_mac
 from common.core.audit_tags import EventTag
 from common.services import audit
 from common.services.audit_delivery import delivered_to
+from common.services.audit_sealing import PARTS
 from common.services.plane import Plane
 from common.services.principal import system
 
@@ -73,15 +74,16 @@ def _remove(plane: Plane, start: int, end: int) -> int:
         if rows:
             removed += _run_in(plane, "DELETE FROM rk_audit_event WHERE uid IN ({})", [row[0] for row in rows])
         plane.database.run("DELETE FROM rk_audit_seal WHERE seq > ? AND seq <= ?", bounds)
-        names = sorted({name for row in rows for name in row[1:] if name is not None})
-        if names:
-            _run_in(
-                plane,
-                "DELETE FROM rk_audit_name WHERE name IN ({}) "
-                "AND NOT EXISTS (SELECT 1 FROM rk_audit_event e WHERE e.actor_key = rk_audit_name.name) "
-                "AND NOT EXISTS (SELECT 1 FROM rk_audit_event e WHERE e.target_key = rk_audit_name.name)",
-                names,
-            )
+        for column, part in enumerate(PARTS, 1):
+            names = sorted({row[column] for row in rows if row[column] is not None})
+            if names:
+                key = ("actor_key", "target_key")[column - 1]
+                _run_in(
+                    plane,
+                    f"DELETE FROM rk_audit_name WHERE part = '{part}' AND name IN ({{}}) "
+                    f"AND NOT EXISTS (SELECT 1 FROM rk_audit_event e WHERE e.{key} = rk_audit_name.name)",
+                    names,
+                )
     return removed
 
 

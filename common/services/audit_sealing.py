@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Events of one transaction, in which on embedded stores nobody else can write.
 BATCH = 500
+#: The parts in which a name can stand in an event: as actor, as target.
+PARTS = ("a", "t")
 #: What the home keeps: every anchor that was made here, and where the chain ended when this home last saw it.
 ANCHORS_FILE = "audit-anchors.jsonl"
 HEAD_FILE = "audit-head.json"
@@ -76,7 +78,7 @@ def seal_batch(plane: Plane) -> int:
             return 0
         head = _append(plane, head, rows)
         anchor = _anchored(plane, head, last, max(at for _, _, _, at, _, _ in rows))
-        _learn_names(plane, {name for row in rows for name in row[4:] if name is not None})
+        _learn_names(plane, {(name, part) for row in rows for name, part in zip(row[4:], PARTS, strict=True) if name})
     _note(plane, head, anchor)
     return len(rows)
 
@@ -145,16 +147,16 @@ def _as_row(anchor: Anchor) -> dict[str, Any]:
     return {name: getattr(anchor, name) for name in names}
 
 
-def _learn_names(plane: Plane, names: Iterable[str]) -> None:
-    """Note the names that are new, for searches by prefix."""
-    wanted = sorted(names)
-    if not wanted:
+def _learn_names(plane: Plane, parts: set[tuple[str, str]]) -> None:
+    """Note the names that are new in their part, for searches by prefix."""
+    if not parts:
         return
-    marks = ", ".join("?" * len(wanted))
-    known = {name for (name,) in plane.database.all(f"SELECT name FROM rk_audit_name WHERE name IN ({marks})", wanted)}
-    new = [(name,) for name in wanted if name not in known]
+    names = sorted({name for name, _ in parts})
+    marks = ", ".join("?" * len(names))
+    known = plane.database.all(f"SELECT name, part FROM rk_audit_name WHERE name IN ({marks})", names)
+    new = sorted(parts.difference((name, part) for name, part in known))
     if new:
-        plane.database.execute(AuditName.insert_many(new, [AuditName.name]))
+        plane.database.execute(AuditName.insert_many(new, [AuditName.name, AuditName.part]))
 
 
 def _sign_what_was_before(plane: Plane) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO, Literal
 
 import orjson
@@ -17,15 +18,19 @@ from common.core.cursors import decode_cursor, encode_cursor
 from common.models.base import rfc3339
 from common.services import audit
 from common.services.audit import name_key
+from common.services.audit_sealing import PARTS
 from common.services.plane import Plane
-from common.services.principal import system
+from common.services.principal import Principal, system
 
 _COLUMNS = (
     "uid, at, tag, result, actor_id, actor_email, actor_roles, credential, address, agent, request_id, "
     "target_kind, target, `before`, `after`, key_id, mac"
 )
-# A search by prefix looks for each name by itself while there are few of them: twice, as actor and as target.
+#: A line of JSON for each event, or CSV.
+Form = Literal["jsonl", "csv"]
+# A search by prefix looks for each name by itself, as actor or as target, while there are few of them.
 _NAMES = 32
+_KEY_OF = dict(zip(PARTS, ("actor_key", "target_key"), strict=True))
 # Beyond, it goes through so many events a page at most, newest first; the page may then have fewer than it could.
 _LOOKED_AT = 2000
 _PIECE = 500
@@ -105,16 +110,13 @@ def _rows(plane: Plane, lane: _Lane, count: int) -> list[tuple[Any, ...]]:
 def _searched(plane: Plane, lane: _Lane, wanted: Filter, limit: int) -> tuple[list[tuple[Any, ...]], str | None]:
     """Up to ``limit + 1`` events that ``q`` matches, and where to go on if not all that there are were looked at."""
     least, beyond = prefix_range(wanted.q or "")
-    names = [
-        name
-        for (name,) in plane.database.all(
-            "SELECT name FROM rk_audit_name WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
-            (least, beyond, _NAMES + 1),
-        )
-    ]
+    names = plane.database.all(
+        "SELECT name, part FROM rk_audit_name WHERE name >= ? AND name < ? ORDER BY name, part LIMIT ?",
+        (least, beyond, _NAMES + 1),
+    )
     if len(names) > _NAMES:
         return _looked_through(plane, lane, least, beyond, limit)
-    lanes = [lane.also(f"{column} = ?", name) for name in names for column in ("actor_key", "target_key")]
+    lanes = [lane.also(f"{_KEY_OF[part]} = ?", name) for name, part in names]
     return _merged(plane, lanes, limit + 1), None
 
 
@@ -167,25 +169,61 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def export(
-    plane: Plane, sink: BinaryIO, form: Literal["jsonl", "csv"], *, from_ms: int | None, to_ms: int | None
-) -> int:
+def export(plane: Plane, sink: BinaryIO, form: Form, *, from_ms: int | None, to_ms: int | None) -> int:
     """Write every event between two moments, oldest first, and an event that says so; how many were written."""
     count = 0
-    if form == "csv":
-        sink.write(as_csv_line(EXPORTED).encode())
+    sink.write(_head(form))
     for event in exported(plane, from_ms=from_ms, to_ms=to_ms):
-        sink.write(as_json_line(event) if form == "jsonl" else as_csv_line(list(event.values())).encode())
+        sink.write(_line(event, form))
         count += 1
-    with plane.database.transaction():
-        after = {"events": count, "format": form, "from": rfc3339(from_ms), "to": rfc3339(to_ms)}
-        audit.record(plane, EventTag.AUDIT_EXPORT, system("audit export"), after=after)
+    _record_export(plane, system("audit export"), count, form, from_ms, to_ms)
     return count
 
 
-def exported(plane: Plane, *, from_ms: int | None = None, to_ms: int | None = None) -> Iterator[dict[str, Any]]:
-    """Every event between two moments, oldest first, with its number in the chain and its signature."""
-    last = uids_from(from_ms or 0)
+def export_page(
+    plane: Plane,
+    actor: Principal,
+    form: Form,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    limit: int = 1000,
+    cursor: str | None = None,
+) -> tuple[bytes, str | None]:
+    """Up to ``limit`` events between two moments, oldest first, in the form of an export, and the cursor of what
+    follows; an event says that they were taken. Raises BadField for a cursor that is not one of this list.
+    """
+    after = decode_cursor(cursor, (str,))[0] if cursor is not None else None
+    events = list(islice(exported(plane, from_ms=from_ms, to_ms=to_ms, after=after), limit + 1))
+    _record_export(plane, actor, len(events[:limit]), form, from_ms, to_ms)
+    lines = [_line(event, form) for event in events[:limit]]
+    more = encode_cursor([events[limit - 1]["id"]]) if len(events) > limit else None
+    return b"".join([_head(form) if cursor is None else b"", *lines]), more
+
+
+def _head(form: Form) -> bytes:
+    return as_csv_line(EXPORTED).encode() if form == "csv" else b""
+
+
+def _line(event: dict[str, Any], form: Form) -> bytes:
+    return as_json_line(event) if form == "jsonl" else as_csv_line(list(event.values())).encode()
+
+
+def _record_export(
+    plane: Plane, actor: Principal, count: int, form: Form, from_ms: int | None, to_ms: int | None
+) -> None:
+    after = {"events": count, "format": form, "from": rfc3339(from_ms), "to": rfc3339(to_ms)}
+    with plane.database.transaction():
+        audit.record(plane, EventTag.AUDIT_EXPORT, actor, after=after)
+
+
+def exported(
+    plane: Plane, *, from_ms: int | None = None, to_ms: int | None = None, after: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Every event between two moments, oldest first, with its number in the chain and its signature; of those with a
+    later id than ``after``.
+    """
+    last = max(uids_from(from_ms or 0), after or "")
     end = uids_from(to_ms) if to_ms is not None else "g"
     columns = ", ".join(f"e.{column}" for column in _COLUMNS.split(", "))
     while rows := plane.database.all(

@@ -95,12 +95,15 @@ def check_all(plane: Plane, who: Principal, asked: Sequence[tuple[str, str]]) ->
 
 
 def _decided(who: Principal, permission: Permission, found: Sequence[Source]) -> dict[str, Any]:
-    if who.scope is not None and not who.scope.covers(permission):
+    by = f" is granted by {_by(found[0])}" if found else ""
+    if who.may(*permission):
+        reason = f"{permission}{by or ' is held'}."
+    elif who.scope is not None and not who.scope.covers(permission):
         reason = f"The scope of this token does not reach {permission}."
-    elif not who.may(*permission):
-        reason = f"None of your roles grants {permission}."
+    elif found:
+        reason = f"{permission}{by}, but this credential does not reach that far."
     else:
-        reason = f"{permission} is granted by {_by(found[0])}." if found else f"{permission} is held."
+        reason = f"None of your roles grants {permission}."
     return {**permission._asdict(), "allowed": who.may(*permission), "reason": reason}
 
 

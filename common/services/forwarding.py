@@ -15,7 +15,7 @@ from common.core.errors import Forbidden, NotSignedIn, PasswordChangeDue, ScopeM
 from common.core.route_table import RouteTable, parts_of
 from common.core.tokens import has_scope, looks_like_token
 from common.models.account import Session
-from common.services import accounts, audit, sessions
+from common.services import accounts, audit, limits, sessions
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal
 from common.services.session_rows import hashed
@@ -49,7 +49,8 @@ def check_proxy(plane: Plane, secret: str | None) -> None:
 def decide(plane: Plane, origin: Origin, method: str, target: str, credential: str | None) -> Passed:
     """Whether a request for RAGFlow may go on; ``target`` is as it came over the wire.
 
-    Raises NotSignedIn, Forbidden (also for what the table doesn't know), PermissionMissing, PasswordChangeDue.
+    Raises NotSignedIn (Misused for a credential that was good once), Forbidden (also for what the table doesn't know),
+    PermissionMissing, PasswordChangeDue, TooMany.
     """
     table = plane.route_file.table()
     rule = table.rule(method, target)
@@ -62,6 +63,7 @@ def decide(plane: Plane, origin: Origin, method: str, target: str, credential: s
     who = sessions.authenticate(plane, credential, "user", origin)
     if who.must_change:
         raise PasswordChangeDue
+    limits.api_call(plane, who)
     if rule.kind == "session" and who.session_id is None:
         raise Forbidden("This takes a login: API tokens are not enough.")
     if rule.permission is not None:

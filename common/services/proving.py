@@ -6,9 +6,12 @@ from common.core.audit_tags import EventTag
 from common.core.errors import Forbidden, NotSignedIn, ProofDue, WrongCurrentPassword
 from common.core.session_limits import proof_is_old
 from common.models.account import SessionTrait
-from common.services import accounts, audit, passwords
+from common.services import accounts, audit, limits, passwords
 from common.services.plane import Plane
 from common.services.principal import Principal
+
+# So often a password is checked that another one takes the place of meanwhile.
+_LOOKS = 3
 
 
 def require_recent_proof(plane: Plane, who: Principal) -> None:
@@ -20,24 +23,29 @@ def require_recent_proof(plane: Plane, who: Principal) -> None:
 def prove(plane: Plane, who: Principal, password: str) -> int:
     """Take the caller's password for their session; returns when it was given (UTC milliseconds).
 
-    ``password`` is as it came over the wire. Raises WrongCurrentPassword, Forbidden for a caller with a token instead
-    of a session, and NotSignedIn when the session was ended meanwhile.
+    ``password`` is as it came over the wire; a wrong one counts as a login that failed. Raises WrongCurrentPassword,
+    TooMany, Forbidden for a caller with a token instead of a session, and NotSignedIn when the session was ended
+    meanwhile.
     """
     if who.session_id is None:
         raise Forbidden("A token has no password; log in first.")
-    account = accounts.by_id(plane, str(who.user_id))
-    if not passwords.matches(plane, account.password if account else None, password):
-        _record(plane, who, result="refused")
-        raise WrongCurrentPassword
-    now = plane.now_ms()
-    with plane.database.transaction():
-        # Whoever changed the password while the hash was computed has ended this session, or given the new one.
-        held = accounts.hold(plane, str(who.user_id))
-        if held is None or account is None or held.password != account.password:
+    attempt = limits.login_attempt(plane, who.origin, str(who.email))
+    for _ in range(_LOOKS):
+        account = accounts.by_id(plane, str(who.user_id))
+        if not passwords.matches(plane, account.password if account else None, password):
+            attempt.failed()
+            _record(plane, who, result="refused")
             raise WrongCurrentPassword
-        _write(plane, str(who.user_id), who.session_id, now)
-        _record(plane, who)
-    return now
+        attempt.succeeded()
+        now = plane.now_ms()
+        with plane.database.transaction():
+            held = accounts.hold(plane, str(who.user_id))
+            if held is not None and account is not None and held.password == account.password:
+                _write(plane, str(who.user_id), who.session_id, now)
+                _record(plane, who)
+                return now
+        # The password was changed meanwhile, or its hash renewed by a login: what holds now is looked at.
+    raise WrongCurrentPassword
 
 
 def _write(plane: Plane, user_id: str, session_id: str, now: int) -> None:

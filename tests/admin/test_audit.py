@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from itertools import combinations
 from typing import Any
 from urllib.parse import urlencode
@@ -261,3 +263,31 @@ def test_what_is_refused_before_a_generated_password_is_changed_is_in_the_trail(
     (event,) = events(root, tag="access:refused")
     assert answer.status_code == 403
     assert (event["result"], event["actor"], event["target"]) == ("refused", newcomer.email, "GET /api/v1/admin/users")
+
+
+def test_an_export_has_every_event_with_its_signature_over_pages_and_is_an_event(plane: Plane, busy: Person) -> None:
+    lines: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        further = f"&cursor={cursor}" if cursor else ""
+        answer = busy.administer("GET", f"/audit/export?limit=10&to=2026-09-21T14:13:44Z{further}")
+        assert answer.status_code == 200
+        assert answer.content_type == "application/x-ndjson"
+        lines += [json.loads(line) for line in answer.data.splitlines()]
+        cursor = answer.headers.get("X-Next-Cursor")
+
+    stored = plane.database.all("SELECT uid, mac FROM rk_audit_event WHERE tag <> 'audit:export' ORDER BY uid")
+    assert [(line["id"], line["mac"]) for line in lines] == [tuple(row) for row in stored][: len(lines)]
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(events(busy, tag="audit:export")) == 3
+
+
+def test_an_export_as_csv_holds_no_formula(plane: Plane, busy: Person) -> None:
+    happen(plane, target="=cmd|' /C calc'!A0")
+
+    answer = busy.administer("GET", "/audit/export?format=csv")
+
+    rows = list(csv.DictReader(answer.get_data(as_text=True).splitlines()))
+    assert answer.content_type == "text/csv; charset=utf-8"
+    assert rows[-1]["target"] == "'=cmd|' /C calc'!A0"
+    assert rows[-1]["mac"]

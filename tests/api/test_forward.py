@@ -280,6 +280,28 @@ def test_the_access_line_says_whose_request_was_decided(
     assert (line["route"], line["user"]) == ("/api/v1/authz/forward", someone.user_id)
 
 
+def test_a_dead_token_at_the_front_is_in_the_audit_trail(shared: World) -> None:
+    someone = shared.person()
+    someone_elses = someone.session
+    shared.api.ask("POST", "/v1/user/logout", credential=someone_elses)
+
+    assert decide(shared, *READ, someone_elses).status_code == 401
+
+    assert [event[2] for event in shared.events("session:misuse")] == ["GET /api/v1/authz/forward"]
+
+
+def test_limits_on_calls_count_at_the_front_too(shared: World) -> None:
+    someone = shared.person()
+    change = {"settings": {"limit.token_calls": 1}}
+    assert shared.root.administer("PATCH", "/settings", change).status_code == 200
+    token = token_of(someone)
+
+    answers = [decide(shared, *READ, token) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert int(answers[1].headers["Retry-After"]) > 0
+
+
 def test_where_no_ragflow_shares_the_database_no_credential_goes_on(tmp_path: Path, clock: Clock) -> None:
     world = world_of(tmp_path, clock, RAGKEEPER_SHARED_DATABASE="off")
     try:

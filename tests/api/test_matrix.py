@@ -52,6 +52,7 @@ WHO: dict[str, set[str]] = {
     "setting:read": READERS,
     "setting:write": {"superuser"},
     "audit:read": {"auditor", "superuser"},
+    "audit:export": {"auditor", "superuser"},
     "tenant:owner": {"owner"},
     "tenant:owner|normal": {"owner", "member"},
 }

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from common.core.passwords import encode_for_hash
 from common.models.variable import StoredVariable
+from common.services import passwords
 from tests.people import Clock, Person, Port, World
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -298,6 +300,39 @@ def test_a_wrong_password_proves_nothing_and_is_recorded(world: World, clock: Cl
     assert (answer.status_code, answer.json["code"]) == (403, 403)
     assert world.api.ask("DELETE", "/api/v1/sessions", credential=session).status_code == 403
     assert [event[:3] for event in world.events("session:prove")] == [("refused", someone.email, someone.email)]
+
+
+def test_wrong_passwords_count_as_logins_that_failed(world: World) -> None:
+    someone = world.person()
+    session = session_of(someone)
+
+    def prove(password: str) -> int:
+        path = "/api/v1/auth/reauthenticate"
+        return int(world.api.ask("POST", path, {"password": password}, credential=session).status_code)
+
+    assert [prove("not it at all") for _ in range(5)] == [403] * 5
+    assert prove(someone.password) == 429
+    assert log_in(someone, world.api).status_code == 429
+
+
+def test_a_hash_that_is_renewed_meanwhile_is_no_wrong_password(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    someone = world.person()
+    session = session_of(someone)
+    matches = passwords.matches
+
+    def renewing(*values: Any) -> bool:
+        right = matches(*values)
+        monkeypatch.setattr(passwords, "matches", matches)
+        world.plane.database.run(
+            "UPDATE user SET password = ? WHERE id = ?",
+            (passwords.hash_opened(world.plane, encode_for_hash(someone.password)), someone.user_id),
+        )
+        return right
+
+    monkeypatch.setattr(passwords, "matches", renewing)
+    proof = {"password": someone.password}
+
+    assert world.api.ask("POST", "/api/v1/auth/reauthenticate", proof, credential=session).status_code == 200
 
 
 def test_the_admin_server_takes_the_password_too(world: World, clock: Clock) -> None:

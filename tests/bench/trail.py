@@ -126,9 +126,10 @@ def _pages(events: int, count: int, home: Path, **given: str) -> Iterator[Line]:
 def fill(settings: Any, events: int) -> None:
     """Write so many events of known actors, tags and targets, a second apart, into the plane's own tables."""
     plane = open_plane(settings)
-    names = sorted({*map(_actor, range(_ACTORS)), *map(_target, range(min(events, _TARGETS)))})
+    names = [(_actor(number), "a") for number in range(_ACTORS)]
+    names += [(_target(number), "t") for number in range(min(events, _TARGETS))]
     with plane.database.transaction():
-        _insert(plane.database, "rk_audit_name", ({"name": name} for name in names))
+        _insert(plane.database, "rk_audit_name", ({"name": name, "part": part} for name, part in sorted(names)))
     for start in range(0, events, _IN_A_TRANSACTION):
         with plane.database.transaction():
             numbers = range(start, min(start + _IN_A_TRANSACTION, events))

@@ -596,3 +596,13 @@ features: {{from-file: {{state: on}}}}
         operator.does(*verb)
     operator.does("flag", "delete", "from-file")
     operator.does("setting", "unset", "probe.timeout")
+
+
+def test_the_audit_trail_is_listed_online_and_verified_on_the_home(operator: Operator) -> None:
+    operator.does("user", "list")
+
+    listed = operator.asks("audit", "list", "--tag", "session:login", "--limit", "1")
+
+    assert [event["tag"] for event in listed["events"]] == ["session:login"]
+    assert operator.asks("audit", "verify")["whole"]
+    assert operator.does("audit", "export").count('"tag":"session:login"') >= 1

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from common.services import opening, roles
+from common.services import opening, roles, settings
 from common.services.plane import Plane
 from common.services.principal import system
 from common.settings import load
@@ -322,6 +322,21 @@ def test_the_plane_answers_no_client_that_asks_for_a_decision_itself(front: Fron
 
     assert (direct.status_code, "authorization" in direct.headers) == (403, False)
     assert through.status_code == 403
+
+
+def test_a_limit_that_is_reached_is_told_apart_from_a_refusal(front: Front) -> None:
+    _, session = front.person()
+    token = front.ask("POST", "/api/v1/system/tokens", session, json={}).json()["data"]["token"]
+    settings.set_variable(front.plane, SHELL, "limit.token_calls", 1)
+    try:
+        asked = [front.ask("GET", "/v1/kb/list", token) for _ in range(4)]
+    finally:
+        settings.set_variable(front.plane, SHELL, "limit.token_calls", 0)
+
+    limited = [answer for answer in asked if answer.status_code == 429]
+    assert limited
+    assert {answer.status_code for answer in asked} <= {200, 429}
+    assert (limited[0].json()["code"], int(limited[0].headers["Retry-After"]) > 0) == (429, True)
 
 
 @pytest.mark.parametrize("hangs", [False, True])

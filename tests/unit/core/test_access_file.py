@@ -28,7 +28,7 @@ features:
   reranking: {state: on, description: Rerank}
 """
 DEFAULTS = {"probe.timeout": 0, "probe.retry_count": -1, "mail.server": "", "mail.use_tls": False, "mail.password": ""}
-MEMBERS = {"ann@example.org": "member"}
+MEMBERS = {"ann@example.org": ("member",)}
 
 
 def planned(wanted: Access, now: Access) -> list[str]:
@@ -65,7 +65,7 @@ def test_what_is_so_already_needs_nothing() -> None:
     wanted = read(FILE)
     now = Access(
         wanted.roles | {"other": Role("", (), frozenset())},
-        {"ann@example.org": "librarian"},
+        {"ann@example.org": ("librarian",)},
         {"probe.timeout": 5, "mail.use_tls": True},
         wanted.features,
     )
@@ -79,7 +79,7 @@ def test_what_is_named_becomes_as_the_file_says_and_nothing_else_changes() -> No
             "librarian": Role("Old", ("auditor", "viewer"), frozenset({Permission("chat", "read")})),
             "unnamed": Role("Stays", (), frozenset()),
         },
-        {"ann@example.org": "auditor"},
+        {"ann@example.org": ("auditor",)},
         {"probe.timeout": 7, "mail.server": "mail.test", "probe.retry_count": 3},
         {"reranking": {"state": "tenants", "tenants": ["t"], "description": "Rerank"}, "unnamed": {}},
     )
@@ -155,7 +155,9 @@ def test_grants_are_those_that_are_true() -> None:
         ("version: 1\nroles: {a: {grants: {dataset: [fly]}}}", "no action 'fly'"),
         ("version: 1\nroles: {a: {grants: {dataset: read}}}", "roles.a.grants.dataset: must be a list"),
         ("version: 1\nassignments: {nobody: viewer}", "e-mail"),
-        ("version: 1\nassignments: {a@b.co: [viewer]}", "assignments.a@b.co: must be text"),
+        ("version: 1\nassignments: {a@b.co: [1]}", "assignments.a@b.co: must be text"),
+        ("version: 1\nassignments: {a@b.co: []}", "assignments.a@b.co: must name a role"),
+        ("version: 1\nassignments: {a@b.co: {viewer: 1}}", "assignments.a@b.co: must be a list"),
         ("version: 1\nfeatures: {x: on}", "features.x: must be a mapping"),
         ("version: 1\nfeatures: {x: {state: 1.5}}", "features.x.state: must be text"),
         ("version: 1\nfeatures: {x: {tenants: all}}", "features.x.tenants: must be a list"),
@@ -171,3 +173,23 @@ def test_what_a_file_may_not_say_is_told_with_its_place(text: str, told: str) ->
 def test_an_unknown_setting_is_refused_before_anything_is_done() -> None:
     with pytest.raises(BadField, match=r"no setting 'no\.such'"):
         planned(Access(settings={"no.such": 1}), Access())
+
+
+@pytest.mark.parametrize(
+    ("now", "asked"),
+    [
+        (("member",), [("POST", {"roles": ["auditor", "viewer"]})]),
+        (("viewer",), [("POST", {"roles": ["auditor"]})]),
+        (("viewer", "keeper"), [("POST", {"roles": ["auditor"]}), ("DELETE", {"roles": ["keeper"]})]),
+        (("auditor", "viewer", "keeper"), [("DELETE", {"roles": ["keeper"]})]),
+        (("viewer", "auditor"), []),
+    ],
+)
+def test_of_several_roles_what_is_missing_is_given_and_what_is_too_much_is_taken(
+    now: tuple[str, ...], asked: list[tuple[str, Any]]
+) -> None:
+    wanted = read("version: 1\nassignments: {a@b.co: [viewer, auditor, Viewer]}")
+
+    acts = plan(wanted, Access(assignments={"a@b.co": now}), defaults=DEFAULTS, secrets=[])
+
+    assert [(act.method, act.body) for act in acts] == asked

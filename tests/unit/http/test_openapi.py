@@ -228,3 +228,11 @@ def test_the_tenant_header_is_offered_to_signed_in_callers_of_the_server_that_re
 def test_a_body_that_may_be_absent_is_not_required() -> None:
     assert operation(declared(method="POST", body=NewThing))["requestBody"]["required"] is True
     assert operation(declared(method="POST", body=NewThing, body_optional=True))["requestBody"]["required"] is False
+
+
+def test_a_change_that_may_be_of_another_version_says_so_and_takes_if_match() -> None:
+    found = operation(declared(method="PUT", body=NewThing, statuses=(412,)))
+
+    assert "412" in found["responses"]
+    assert [each["name"] for each in found["parameters"] if each["in"] == "header"] == ["If-Match"]
+    assert "parameters" not in operation(declared(method="PUT", body=NewThing))

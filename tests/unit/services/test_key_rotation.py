@@ -14,7 +14,7 @@ import pytest
 from common.models.base import created
 from common.models.token import TenantLangfuse
 from common.secret import Secret
-from common.services import key_rotation, opening, sessions, settings
+from common.services import audit_check, key_rotation, opening, sessions, settings
 from common.services.key_rotation import KeyIsConfigured, Rotation, rotate
 from common.services.keys import Keys, load_keys
 from common.services.plane import Plane
@@ -166,6 +166,17 @@ def test_a_process_that_still_signs_with_the_old_key_knows_the_sessions_of_the_n
     finally:
         for store in (other.database, other.cache, other.documents):
             store.close()
+
+
+def test_the_audit_trail_stays_whole_over_a_rotation(plane: Plane) -> None:
+    settings.update_config(plane, SHELL, {"probe.timeout": 1})
+    rotate(plane)
+    settings.update_config(plane, SHELL, {"probe.timeout": 2})
+
+    verdict = audit_check.verify(plane)
+
+    assert verdict.problem is None
+    assert plane.database.one("SELECT COUNT(DISTINCT key_id) FROM rk_audit_event") == (2,)
 
 
 @pytest.mark.race

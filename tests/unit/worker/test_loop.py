@@ -231,5 +231,5 @@ def test_a_worker_whose_heartbeat_breaks_ends_rather_than_look_dead(
 def test_every_kind_that_is_enqueued_has_a_handler() -> None:
     assert set(handlers()) == {
         "user.purge", "mail.invitation", "mail.reset_code", "mail.reset_link", "mail.registration", "mail.token_expiry",
-        "token.expiry", "housekeeping", "ragflow.follow", "ragflow.walk",
+        "token.expiry", "audit.webhook", "audit.file", "housekeeping", "ragflow.follow", "ragflow.walk",
     }  # fmt: skip
