@@ -294,6 +294,24 @@ def test_a_link_to_reset_a_password_is_shown_where_a_setting_says_so(
     assert httpx.post(f"{operator.live.api_url}/v1/user/login", json=account, timeout=10).json()["code"] == 0
 
 
+def test_a_token_with_scopes_is_shown_with_them_and_rotated(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, _ = make_user()
+
+    made = operator.asks(
+        "token", "create", email, "--scope", "read:dataset", "--scope", "write:chat", "--expires", "90d"
+    )
+    assert made["scopes"] == ["read:dataset", "write:chat"]
+    new = operator.asks("token", "rotate", email, made["id"], "--grace", "60", "--expires", "2040-01-31T12:00:00Z")
+    assert (new["replaces"], new["expires_at"]) == (made["id"], "2040-01-31T12:00:00.000Z")
+    listed = operator.does("token", "list", email)
+    assert "rotating" in listed
+    assert new["id"] in operator.fails("token", "rotate", email, made["id"])
+    assert "scopes" in operator.fails("token", "create", email, "--scope", "nothing")
+    assert "either" in operator.fails("token", "create", email, "--expires", "1d", "--expires-in-days", "1")
+
+
 def test_a_token_to_be_deleted_is_read_from_standard_input(
     operator: Operator, make_user: Callable[[], tuple[str, str]]
 ) -> None:
