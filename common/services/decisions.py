@@ -100,8 +100,6 @@ def _decided(who: Principal, permission: Permission, found: Sequence[Source]) ->
         reason = f"{permission}{by or ' is held'}."
     elif who.scope is not None and not who.scope.covers(permission):
         reason = f"The scope of this token does not reach {permission}."
-    elif found:
-        reason = f"{permission}{by}, but this credential does not reach that far."
     else:
         reason = f"None of your roles grants {permission}."
     return {**permission._asdict(), "allowed": who.may(*permission), "reason": reason}

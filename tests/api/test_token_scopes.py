@@ -62,6 +62,18 @@ def test_a_token_does_what_its_scope_says_and_its_owner_may(world: World) -> Non
     assert world.api.ask("GET", "/v1/user/info", credential=token).json["data"]["email"] == owner.email
 
 
+def test_a_decision_says_whether_the_scope_or_the_roles_fall_short(world: World) -> None:
+    token = make(world.person(), "read:dataset", "read:user")
+
+    def reason(resource: str, action: str) -> str:
+        asked = {"resource": resource, "action": action}
+        return str(world.api.ask("POST", "/api/v1/authz/check", asked, credential=token).json["data"]["reason"])
+
+    assert "scope" in reason("dataset", "write")
+    assert "roles" in reason("user", "read")
+    assert "granted" in reason("dataset", "read")
+
+
 def test_what_the_owner_loses_the_token_loses_on_the_next_request_and_gets_back(world: World, root: Person) -> None:
     owner = give(world, world.person(), "viewer")
     token = make(owner, "read:user")
