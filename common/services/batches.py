@@ -43,6 +43,8 @@ class Batches:
         granted = count(key, batch).value - batch < most
         with self._lock:
             if minute == self._minute:
+                # What another thread was granted meanwhile stays.
+                left = max(0, self._left.get(key, 0)) + (batch - 1 if granted else 0)
                 # Below 0: there is none left in this minute, and nobody needs to ask again.
-                self._left[key] = self._left.get(key, 0) + batch - 1 if granted else -1
+                self._left[key] = left if left or granted else -1
         return granted
