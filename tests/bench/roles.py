@@ -132,9 +132,8 @@ def _make(home: Path, size: int) -> None:
         held |= {"chain": ["chain-0"], "many": [f"role-{number}" for number in range(MANY_HELD)]}
     for person, names in held.items():
         with plane.database.transaction():
-            accounts.make(
-                plane, email=_email(person), nickname=person, password_hash=passwords.new_hash(plane, PASSWORD)
-            )
+            password_hash = passwords.new_hash(plane, PASSWORD, passwords.Owner())
+            accounts.make(plane, email=_email(person), nickname=person, password_hash=password_hash)
         add_user_roles(plane, SHELL, _email(person), names)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()

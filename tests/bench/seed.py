@@ -42,6 +42,13 @@ def make_home(home: Path, users: int, **given: str) -> None:
     opening.first_administrator(plane)
     with plane.database.transaction():
         fill(plane.database, range(users))
+        # The clients of a load are one account each, or all the same one.
+        for name, value in (("session.most", 1000), ("limit.token_creation", 0), ("limit.login_failures", 100)):
+            plane.database.run(
+                "INSERT INTO rk_variable (name, value, updated_at, by_superuser) VALUES (?, ?, 0, ?)",
+                (name, str(value), False),
+            )
+        plane.database.run("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 
