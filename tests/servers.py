@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,17 @@ def start(home: Path, *, ports: Sequence[int] = (), sink: Any = None, **given: s
             start_new_session=True,
         )
     return Live(process, home, admin_port, api_port, output)
+
+
+def set_variables(home: Path, **values: str) -> None:
+    """Set settings of a plane on the embedded database, by their names with ``_`` for the dot after the first word."""
+    with closing(sqlite3.connect(home / "ragkeeper.db", timeout=10)) as database, database:
+        for name, value in values.items():
+            database.execute(
+                "INSERT INTO rk_variable (name, value, updated_at, by_superuser) VALUES (?, ?, 0, 0)",
+                (name.replace("_", ".", 1), value),
+            )
+        database.execute("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
 
 
 @contextmanager

@@ -21,7 +21,17 @@ import pytest
 
 from common.http.bridge import HASHING_WAITING, THREADS
 from tests.people import new_password
-from tests.servers import COMMAND, Live, end, environment_for, free_ports, running, until, wait_until_ready
+from tests.servers import (
+    COMMAND,
+    Live,
+    end,
+    environment_for,
+    free_ports,
+    running,
+    set_variables,
+    until,
+    wait_until_ready,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -40,15 +50,15 @@ MUCH = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: plane\r\n\r\n"
 
 
 @contextmanager
-def clients(port: int, count: int, *, say: bytes = b"") -> Iterator[list[socket.socket]]:
-    """So many connections on each of which these bytes are sent, and no more."""
+def clients(port: int, count: int, *, say: bytes | Callable[[int], bytes] = b"") -> Iterator[list[socket.socket]]:
+    """So many connections on each of which these bytes, or what is said for its number, are sent, and no more."""
     with ExitStack() as stack:
         opened = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in opened:
+        for number, each in enumerate(opened):
             # A small window, so that an answer which is not read fills it.
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             each.connect(("127.0.0.1", port))
-            each.sendall(say)
+            each.sendall(say if isinstance(say, bytes) else say(number))
         yield opened
 
 
@@ -151,12 +161,18 @@ def listens(live: Live) -> bool:
 
 def test_a_flood_of_logins_holds_up_neither_reads_nor_other_writes(tmp_path: Path) -> None:
     """Who waits for a hash waits for other hashes only; beyond what may wait, logins are refused at once."""
-    password, wrong = new_password(), b'{"email":"nobody@ragkeeper.test","password":"nobody"}'
-    login = request(JSON, b"Content-Length: %d" % len(wrong), body=wrong)
+    password = new_password()
+
+    def login(number: int) -> bytes:
+        # Several for one account at once would be refused for that.
+        wrong = b'{"email":"nobody%d@ragkeeper.test","password":"nobody"}' % number
+        return request(JSON, b"Content-Length: %d" % len(wrong), body=wrong)
+
     with (
         running(tmp_path / "home", RAGKEEPER_ADMIN_PASSWORD=password) as live,
         httpx.Client(base_url=live.api_url, timeout=20) as other,
     ):
+        set_variables(live.home, limit_login_address="1000000")
         account = {"email": "admin@ragflow.io", "password": password}
         session = {"Authorization": other.post("/v1/user/login", json=account).headers["Authorization"]}
         with clients(live.api_port, 2 * WORKERS * HASHING_WAITING, say=login) as flood:

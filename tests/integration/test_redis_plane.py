@@ -77,6 +77,7 @@ def test_without_redis_logins_tokens_and_users_go_on_and_nobody_waits(
     root = world.root
     someone = world.person()
     fault(proxy)
+    waited = 0
 
     for call in (
         lambda: world.admin.ask("GET", "/api/v1/admin/ping"),
@@ -89,7 +90,10 @@ def test_without_redis_logins_tokens_and_users_go_on_and_nobody_waits(
     ):
         answer, seconds = timed(call)
         assert answer.status_code == 200, answer.get_data(as_text=True)
-        assert seconds < TIMEOUT_S
+        assert seconds < 2 * TIMEOUT_S
+        waited += seconds >= TIMEOUT_S
+    # Whoever is the first to count something finds out; from then on the process counts by itself.
+    assert waited <= 1
     assert world.person().session, "registering and logging in"
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 
 from tests.backends.nginx import nginx
 from tests.people import new_password
-from tests.servers import COMMAND, Live, end, environment_for, free_ports, wait_until_ready
+from tests.servers import COMMAND, Live, end, environment_for, free_ports, set_variables, wait_until_ready
 
 pytestmark = pytest.mark.slow
 
@@ -49,15 +48,6 @@ class Load:
         return heard
 
 
-def allow_many_tokens(home: Path) -> None:
-    """Let an account make more of them in an hour than it usually may."""
-    with closing(sqlite3.connect(home / "ragkeeper.db", timeout=10)) as database, database:
-        database.execute(
-            "INSERT INTO rk_variable (name, value, updated_at, by_superuser) VALUES ('limit.token_creation', '0', 0, 0)"
-        )
-        database.execute("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
-
-
 def replica(home: Path, port: int) -> Live:
     """``ragkeeper api`` on this port, ready."""
     output = home.parent / f"api-{port}-{time.monotonic_ns()}"
@@ -83,7 +73,7 @@ def behind_nginx(folder: Path, api_ports: list[int]) -> Iterator[str]:
 def test_under_load_replicas_that_are_restarted_in_turn_lose_no_request(tmp_path: Path) -> None:
     home, ports = tmp_path / "home", free_ports(2)
     replicas = {port: replica(home, port) for port in ports}
-    allow_many_tokens(home)
+    set_variables(home, limit_token_creation="0")
     with ExitStack() as stack:
         stack.callback(lambda: [end(each.process) for each in replicas.values()])
         url = stack.enter_context(behind_nginx(tmp_path / "nginx", ports))
