@@ -17,8 +17,9 @@ from tests.servers import Live, running
 
 CLOSED_EGRESS = Path(__file__).parent / "closed_egress"
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-# What would end the session that the run depends on, or change the password that the next run logs in with.
-KEEP_OUT = "(logout|/docs|/password)"
+# What would end the session that the run depends on, change the password that the next run logs in with, or make that
+# wait after too many wrong ones.
+KEEP_OUT = "(logout|/docs|/password|/reauthenticate)"
 
 
 @pytest.fixture(scope="module")

@@ -476,7 +476,7 @@ def test_settings_are_listed_set_looked_back_at_and_rolled_back(operator: Operat
     assert operator.does("setting", "set", name, "-1") == f"{name}: 2 -> -1\n"
     assert operator.does("setting", "set", name, "-1") == "It is so already.\n"
     assert operator.asks("setting", "get", name)["value"] == -1
-    assert [row["name"] for row in operator.asks("setting", "list", "--set")] == [name]
+    assert name in [row["name"] for row in operator.asks("setting", "list", "--set")]
     assert name in operator.does("setting", "list")
     assert ROOT in operator.does("setting", "get", name)
     operator.does("setting", "unset", name, "--dry-run")
@@ -484,7 +484,7 @@ def test_settings_are_listed_set_looked_back_at_and_rolled_back(operator: Operat
     assert (latest["after"], first["after"]) == (-1, 2)
     assert operator.does("setting", "rollback", name, str(first["id"])) == f"{name}: -1 -> 2\n"
     assert "the default" in operator.does("setting", "unset", name)
-    assert operator.does("setting", "list", "--set") == "Every setting is at its default.\n"
+    assert name not in operator.does("setting", "list", "--set")
     assert "-1 to 10" in operator.fails("setting", "set", name, "11")
     assert "no setting no.such" in operator.fails("setting", "get", "no.such")
 

@@ -41,7 +41,7 @@ def ping(call: Call) -> Reply:
     requires=PUBLIC,
     body=Login,
     data=dict[str, Any],
-    statuses=(401, 403),
+    statuses=(401, 403, 429),
     hashes=True,
     summary="Log in as administrator; a bare session is in the Authorization header of the answer",
 )
@@ -67,7 +67,7 @@ def logout(call: Call) -> Reply:
 @routes.get(
     "/auth",
     requires=PUBLIC,
-    statuses=(401, 403),
+    statuses=(401, 403, 429),
     hashes=True,
     summary="Check HTTP Basic credentials of an administrator",
 )
