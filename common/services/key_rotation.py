@@ -80,9 +80,17 @@ def rotate(plane: Plane) -> Rotation:
             fresh = plane.keys.renewed(stored)
             if fresh is not None:
                 renewed += _replace(plane, column, key, stored, fresh)
-            elif not plane.keys.opens(stored):
+            elif not _opens(plane, stored):
                 lost.append(f"{column.table} {key}")
     return Rotation(new_key, renewed, tuple(lost))
+
+
+def _opens(plane: Plane, stored: str) -> bool:
+    """Whether any key opens this, one that another rotation has just made included."""
+    if plane.keys.opens(stored):
+        return True
+    plane.keys.look_again()
+    return plane.keys.opens(stored)
 
 
 def _unfinished(plane: Plane) -> bool:

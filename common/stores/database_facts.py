@@ -23,7 +23,7 @@ COUNTED_AT_MOST = 100_000
 # Seconds for each question; grouping a million addresses takes a few.
 _PATIENCE_S = 60.0
 # What a plane does to its database. SELECT … FOR UPDATE asks for SELECT and UPDATE.
-_NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "INDEX")
+_NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX")
 _GRANT = re.compile(r"GRANT (?P<rights>.+?) ON (?P<schema>\*|`(?:[^`]|``)+`)\.\* TO ")
 
 

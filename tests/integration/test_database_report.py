@@ -213,8 +213,8 @@ class TestServer:
 
         assert answer.exit_code == 1
         found = orjson.loads(answer.stdout)
-        assert found["server"]["missing_rights"] == ["UPDATE", "DELETE", "CREATE", "INDEX"]
-        assert "GRANT UPDATE, DELETE, CREATE, INDEX" in remarks(found, "rights")
+        assert found["server"]["missing_rights"] == ["UPDATE", "DELETE", "CREATE", "ALTER", "INDEX"]
+        assert "GRANT UPDATE, DELETE, CREATE, ALTER, INDEX" in remarks(found, "rights")
         assert "hidden-word" not in answer.output
 
     def test_a_server_that_refuses_is_one_sentence(self, limited: Site, monkeypatch: pytest.MonkeyPatch) -> None:
