@@ -306,7 +306,9 @@ def test_probes_obey_the_settings_and_where_these_say_nothing_the_file(plane: Pl
     assert health_utils.limits(plane, None) == HealthConfig()
 
     settings.update_config(plane, SHELL, {"probe.timeout": 7, "probe.retry_count": 0, "probe.check_interval": 20})
-    plane.variables.integer("probe.timeout")
+    row = plane.database.one("SELECT value FROM rk_state WHERE name = 'variables_version'")
+    assert row is not None
+    plane.variables.follow(row[0])
 
     told = HealthConfig(timeout=7, retry_count=0, check_interval=20)
     assert health_utils.limits(plane, of_file) == told

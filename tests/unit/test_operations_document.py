@@ -20,8 +20,8 @@ def counted(row: str) -> int:
 def test_the_connections_of_a_plane_are_those_of_its_threads() -> None:
     threads = 2 * bridge.THREADS + bridge.WAITING_THREADS + bridge.HASHING_THREADS
     assert counted("admin server and user API") == 2 * WORKERS * threads
-    # A health check, the notes of token and of session uses, a probe.
-    assert counted("beside them") == 2 * WORKERS * 4
-    # A lane's own and its job's; the heartbeat's and a probe's.
-    assert counted("each worker") == 2 * len(lanes(handlers())) + 2
+    # A health check, the notes of token and of session uses, a look at the settings, a probe.
+    assert counted("beside them") == 2 * WORKERS * 5
+    # A lane's own and its job's; the heartbeat's, the sealer's and a probe's.
+    assert counted("each worker") == 2 * len(lanes(handlers())) + 3
     assert counted("a plane") == sum(map(counted, ("admin server and user API", "beside them", "each worker")))

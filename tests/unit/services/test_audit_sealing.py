@@ -8,12 +8,16 @@ from contextlib import suppress
 from secrets import token_hex
 
 import pytest
+from peewee import BigAutoField, BigIntegerField, CharField
 
 from common.core.audit_chain import CONTENT
 from common.core.audit_tags import EventTag
+from common.migrations.runner import migrate
+from common.models.base import LongTextField, Table
 from common.secret import Secret
-from common.services import audit, audit_check, audit_retention, audit_sealing, opening, settings
+from common.services import audit, audit_check, audit_retention, audit_sealing, audit_trail, opening, settings
 from common.services.audit_sealing import ANCHORS_FILE, BATCH, HEAD_FILE
+from common.services.audit_trail import Filter
 from common.services.keys import put_first
 from common.services.plane import Plane
 from common.worker.loop import close_stores
@@ -333,6 +337,51 @@ def test_events_of_before_there_were_signatures_are_signed_once(plane: Plane) ->
     run(plane, "UPDATE rk_audit_event SET mac = NULL WHERE uid = ?", uids(plane)[0])
     sealed(plane, 1)
     assert problem(plane).kind == "inserted"
+
+
+class OlderEvent(Table):
+    """The table as it was before events were signed."""
+
+    id = BigAutoField()
+    at = BigIntegerField(index=True)
+    tag = CharField(max_length=64)
+    result = CharField(max_length=8)
+    actor_id = CharField(max_length=32, null=True)
+    actor_email = CharField(max_length=255, null=True)
+    actor_roles = CharField(max_length=255, null=True)
+    credential = CharField(max_length=64, null=True)
+    address = CharField(max_length=64, null=True)
+    agent = CharField(max_length=255, null=True)
+    request_id = CharField(max_length=64, null=True)
+    target_kind = CharField(max_length=32, null=True)
+    target = CharField(max_length=255, null=True)
+    before = LongTextField(null=True)
+    after = LongTextField(null=True)
+
+    class Meta:
+        table_name = "rk_audit_event"
+
+
+def test_a_trail_of_before_is_taken_over_by_the_migration(plane: Plane, clock: Clock) -> None:
+    plane.database.run("DROP TABLE rk_audit_event")
+    plane.database.create(OlderEvent)
+    for number in range(3):
+        plane.database.insert(
+            OlderEvent,
+            at=clock.now + number,
+            tag="user:create",
+            result="ok",
+            actor_email="Ada@x.test",
+            target=f"u{number}",
+        )
+    run(plane, "DELETE FROM rk_migration WHERE number = 6")
+
+    assert [step.number for step in migrate(plane.database, clock.now)] == [6]
+
+    sealed(plane, 1)
+    assert audit_check.verify(plane).sealed == 4
+    found = audit_trail.page(plane, Filter(actor="ada@x.test"))["events"]
+    assert [event["target"] for event in found] == ["u2", "u1", "u0"]
 
 
 def test_a_secret_is_in_no_event(plane: Plane) -> None:
