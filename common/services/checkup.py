@@ -224,7 +224,7 @@ def _about_tokens(plane: Plane) -> Iterator[Trouble]:
 def _unused_tokens(plane: Plane) -> Finding:
     """Nothing is wrong with them; but who needs a token that nobody uses?"""
     count = tokens.count_unused(plane)
-    return Finding("unused tokens", "ok", f"{count} tokens were not used for 90 days" if count else "")
+    return Finding("unused tokens", "ok", f"not used for 90 days: {count}" if count else "")
 
 
 def _delete_token(plane: Plane, token_id: str, tenant_id: str, stored: str, display: str) -> None:

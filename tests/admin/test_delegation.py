@@ -57,6 +57,16 @@ def test_no_built_in_role_lets_its_holder_gain_anything(world: World, name: str)
         actor.administer("POST", "/roles/own/permission", everything),
         actor.administer("DELETE", "/roles/lure/permission", {"resource": "audit", "actions": ["export"]}),
         actor.administer("DELETE", "/roles/lure"),
+        actor.administer("DELETE", "/roles/lure?reassign_to=own"),
+        actor.administer("POST", "/roles/own/parents", {"parents": ["superuser"]}),
+        actor.administer("DELETE", "/roles/own/parents", {"parents": [name]}),
+        actor.administer("DELETE", f"/users/{superuser.email}/roles", {"roles": ["superuser"]}),
+        actor.administer("POST", "/users", {"username": "x@y.test", "password": new_password(), "role": "admin"}),
+        *(
+            actor.administer("POST", f"/users/{target.email}/roles", {"roles": ["member", role]})
+            for target in (actor, ally)
+            for role in ("superuser", "lure")
+        ),
         *(assign(actor, target, role) for target in (actor, ally) for role in ("superuser", "lure")),
         assign(actor, superuser, "member"),
         assign(actor, chief, "member"),

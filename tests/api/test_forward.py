@@ -106,6 +106,18 @@ def test_every_session_of_an_account_and_its_tokens_are_turned_into_the_one_that
         assert ragflow_sees(shared, decide(shared, *READ, credential)) == someone.user_id
 
 
+def test_a_token_with_scopes_goes_as_far_as_they_do_and_on_as_a_session(shared: World) -> None:
+    someone = shared.person()
+    made = someone.ask("POST", "/api/v1/system/tokens", {"scopes": ["read:dataset"]}).json
+    assert made is not None
+    token = f"Bearer {made['data']['token']}"
+
+    assert ragflow_sees(shared, decide(shared, *READ, token)) == someone.user_id
+    assert decide(shared, *WRITE, token).status_code == 403
+    for target in ("/v1/user/setting", "/v1/user/tenant_info"):
+        assert decide(shared, "GET", target, token).status_code == 403
+
+
 def test_an_account_that_ragflow_knows_no_session_of_gets_one_that_is_good_for_ragflow_alone(shared: World) -> None:
     someone = shared.person()
     token = token_of(someone)

@@ -11,13 +11,16 @@ from peewee import Model
 from werkzeug.test import TestResponse
 
 from common.core.cursors import encode_cursor
+from common.core.permissions import MAX_DEPTH
 from common.models.account import Session
 from common.models.tenant import Invitation, MembershipClaim, UserTenant
 from common.models.token import ApiToken, TokenRecord
 from common.services.plane import Plane
 from common.services.tenants import MODELS
+from tests.bench import roles as bench_roles
 from tests.bench import seed
-from tests.people import Person
+from tests.people import Person, World
+from tests.roles import give_role, make_role
 from tests.statements import connects, kept_connection, looked_at, statements
 
 # Rows that MariaDB may look at more, with a table that is no longer nearly empty.
@@ -96,6 +99,30 @@ def test_a_read_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane,
         seed.fill(plane.database, range(500))
 
     assert looked_at(plane, lambda: succeed(read(root))) <= alone * 1.2 + FEW
+
+
+def test_a_request_looks_at_no_more_rows_when_there_are_more_roles_or_a_longer_chain_of_them(world: World) -> None:
+    plane, someone = world.plane, world.person()
+    make_role(world, "link-0", {"dataset": ["read"]})
+    give_role(world, someone, "link-0")
+
+    def read() -> TestResponse:
+        return someone.ask("POST", "/api/v1/authz/check", {"resource": "dataset", "action": "read"})
+
+    succeed(read())
+    alone = looked_at(plane, lambda: succeed(read()))
+
+    with plane.database.transaction():
+        bench_roles.fill(plane.database, 2000)
+    for number in range(1, MAX_DEPTH + 1):
+        make_role(world, f"link-{number}", parents=[f"link-{number - 1}"])
+    give_role(world, someone, f"link-{MAX_DEPTH}")
+    succeed(read())
+
+    with statements(plane) as heard:
+        succeed(read())
+    assert len(heard) == 2
+    assert looked_at(plane, lambda: succeed(read())) <= alone * 1.1 + FEW
 
 
 @pytest.mark.parametrize("sort", ["email", "-create_time", "nickname"])

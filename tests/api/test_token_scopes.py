@@ -178,6 +178,20 @@ def test_an_administrators_token_makes_tokens_within_its_scope_and_time(world: W
     assert world.admin.ask("POST", path, {"scopes": ["read:chat"]}, credential=token).status_code == 403
 
 
+def test_a_token_for_the_admin_server_takes_a_password_of_just_now(world: World, root: Person, clock: Clock) -> None:
+    keys = f"/users/{root.email}/keys"
+    made = root.ask("POST", TOKENS, {"scopes": ["read:user"]}).json["data"]
+    assert root.administer("POST", keys, {"scopes": ["all"]}).status_code == 200
+    clock.forward(seconds=601)
+
+    for scopes in (["read:user"], ["all"]):
+        assert root.ask("POST", TOKENS, {"scopes": scopes}).status_code == 403
+        assert root.administer("POST", keys, {"scopes": scopes}).status_code == 403
+    assert root.ask("POST", f"{TOKENS}/{made['id']}/rotate").status_code == 403
+    assert root.ask("POST", TOKENS, {"scopes": ["read:dataset"]}).json["code"] == 0
+    assert root.ask("POST", TOKENS, {}).json["code"] == 0
+
+
 def test_lists_show_scopes_and_never_a_value(world: World, plain: World, clock: Clock) -> None:
     for place in (world, plain):
         owner = place.person()

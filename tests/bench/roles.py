@@ -121,7 +121,7 @@ def _make(home: Path, size: int) -> None:
     seed.make_home(home, 100)
     plane = opening.open_plane(load(seed.environment(home)))
     with plane.database.transaction():
-        _fill(plane.database, size)
+        fill(plane.database, size)
     held = {"one": ["role-0"]}
     if size == SIZES[-1]:
         for number in reversed(range(MAX_DEPTH + 1)):
@@ -140,7 +140,7 @@ def _make(home: Path, size: int) -> None:
         store.close()
 
 
-def _fill(database: Any, size: int) -> None:
+def fill(database: Any, size: int) -> None:
     """Roles ``role-0`` and on, each with three grants of its own; every tenth inherits from the one before."""
     for begin in range(0, size, _AT_ONCE):
         numbers = range(begin, min(size, begin + _AT_ONCE))

@@ -66,6 +66,21 @@ def test_it_finds_what_is_broken_changes_nothing_unasked_and_repairs_it_once(
     assert count(plane, home, ann.user_id, ann.user_id) == 1
 
 
+def test_tokens_that_nobody_uses_are_counted_and_nothing_is_wrong_with_them(
+    world: World, ann: Person, clock: Clock
+) -> None:
+    ann.ask("POST", "/api/v1/system/tokens", {})
+
+    def told() -> tuple[str, str]:
+        (found,) = [each for each in checkup.examine(world.plane) if each.check == "unused tokens"]
+        return found.state, found.message
+
+    clock.forward(days=89)
+    assert told() == ("ok", "")
+    clock.forward(days=1)
+    assert told() == ("ok", "not used for 90 days: 1")
+
+
 def test_a_repaired_account_can_log_in(world: World, ann: Person) -> None:
     world.plane.database.run("DELETE FROM rk_account WHERE user_id = ?", (ann.user_id,))
     unwell(world.plane, fix=True)
