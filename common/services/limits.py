@@ -24,8 +24,10 @@ MINUTE_S = 60.0
 FAILURES_S = 900.0
 # Failures in a row of one account are forgotten a day after the first.
 IN_A_ROW_S = 24 * HOUR_S
-# A login that has begun and is not judged yet holds up the next one of the account for as long at most.
+# A login that has begun and is not judged yet holds up the next one of the account for as long at most; whoever meets
+# it is told to come back shortly, for mostly it is judged at once.
 IN_FLIGHT_S = 30.0
+SHORTLY_S = 1.0
 
 _TEXT = "Too many failed logins; try again later."
 
@@ -101,8 +103,8 @@ def _admit_account(plane: Plane, counts: Counts, attempt: LoginAttempt) -> None:
     waited = counts.counted(attempt.account) >= attempt.free
     if waited and not counts.acquire_lease(attempt.account, attempt.owner, IN_FLIGHT_S):
         until = counts.get(_until(attempt.account))
-        left_s = (int(until) - plane.now_ms()) / 1000 if until else IN_FLIGHT_S
-        _refuse_account(attempt, max(left_s, 1.0))
+        left_s = (int(until) - plane.now_ms()) / 1000 if until else SHORTLY_S
+        _refuse_account(attempt, max(left_s, SHORTLY_S))
     # Counted before the password is looked at, so that attempts at the same moment count too.
     attempt.failures = counts.incr(attempt.account, IN_A_ROW_S).value
     if waited or attempt.failures < attempt.free:
@@ -110,7 +112,7 @@ def _admit_account(plane: Plane, counts: Counts, attempt: LoginAttempt) -> None:
     # The last one that is free holds up the next, whose turn it will be when this one is judged.
     if attempt.failures > attempt.free or not counts.acquire_lease(attempt.account, attempt.owner, IN_FLIGHT_S):
         counts.incr(attempt.account, IN_A_ROW_S, -1)
-        _refuse_account(attempt, IN_FLIGHT_S)
+        _refuse_account(attempt, SHORTLY_S)
 
 
 def _refuse_account(attempt: LoginAttempt, resets_in: float) -> None:

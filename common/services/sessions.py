@@ -103,9 +103,10 @@ def admit(
     """
     if realm == "user":
         passwords.refuse_where_disabled(plane)
+    # Before the attempt is counted: while the database is down nobody fails.
+    account = accounts.find(plane, email)
     attempt = limits.login_attempt(plane, origin, email)
     for _ in range(_LOOKS):
-        account = accounts.find(plane, email)
         checked = passwords.check(plane, account.password if account else None, password)
         if account is None or not checked.right or not account.may_sign_in:
             _record_refusal(plane, origin, email, realm, attempt.failed())
@@ -124,6 +125,7 @@ def admit(
                     accounts.change(plane, account.id, password=renewed)
                 return opening(plane, origin, account, realm)
         # The password was changed meanwhile, or its hash renewed by another login: what holds now is looked at.
+        account = accounts.find(plane, email)
     raise LoginRefused
 
 

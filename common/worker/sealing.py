@@ -13,14 +13,23 @@ log = logging.getLogger(__name__)
 
 # Together with a look of another worker at the lease, well below the 5 s after which an event has to be sealed.
 EVERY_S = 1.0
+# After something unforeseen the next look is not at once, so that the log stays readable.
+AFTER_FAILURE_S = 30.0
 _LEASE = "audit-sealer"
 _LEASE_S = 3.0
 
 
 def seal_until(plane: Plane, name: str, stop: threading.Event) -> None:
     """Seal once a second until ``stop`` is set, as the sealer of this name."""
-    while not stop.wait(EVERY_S):
-        seal_in_turn(plane, name)
+    wait_s = EVERY_S
+    while not stop.wait(wait_s):
+        wait_s = EVERY_S
+        try:
+            seal_in_turn(plane, name)
+        except Exception:
+            # A job's boundary: a chain that can't be sealed now must be tried again, and nobody else would.
+            log.exception("audit events not sealed; tried again in %d s", AFTER_FAILURE_S)
+            wait_s = AFTER_FAILURE_S
     try:
         plane.cache.release_lease(_LEASE, name)
     except StoreUnavailable as error:

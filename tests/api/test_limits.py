@@ -8,6 +8,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from common.core.errors import StoreUnavailable
+from common.services import accounts
 from tests.people import Clock, Person, World, new_password
 from tests.side_by_side import at_once
 
@@ -75,6 +76,19 @@ def test_guesses_at_the_same_moment_are_no_more_than_guesses_one_by_one(world: W
     statuses = at_once(world, *[lambda: log_in(world, someone.email, "a wrong password")] * 12)
 
     assert statuses.count(429) == 12 - 5
+
+
+def test_attempts_while_the_database_is_down_count_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    someone = world.person()
+
+    def down(*_: Any) -> None:
+        raise StoreUnavailable("metadata", "down for the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts, "find", down)
+        assert {log_in(world, someone.email, someone.password).status_code for _ in range(8)} == {503}
+
+    assert log_in(world, someone.email, someone.password).json["code"] == 0
 
 
 def test_an_address_that_tries_many_accounts_is_stopped_and_no_other_one(world: World) -> None:

@@ -93,3 +93,24 @@ def test_a_sealer_works_until_told_to_stop_and_lets_another_one_follow_at_once(
 
     assert audit_check.verify(plane).sealed == 1
     assert plane.cache.acquire_lease("audit-sealer", "second", 1)
+
+
+def test_what_nobody_foresaw_does_not_end_a_sealer(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sealing, "EVERY_S", 0.01)
+    monkeypatch.setattr(sealing, "AFTER_FAILURE_S", 0.01)
+    stop, looks = threading.Event(), []
+
+    def broken(*_: object) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            stop.set()
+        raise OverflowError("a forged number")
+
+    monkeypatch.setattr(sealing, "seal_in_turn", broken)
+    sealing.seal_until(plane, "first", stop)
+
+    assert len(looks) == 2
+    assert "audit events not sealed; tried again" in caplog.text
+    assert "OverflowError" in caplog.text
