@@ -10,6 +10,8 @@ from common.core.errors import BadField
 
 PREFIX = "feature."
 State = Literal["on", "off", "tenants"]
+#: Flags that there may be; every process keeps all of them.
+MAX_FLAGS = 500
 STATES: tuple[State, ...] = get_args(State)
 MAX_TENANTS = 1000
 MAX_DESCRIPTION = 500

@@ -18,9 +18,6 @@ from common.services.principal import Principal
 from common.services.settings import Change
 from common.services.variables import StoredText
 
-#: Flags that there may be; every process keeps all of them.
-MAX_FLAGS = 500
-
 
 def list_features(plane: Plane) -> dict[str, Any]:
     """Every flag by name: ``{features: [{name, state, tenants, description, updated_at, updated_by}]}``."""
@@ -50,8 +47,7 @@ def create_feature(
         actor = _permitted(plane, actor)
         if full_name in stored:
             raise FeatureExists(name)
-        if len(list(filter(features.is_setting_name, stored))) >= MAX_FLAGS:
-            raise BadField(f"name: there are {MAX_FLAGS} flags already; delete one first.", field="name")
+        settings.make_sure_of_room_for_a_flag(stored)
         wanted = {"state": state, "tenants": list(tenants), "description": description}
         return _write(plane, actor, full_name, None, wanted, EventTag.FEATURE_CREATE)
 

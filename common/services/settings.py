@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from common.core import variables
+from common.core import features, variables
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
@@ -167,6 +167,8 @@ def roll_back(
         value = row[0] if row[0] is None or variable.secret else parsed(variable, row[0], field=name)
         change = Change(variable, _text_of(stored.get(name)), row[0])
         changes = [] if change.before == change.after else [change]
+        if changes and change.before is None and features.is_setting_name(name):
+            make_sure_of_room_for_a_flag(stored)
         if changes:
             _refuse(plane, actor, Change(variable, change.before, None if value is None else as_text(value)))
             write(plane, actor, changes, EventTag.SETTING_ROLLBACK)
@@ -177,6 +179,12 @@ def alone(plane: Plane) -> dict[str, StoredText]:
     """Within a transaction: wait for whoever else changes settings; what is stored then."""
     plane.database.lock("settings")
     return plane.variables.stored()
+
+
+def make_sure_of_room_for_a_flag(stored: Mapping[str, StoredText]) -> None:
+    """Before one more flag is made or comes back: raises BadField (``name``) where there are as many as there may be."""
+    if len(list(filter(features.is_setting_name, stored))) >= features.MAX_FLAGS:
+        raise BadField(f"name: there are {features.MAX_FLAGS} flags already; delete one first.", field="name")
 
 
 def write(plane: Plane, actor: Principal, changes: Collection[Change], tag_of: EventTag) -> None:

@@ -122,9 +122,23 @@ def test_what_breaks_its_rule_is_refused_and_named(root: Person, field: str, val
 
 
 def test_flags_are_bounded(root: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.services.feature_flags.MAX_FLAGS", 2)
+    monkeypatch.setattr("common.core.features.MAX_FLAGS", 2)
 
     assert [make(root, name).status_code for name in ("one", "two", "three")] == [200, 200, 400]
+
+
+def test_a_deleted_flag_comes_back_only_where_there_is_room(root: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.core.features.MAX_FLAGS", 1)
+    make(root, "one")
+    root.administer("DELETE", "/features/one")
+    made = root.administer("GET", "/settings/feature.one/history").json["data"]["changes"][-1]["id"]
+    make(root, "two")
+
+    answer = root.administer("POST", "/settings/feature.one/rollback", {"id": made})
+
+    assert (answer.status_code, flags_of(root)) == (400, {"two": False})
+    root.administer("DELETE", "/features/two")
+    assert root.administer("POST", "/settings/feature.one/rollback", {"id": made}).status_code == 200
 
 
 def test_what_is_stored_and_broken_counts_as_off_and_can_be_set_anew(world: World) -> None:
