@@ -16,6 +16,7 @@ from common.cli.offline import JsonFlag
 from common.core import access_file
 from common.core.access_file import Access, Act, Role
 from common.core.errors import PlaneError
+from common.core.permissions import MEMBER, Registry
 
 _PAGE = 500
 
@@ -51,7 +52,7 @@ def export() -> None:
     config = _config()
     now = Access(
         _roles(),
-        {email: _roles_of(email) for email, role in _everybody() if access_file.is_worth_noting(role)},
+        {email: _roles_of(email) for email in sorted(_holders())},
         {name: each["value"] for name, each in config.items() if each["is_set"] and not each["secret"]},
         _features(),
     )
@@ -64,11 +65,13 @@ def export() -> None:
 def _read(path: Path) -> Access:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        return access_file.parse(yaml.safe_load(text))
+        document = yaml.safe_load(text)
     except OSError as error:
         fail(f"{path}: {error.strerror}.")
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         fail(f"{path} is no YAML: {' '.join(str(error).split())}")
+    try:
+        return access_file.parse(document, Registry(admin("GET", "/roles/resource")["data"]["actions"]))
     except PlaneError as error:
         fail(f"{path}: {_named(error)}")
 
@@ -113,12 +116,17 @@ def _roles_of(email: str) -> tuple[str, ...]:
     return tuple(each["role_name"] for each in admin("GET", f"/users/{part(email)}/roles")["data"]["roles"])
 
 
-def _everybody() -> Iterator[tuple[str, str]]:
-    """Every account and its first role."""
+def _holders() -> set[str]:
+    """The e-mails of all accounts that hold another role than member, whichever of their roles is the first."""
+    names = [each["role_name"] for each in admin("GET", "/roles")["data"]["roles"]]
+    return {email for name in names if name != MEMBER for email in _holders_of(name)}
+
+
+def _holders_of(role: str) -> Iterator[str]:
     cursor = None
     while True:
-        page = admin("GET", "/users", query={"limit": _PAGE, "cursor": cursor})["data"]
-        yield from ((each["email"], each["role"]) for each in page["users"])
+        page = admin("GET", f"/roles/{part(role)}", query={"limit": _PAGE, "cursor": cursor})["data"]
+        yield from (each["email"] for each in page["holders"])
         cursor = page["next_cursor"]
         if cursor is None:
             return

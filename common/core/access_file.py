@@ -8,12 +8,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from common.core.emails import parse_email
 from common.core.errors import BadField
 from common.core.names import parse_role_name
-from common.core.permissions import BUILT_IN_ROLES, MEMBER, Permission, registered
+from common.core.permissions import BUILT_IN, BUILT_IN_ROLES, MEMBER, Permission, Registry
 from common.core.variables import as_text
 from common.secret import MASK
 
@@ -49,13 +50,14 @@ class Act(NamedTuple):
     body: Mapping[str, Any]
 
 
-def parse(document: object) -> Access:
-    """The file's content, checked as far as that goes without asking anybody. Raises BadField, naming the place."""
+def parse(document: object, registry: Registry = BUILT_IN) -> Access:
+    """The file's content, checked as far as that goes; ``registry`` is what the server can grant. Raises BadField,
+    naming the place."""
     if not isinstance(document, dict) or document.get("version") != VERSION:
         raise BadField(f"the file must begin with `version: {VERSION}`.", field="version")
     _refuse_others(document, _PARTS, "the file")
     roles = {
-        parse_role_name(_text(name, "roles"), field=f"roles.{name!r}"): _role(name, told)
+        parse_role_name(_text(name, "roles"), field=f"roles.{name!r}"): _role(name, told, registry)
         for name, told in _mapping(document, "roles").items()
     }
     built_in = roles.keys() & BUILT_IN_ROLES.keys()
@@ -105,7 +107,8 @@ def plan(wanted: Access, now: Access, *, defaults: Mapping[str, Any], secrets: S
 
 
 def _plan_roles(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator[Act]:
-    """Roles are made bare, then granted to, and only then inherit: by then every parent is there."""
+    """Roles are made bare, then granted to, and only then inherit: by then every parent is there. Where a new parent
+    would meet an old one in a circle, the old ones go first."""
     for name, role in wanted.items():
         if name not in now:
             body = {"role_name": name, "description": role.description}
@@ -118,6 +121,11 @@ def _plan_roles(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator
         for resource, actions in _by_resource(own - role.grants).items():
             text = f"- role {name}: {', '.join(actions)} on {resource}"
             yield Act(text, "DELETE", ("roles", name, "permission"), {"resource": resource, "actions": actions})
+    if _meets_itself(wanted, now):
+        for name, kept in _kept_parents(wanted, now).items():
+            text = f"~ role {name}: parents {_shown(now[name].parents)} -> {_shown(kept)}"
+            yield Act(text, "PUT", ("roles", name), {"parents": sorted(kept)})
+            now = {**now, name: now[name]._replace(parents=kept)}
     for name, role in wanted.items():
         before = now.get(name, Role(role.description, (), frozenset()))
         change: dict[str, Any] = {}
@@ -128,6 +136,28 @@ def _plan_roles(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator
         if change:
             told = [f"{key} {_shown(getattr(before, key))} -> {_shown(change[key])}" for key in change]
             yield Act(f"~ role {name}: {'; '.join(told)}", "PUT", ("roles", name), change)
+
+
+def _meets_itself(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> bool:
+    """Whether some order of the steps would make a circle of what is still there and what is there already."""
+    edges = {name: {*role.parents} for name, role in now.items()}
+    for name, role in wanted.items():
+        edges[name] = edges.get(name, set()).union(role.parents)
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError:
+        return True
+    return False
+
+
+def _kept_parents(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> dict[str, tuple[str, ...]]:
+    """The parents that each role keeps which loses some."""
+    kept = {
+        name: tuple(parent for parent in now[name].parents if parent in role.parents)
+        for name, role in wanted.items()
+        if name in now
+    }
+    return {name: parents for name, parents in kept.items() if len(parents) < len(now[name].parents)}
 
 
 def _plan_settings(
@@ -194,11 +224,6 @@ def granted(tree: Mapping[str, Mapping[str, bool]]) -> frozenset[Permission]:
     )
 
 
-def is_worth_noting(role: str) -> bool:
-    """Whether an account whose first role is this stands in a file that is made: plain members were given none."""
-    return role != MEMBER
-
-
 def _assigned(place: str, told: object) -> tuple[str, ...]:
     named = [told] if isinstance(told, str) else _texts(told, place)
     if not named:
@@ -206,14 +231,16 @@ def _assigned(place: str, told: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parse_role_name(role, field=place) for role in named))
 
 
-def _role(name: object, told: object) -> Role:
+def _role(name: object, told: object, registry: Registry) -> Role:
     place = f"roles.{name}"
     if not isinstance(told, dict):
         raise BadField(f"{place}: must be a mapping of {', '.join(_OF_ROLE)}.", field=place)
     _refuse_others(told, _OF_ROLE, place)
     parents = _texts(told.get("parents") or [], f"{place}.parents")
     grants = [
-        registered(resource, action, resource_field=f"{place}.grants", action_field=f"{place}.grants.{resource}")
+        registry.permission(
+            resource, action, resource_field=f"{place}.grants", action_field=f"{place}.grants.{resource}"
+        )
         for resource, actions in _mapping(told, "grants", f"{place}.grants").items()
         for action in _texts(actions, f"{place}.grants.{resource}")
     ]
@@ -233,7 +260,7 @@ def _feature(name: object, told: object) -> dict[str, Any]:
     state = {True: "on", False: "off"}.get(told.get("state", "off"), told.get("state", "off"))
     return {
         "state": _text(state, f"{place}.state"),
-        "tenants": sorted(_texts(told.get("tenants") or [], f"{place}.tenants")),
+        "tenants": sorted(set(_texts(told.get("tenants") or [], f"{place}.tenants"))),
         "description": _text(told.get("description") or "", f"{place}.description"),
     }
 

@@ -76,7 +76,10 @@ class Operator:
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, str]]:
     """A running plane, and the password of its administrator."""
     password = new_password()
-    with running(tmp_path_factory.mktemp("cli") / "home", RAGKEEPER_ADMIN_PASSWORD=password) as started:
+    room = tmp_path_factory.mktemp("cli")
+    (room / "conf").mkdir()
+    (room / "conf" / "service_conf.yaml").write_text("permissions: {report: [read]}\n")
+    with running(room / "home", RAGKEEPER_ADMIN_PASSWORD=password) as started:
         yield started, password
 
 
@@ -561,13 +564,16 @@ def test_a_file_makes_roles_assignments_settings_and_flags_and_an_export_is_such
     operator: Operator, make_user: Callable[[], tuple[str, str]]
 ) -> None:
     email, _ = make_user()
+    other, _ = make_user()
+    operator.does("role", "assign", other, "member")
+    operator.does("role", "add", other, "viewer")
     path = operator.config / "access.yaml"
     path.write_text(
         f"""
 version: 1
 roles:
   apprentice: {{parents: [keeper]}}
-  keeper: {{description: Keeps, parents: [viewer], grants: {{dataset: [read, write]}}}}
+  keeper: {{description: Keeps, parents: [viewer], grants: {{dataset: [read, write], report: [read]}}}}
 assignments: {{{email}: apprentice}}
 settings: {{probe.timeout: 9}}
 features: {{from-file: {{state: on}}}}
@@ -586,6 +592,8 @@ features: {{from-file: {{state: on}}}}
     exported = operator.does("export")
     assert operator.does("apply", "-f", "-", stdin=exported) == "Everything is so already.\n"
     assert f"{email}: apprentice" in exported
+    # Whatever the first role is.
+    assert f"{other}:\n  - member\n  - viewer\n" in exported
     path.write_text("version: 1\nassignments: {nobody@x.test: viewer}\n")
     assert "not found" in operator.fails("apply", "-f", str(path))
     path.write_text("version: 1\nsettings: {a: [}\n")

@@ -9,7 +9,7 @@ import yaml
 
 from common.core.access_file import Access, Role, as_document, granted, parse, plan
 from common.core.errors import BadField
-from common.core.permissions import Permission
+from common.core.permissions import Permission, Registry, RoleGraph
 
 FILE = """
 version: 1
@@ -59,6 +59,42 @@ def test_everything_is_made_in_an_order_that_works() -> None:
         ("PUT", "roles/librarian"),
     ]
     assert acts[6].body == {"settings": {"probe.timeout": 5}}
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_parents_may_change_places_whichever_is_named_first(names: tuple[str, str]) -> None:
+    now = {"a": Role("", ("b", "viewer"), frozenset()), "b": Role("", (), frozenset())}
+    wanted = {"a": Role("", ("viewer",), frozenset()), "b": Role("", ("a",), frozenset())}
+
+    acts = plan(Access({name: wanted[name] for name in names}), Access(now), defaults={}, secrets=[])
+
+    graph = RoleGraph([("a", "a"), ("b", "b"), ("viewer", "viewer")], [("a", "b"), ("a", "viewer")])
+    for act in acts:
+        graph = graph.with_parents(act.parts[1], act.body["parents"])
+    assert (graph.parents_of("a"), graph.parents_of("b")) == (("viewer",), ("a",))
+    assert [act.text for act in acts] == ["~ role a: parents b, viewer -> viewer", "~ role b: parents none -> a"]
+
+
+def test_parents_that_meet_no_other_are_changed_at_once() -> None:
+    now = {"a": Role("", ("viewer",), frozenset()), "b": Role("", (), frozenset())}
+
+    acts = plan(Access({"a": Role("", ("b",), frozenset())}), Access(now), defaults={}, secrets=[])
+
+    assert [act.body for act in acts] == [{"parents": ["b"]}]
+
+
+def test_what_the_configuration_adds_can_be_granted() -> None:
+    text = "version: 1\nroles: {a: {grants: {report: [read]}}}"
+
+    assert parse(yaml.safe_load(text), Registry({"report": ["read"]})).roles["a"].grants == {("report", "read")}
+    with pytest.raises(BadField, match="no resource 'report'"):
+        read(text)
+
+
+def test_a_tenant_that_is_named_twice_is_named_once() -> None:
+    wanted = read("version: 1\nfeatures: {a: {state: tenants, tenants: [x, y, x]}}")
+
+    assert wanted.features["a"]["tenants"] == ["x", "y"]
 
 
 def test_what_is_so_already_needs_nothing() -> None:
