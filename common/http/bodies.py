@@ -25,6 +25,9 @@ DEEPEST = 100
 # The longest path of a field that an answer repeats.
 _SHOWN = 200
 
+# Files may have more than other bodies.
+_UPLOAD_BYTES = 16 * 1024 * 1024
+
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -54,11 +57,18 @@ class MissingFields(BadField):
         super().__init__(text, field=fields[0], missing=fields)
 
 
+def most_bytes(max_content_length: int, *, uploads: bool) -> int:
+    """How long a body may be: as it is set, and where files are uploaded at least 16 MiB."""
+    return max(max_content_length, _UPLOAD_BYTES) if uploads else max_content_length
+
+
 def read_body(request: Request, route: Route) -> BaseModel | None:
     """The validated body of a request, or None where the route takes none or a body that may be absent is.
 
     Raises BadBody, UnsupportedBody, BadField, and RequestEntityTooLarge also where none is read.
     """
+    if route.uploads is not None:
+        request.max_content_length = most_bytes(request.max_content_length or 0, uploads=True)
     if route.body is None:
         if "CONTENT_LENGTH" in request.environ and (request.content_length or 0) > (request.max_content_length or 0):
             raise RequestEntityTooLarge

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -46,7 +46,8 @@ HASHING_THREADS = 4
 HASHING_WAITING = 16 * max(2, os.cpu_count() or 1)
 # A body has to be there as a whole after so many seconds.
 BODY_S = 20.0
-# What all bodies that are being received may hold of this process's memory, in bytes.
+# What all bodies that are being received may hold of this process's memory, in bytes; files that are uploaded by
+# themselves, because four of them would leave no room for anything else.
 HELD_BYTES = 64 * 1024 * 1024
 # So much of a body that is too large is read and dropped, so that its sender gets to see the answer.
 DROPPED_BYTES = 16 * 1024 * 1024
@@ -89,15 +90,23 @@ class _TooMuchHeld(Exception):
     """All bodies together would take more memory than they may."""
 
 
+@dataclass(slots=True)
+class _Bodies:
+    """The bodies of one kind: how long each may be, and how much of them is held now, in bytes."""
+
+    most: int
+    held: int = 0
+
+
 class Bridge:
     """An ASGI app that answers through a WSGI app.
 
-    ``max_body`` is the app's own limit in bytes: a longer body reaches it cut, or not at all, and it is the app that
-    says 413 in the caller's dialect. ``drain_s`` is for how long the process goes on serving after it was told to
-    stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON, without a thread. ``hashing``
-    and ``waiting`` match ``METHOD /path`` of what may hash a password and of what waits for other services: each has
-    threads of its own. ``once_open`` runs beside in the process that serves. Answers are sent as a whole; the apps
-    behind this have no endless ones.
+    ``max_body`` is the app's own limit in bytes, ``max_upload`` that of what takes files: a longer body reaches it cut,
+    or not at all, and it is the app that says 413 in the caller's dialect. ``drain_s`` is for how long the process goes
+    on serving after it was told to stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON,
+    without a thread. ``uploads``, ``hashing`` and ``waiting`` match ``METHOD /path`` of what takes files, of what may
+    hash a password, and of what waits for other services; the latter two have threads of their own. ``once_open`` runs
+    beside in the process that serves. Answers are sent as a whole; the apps behind this have no endless ones.
     """
 
     def __init__(
@@ -107,7 +116,9 @@ class Bridge:
         fixed: Mapping[str, Fixed],
         max_body: int,
         drain_s: float,
+        max_upload: int = 0,
         aside: Aside | None = None,
+        uploads: re.Pattern[str] = _NEVER,
         hashing: re.Pattern[str] = _NEVER,
         waiting: re.Pattern[str] = _NEVER,
         once_open: Callable[[], None] | None = None,
@@ -117,18 +128,19 @@ class Bridge:
         self.draining = False
         self._app = app
         self._fixed = {"/livez": ALIVE, **fixed}
-        self._max_body = max_body
+        self._bodies = _Bodies(max_body)
+        self._files = _Bodies(max_upload)
+        self._uploads = uploads
         self._aside = aside
         self._waiting = waiting
         self._once_open = once_open
-        self._held = 0
 
-    def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the threads, in the process that serves: threads don't survive a fork."""
+    def open(self, loop: asyncio.AbstractEventLoop, *, cores: Collection[int] | None = None) -> None:
+        """Start the threads, in the process that serves: threads don't survive a fork. ``cores`` are for hashing."""
         self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
         self._waits = Lane(loop, "wait", threads=WAITING_THREADS, waiting=WAITING)
-        self._hashes = Lane(loop, "hash", threads=HASHING_THREADS, waiting=HASHING_WAITING)
+        self._hashes = Lane(loop, "hash", threads=HASHING_THREADS, waiting=HASHING_WAITING, cores=cores)
         if self._once_open is not None:
             threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 
@@ -157,11 +169,13 @@ class Bridge:
         came_at = time.perf_counter_ns()
         environ = _environ(scope)
         lane = self._lane_of(scope, reads)
-        body = bytearray()
+        body, kind = bytearray(), self._bodies
         try:
             if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+                if self._uploads.fullmatch(f"{scope['method']} {scope['path']}"):
+                    kind = self._files
                 async with asyncio.timeout(BODY_S):
-                    await self._read_body(environ, receive, body)
+                    await _read_body(environ, receive, body, kind)
             if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
                 environ["CONTENT_LENGTH"] = str(len(body))
             environ["wsgi.input"] = BytesIO(body)
@@ -176,7 +190,7 @@ class Bridge:
             log.exception("the app itself failed on %s %s", scope["method"], scope["path"])
             return _refusal(environ, came_at, 500, _BROKEN)
         finally:
-            self._held -= len(body)
+            kind.held -= len(body)
         return status, headers, content
 
     def _lane_of(self, scope: Scope, reads: bool) -> Lane:
@@ -186,29 +200,6 @@ class Bridge:
         if self._waiting.fullmatch(asked):
             return self._waits
         return self._reads if reads else self._writes
-
-    async def _read_body(self, environ: Environ, receive: Receive, body: bytearray) -> None:
-        """Fill ``body``, up to one byte beyond what the app takes; that byte is what makes it too large."""
-        declared = environ.get("CONTENT_LENGTH", "")
-        length = int(declared) if declared.isdecimal() else 0
-        wanted = 0 if length > self._max_body else self._max_body + 1
-        if not wanted and ("HTTP_EXPECT" in environ or length > DROPPED_BYTES):
-            # It waits for a word before it sends, and the answer is that word; or it is too much to wait for.
-            return
-        dropped = 0
-        while dropped <= DROPPED_BYTES:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise _BodyLate
-            chunk: bytes = message.get("body", b"")
-            taken = chunk[: wanted - len(body)]
-            if self._held + len(taken) > HELD_BYTES:
-                raise _TooMuchHeld
-            self._held += len(taken)
-            body += taken
-            dropped += len(chunk) - len(taken)
-            if not message.get("more_body"):
-                return
 
     def _call(self, environ: Environ) -> _Answer | Onward:
         """Ask the app, in a thread. A reader that has something written goes on where writers wait for each other."""
@@ -228,6 +219,30 @@ class Bridge:
         answer = int(status[:3]), [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers], content
         writes = environ.get(BEFORE_THE_ANSWER)
         return Onward(self._writes, _written, (writes, answer)) if writes else answer
+
+
+async def _read_body(environ: Environ, receive: Receive, body: bytearray, kind: _Bodies) -> None:
+    """Fill ``body``, up to one byte beyond what the app takes; that byte is what makes it too large."""
+    declared = environ.get("CONTENT_LENGTH", "")
+    length = int(declared) if declared.isdecimal() else 0
+    wanted = 0 if length > kind.most else kind.most + 1
+    if not wanted and ("HTTP_EXPECT" in environ or length > DROPPED_BYTES):
+        # It waits for a word before it sends, and the answer is that word; or it is too much to wait for.
+        return
+    dropped = 0
+    while dropped <= DROPPED_BYTES:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _BodyLate
+        chunk: bytes = message.get("body", b"")
+        taken = chunk[: wanted - len(body)]
+        if kind.held + len(taken) > HELD_BYTES:
+            raise _TooMuchHeld
+        kind.held += len(taken)
+        body += taken
+        dropped += len(chunk) - len(taken)
+        if not message.get("more_body"):
+            return
 
 
 def _written(what: tuple[list[Callable[[], None]], _Answer]) -> _Answer:

@@ -18,7 +18,7 @@ from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTra
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 
-from common.http import access, early, listening
+from common.http import access, early, listening, placement
 
 # The first header has to be there as a whole after so many seconds; an idle connection that has been used before is
 # closed by gunicorn's keep-alive, which also bounds the next header.
@@ -180,7 +180,11 @@ class GuardedProtocol(ASGIProtocol):
 
 class PlaneWorker(ASGIWorker):
     """Serves a ``Bridge``. Told to stop, it says so on ``/readyz`` for a while, then listens no longer, and ends when
-    the requests in flight have."""
+    the requests in flight have. It serves on one ``core``, that the master has chosen (``common.http.placement``); None
+    leaves that to the system.
+    """
+
+    core: int | None = None
 
     def init_process(self) -> None:
         self.connections: set[GuardedProtocol] = set()
@@ -197,7 +201,10 @@ class PlaneWorker(ASGIWorker):
         self._told_to_stop.set()
 
     async def _serve(self) -> None:
-        self.asgi.open(self.loop)
+        cores = os.sched_getaffinity(0)
+        if self.core is not None:
+            placement.stay_on({self.core})
+        self.asgi.open(self.loop, cores=cores)
         for listener in self.sockets:
             listening = await self.loop.create_server(
                 lambda: GuardedProtocol(self), sock=listener.sock, backlog=self.cfg.backlog, ssl=self._get_ssl_context()

@@ -11,6 +11,7 @@ from functools import partial
 from flask import Flask
 
 from common.core.errors import PlaneError, StoreUnavailable
+from common.http import bodies
 from common.http.access import write_line
 from common.http.bridge import Bridge, Fixed
 from common.http.health_front import HealthFront
@@ -42,8 +43,10 @@ def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed], once_open: Call
         app,
         fixed=pings,
         max_body=settings.max_content_length,
+        max_upload=bodies.most_bytes(settings.max_content_length, uploads=True),
         drain_s=settings.drain_s,
         aside=HealthFront(plane).answer,
+        uploads=requests_to(route for route in routes if route.uploads),
         hashing=requests_to(route for route in routes if route.hashes),
         waiting=requests_to(route for route in routes if route.waits),
         once_open=once_open,

@@ -55,7 +55,9 @@ def database_of(settings: Settings) -> Database:
     if settings.mysql is not None:
         from common.stores.mysql_store import MysqlStore
 
-        return MysqlStore(settings.mysql, reread=_section_now(lambda now: now.mysql))
+        return MysqlStore(
+            settings.mysql, reread=_section_now(lambda now: now.mysql), refusals=settings.home / "metadata.refused"
+        )
     return SqliteStore(settings.database_path, make=not database_mark.is_left(settings))
 
 
@@ -82,7 +84,9 @@ def objects_of(settings: Settings) -> Storage:
     if settings.object_store is not None:
         from common.stores.s3_storage import S3Storage
 
-        return S3Storage(settings.object_store, reread=_section_now(_object_store))
+        return S3Storage(
+            settings.object_store, reread=_section_now(_object_store), refusals=settings.home / "objects.refused"
+        )
     return FolderStorage(settings.home / "objects")
 
 

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -47,6 +49,11 @@ _MAPPINGS = {
     "dynamic": False,
     "properties": {"id": {"type": "keyword"}, "kb_id": {"type": "keyword"}, TIME_FIELD: {"type": "long"}},
 }
+# Seconds for what the cluster says of its blocks, in a health check that it has answered already: a server that is slow
+# to say it is no less well.
+_BLOCKS_WAIT_S = 0.5
+# A health check has as long as the section says, with everything around it.
+_BLOCKS_SHARE = 0.9
 _EXISTS_ALREADY = "resource_already_exists_exception"
 
 
@@ -88,9 +95,17 @@ class ElasticsearchEngine:
         """Nothing to make, so a server that is down delays no start."""
 
     def health(self) -> dict[str, Any]:
-        """See ``DocEngine.health``; the rest is what the cluster says. Asked even while the breaker is open."""
+        """See ``DocEngine.health``; the rest is what the cluster says. Asked even while the breaker is open.
+
+        Raises StoreUnavailable also where the cluster says that it, or the index of a tenant, takes no writes.
+        """
+        ends_at = time.monotonic() + self._timeout_s * _BLOCKS_SHARE
         with self._breaker.observe():
-            return self._asked(_health)
+            said = self._asked(_health)
+        why = self._why_no_writes(ends_at - time.monotonic())
+        if why:
+            raise StoreUnavailable(STORE, why, lost=False)
+        return said
 
     def info(self) -> dict[str, Any]:
         """See ``DocEngine.info``; RAGFlow's selection of the cluster's statistics, none where they may not be seen."""
@@ -203,13 +218,19 @@ class ElasticsearchEngine:
         """The breaker's own look, from a thread of its own."""
         self._asked(_health)
 
+    def _why_no_writes(self, left_s: float) -> str:
+        """Why the cluster takes no writes; "" where it takes them, and where it does not say: it has just answered."""
+        with suppress(StoreUnavailable):
+            return self._asked(_blocked, min(left_s, _BLOCKS_WAIT_S))
+        return ""
+
     def _ask(self, call: Callable[[Elasticsearch], T]) -> T:
         with self._breaker.guard():
             return self._asked(call)
 
-    def _asked(self, call: Callable[[Elasticsearch], T]) -> T:
+    def _asked(self, call: Callable[[Elasticsearch], T], within_s: float | None = None) -> T:
         """What the call gives. Raises StoreUnavailable when the server is lost, or refuses it."""
-        with self._limit.within(self._timeout_s):
+        with self._limit.within(self._timeout_s if within_s is None else within_s):
             try:
                 try:
                     return call(self._client())
@@ -251,6 +272,18 @@ class ElasticsearchEngine:
 def _health(client: Elasticsearch) -> dict[str, Any]:
     said = dict(client.cluster.health().body)
     return {**said, "type": "elasticsearch", "status": str(said["status"])}
+
+
+def _blocked(client: Elasticsearch) -> str:
+    """Why there are no writes, by the blocks of the whole cluster and of the indices of tenants; "" for no reason."""
+    wanted = ("blocks.global", f"blocks.indices.{_TENANTS}*")
+    blocks = client.cluster.state(metric="blocks", filter_path=wanted).body.get("blocks", {})
+    whole = {number for number, each in blocks.get("global", {}).items() if _WRITING & set(each["levels"])}
+    if whole:
+        return next((words for number, words in _OF_THE_CLUSTER.items() if number in whole), _BLOCKED)
+    indices = (each for name, each in blocks.get("indices", {}).items() if name.startswith(_TENANTS))
+    single = {number for each in indices for number in each}
+    return next((words for number, words in _OF_AN_INDEX.items() if number in single), "")
 
 
 def _query(kb_id: str | None) -> dict[str, Any]:
@@ -355,15 +388,27 @@ def _network_failure(error: TransportError) -> str:
 
 _OVERLOADED = "it is overloaded"
 _NO_MASTER = "its cluster has no master"
+_STARTING = "it is still starting"
+_BLOCKED = "its cluster is blocked"
+_FLOOD = "it takes no writes: its disk is nearly full (flood-stage watermark)"
+# What a cluster calls its blocks, by their numbers.
+_OF_THE_CLUSTER = {
+    "1": _STARTING,
+    "2": _NO_MASTER,
+    **dict.fromkeys(("6", "13"), "it takes no writes: its cluster is read-only"),
+}
+_OF_AN_INDEX = {"12": _FLOOD, **dict.fromkeys(("5", "8"), "it takes no writes: an index of a tenant is read-only")}
+_WRITING = frozenset({"write", "metadata_write"})
+_TENANTS = tenant_index("")
 # By the type of the server's error, and of those that have several meanings by words of the reason. It may quote names
 # and addresses, so it is not shown itself.
 _CAUSES: Mapping[str, Sequence[tuple[str, str]]] = {
     "cluster_block_exception": (
-        ("flood", "it takes no writes: its disk is nearly full (flood-stage watermark)"),
+        ("flood", _FLOOD),
         ("master", _NO_MASTER),
-        ("recovered", "it is still starting"),
+        ("recovered", _STARTING),
         ("read-only", "it takes no writes: the index is read-only"),
-        ("", "its cluster is blocked"),
+        ("", _BLOCKED),
     ),
     "master_not_discovered_exception": (("", _NO_MASTER),),
     "es_rejected_execution_exception": (("", _OVERLOADED),),

@@ -14,9 +14,13 @@ from common.core.errors import BadField, PlaneError, StoreUnavailable
 from common.stores.database import STORE, Taken
 from common.stores.network import failure_of
 
+_DISK_FULL, _FULL, _CAN_NOT_WRITE = "its disk is full", "it is full", "it can't write to its disk"
+
 DEADLOCK = ER.LOCK_DEADLOCK
 REFUSED_CREDENTIALS = ER.ACCESS_DENIED_ERROR
 TOO_LONG = "the statement took too long"
+#: What a server says that has no room; it may be read, and some changes still find room in what it has.
+FULL = frozenset({_DISK_FULL, _FULL, _CAN_NOT_WRITE})
 FOREIGN = "it does not speak the protocol of MySQL"
 _LOCK_WAIT = ER.LOCK_WAIT_TIMEOUT
 
@@ -50,9 +54,9 @@ _REFUSALS = {
     ER.OPEN_AS_READONLY: "it is read-only",
     1792: "it is read-only",
     1836: "it is read-only",
-    ER.DISK_FULL: "its disk is full",
-    ER.RECORD_FILE_FULL: "it is full",
-    ER.ERROR_ON_WRITE: "it can't write to its disk",
+    ER.DISK_FULL: _DISK_FULL,
+    ER.RECORD_FILE_FULL: _FULL,
+    ER.ERROR_ON_WRITE: _CAN_NOT_WRITE,
     ER.GET_ERRNO: "its storage failed",
     ER.OUTOFMEMORY: "it is out of memory",
     ER.OUT_OF_RESOURCES: "it is out of memory",
@@ -112,5 +116,5 @@ def _unfit(code: int, text: str) -> PlaneError | None:
 def _refusal(code: int, text: str) -> str:
     # The errno of the operating system; its words may have a path in them.
     if code in (ER.ERROR_ON_WRITE, ER.GET_ERRNO) and re.search(r"\b28\b", text):
-        return _REFUSALS[ER.DISK_FULL]
+        return _DISK_FULL
     return _REFUSALS[code]

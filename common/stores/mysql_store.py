@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import peewee as orm
@@ -20,8 +21,18 @@ from common.core.errors import StoreUnavailable
 from common.stores.breaker import Breaker
 from common.stores.database import STORE, column_of
 from common.stores.mysql_connection import LOCK_WAIT_S, BoundedConnection, Credentials, translated
-from common.stores.mysql_errors import DEADLOCK, FOREIGN, REFUSED_CREDENTIALS, TOO_LONG, code_of, meaning_of, was_cut
+from common.stores.mysql_errors import (
+    DEADLOCK,
+    FOREIGN,
+    FULL,
+    REFUSED_CREDENTIALS,
+    TOO_LONG,
+    code_of,
+    meaning_of,
+    was_cut,
+)
 from common.stores.network import failure_of
+from common.stores.refused_writes import RefusedWrites
 from common.stores.sockets import tls_context
 
 _Ask = Callable[[BoundedConnection], Cursor]
@@ -65,10 +76,16 @@ class MysqlStore:
     statement. Within a transaction whatever fails for a reason of the store's dooms all of it: nothing more is
     executed, and it is rolled back whatever its caller makes of the error. When the credentials are refused,
     ``reread`` gives the section as it is configured now (None: it can't be told), and they are tried once more if they
-    are others.
+    are others. In the file ``refusals`` the processes of a home tell each other that the server is full.
     """
 
-    def __init__(self, section: MySqlSection, *, reread: Callable[[], MySqlSection | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        section: MySqlSection,
+        *,
+        reread: Callable[[], MySqlSection | None] = lambda: None,
+        refusals: Path | None = None,
+    ) -> None:
         host, port = section.address()
         self._host = host or "127.0.0.1"
         self._port = port or 3306
@@ -81,6 +98,7 @@ class MysqlStore:
         self._local = _Thread()
         self._too_long: dict[str, float] = {}
         self._breaker = Breaker(STORE, self._probe)
+        self._refused = RefusedWrites(STORE, FULL, refusals)
         self._peewee = _Peewee(self)
 
     @property
@@ -190,10 +208,11 @@ class MysqlStore:
 
     def health(self) -> float:
         """See ``Database.health``. The server is asked even while the breaker is open, over a connection of its own:
-        so one more can log in, and an UPDATE of no row is let pass."""
+        so one more can log in, and an UPDATE of no row is let pass. That it is full, whoever writes has found out."""
         started = time.perf_counter()
         with self._breaker.observe():
             self._look()
+        self._refused.check()
         return (time.perf_counter() - started) * 1000
 
     def close(self) -> None:
@@ -260,7 +279,7 @@ class MysqlStore:
         try:
             return self._alone(local, ask, repeatable=repeatable)
         except StoreUnavailable as error:
-            self._breaker.failed(local.epoch, error)
+            self._failed(local, error)
             raise
 
     def _alone(self, local: _Thread, ask: _Ask, *, repeatable: bool) -> Cursor:
@@ -287,11 +306,15 @@ class MysqlStore:
                 meaning = meaning_of(error)
                 if not isinstance(meaning, StoreUnavailable):
                     raise meaning or error from error
-                self._breaker.failed(local.epoch, meaning)
+                self._failed(local, meaning)
                 local.doomed = meaning
                 raise meaning from error
         reason = local.doomed.reason if local.doomed else "the connection was closed"
         raise StoreUnavailable(STORE, f"{reason}; nothing of this transaction is kept", lost=False)
+
+    def _failed(self, local: _Thread, error: StoreUnavailable) -> None:
+        self._breaker.failed(local.epoch, error)
+        self._refused.note(error.reason)
 
     def _nested(self, local: _Thread) -> Iterator[None]:
         """A transaction within another one."""

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
@@ -22,6 +23,7 @@ from common.core.errors import BadField, StoreUnavailable
 from common.stores.bounded_http import BoundedPoolManager, tls_context
 from common.stores.breaker import Breaker
 from common.stores.network import TimeLimit, failure_of
+from common.stores.refused_writes import RefusedWrites
 from common.stores.storage import LIST_LIMIT, ObjectNotFound, StorageHealth, check_bucket_name, check_object_name
 
 T = TypeVar("T")
@@ -85,11 +87,16 @@ class S3Storage:
     RAGFlow's layout: a bucket is a bucket. Where the section names a ``bucket``, everything is in that one, and an
     object is called ``prefix_path/<bucket>/<object>`` there; it is the operator's, so it is neither made nor removed.
     When the keys are refused, ``reread`` gives the section as it is configured now (None: it can't be told), and they
-    are tried once more if they are others.
+    are tried once more if they are others. In the file ``refusals`` the processes of a home tell each other that the
+    server refuses changes.
     """
 
     def __init__(
-        self, section: MinioSection | S3Section, *, reread: Callable[[], MinioSection | S3Section | None] = lambda: None
+        self,
+        section: MinioSection | S3Section,
+        *,
+        reread: Callable[[], MinioSection | S3Section | None] = lambda: None,
+        refusals: Path | None = None,
     ) -> None:
         self._server = _server_of(section)
         self._timeout_s = section.timeout
@@ -103,6 +110,7 @@ class S3Storage:
         self._keys = _keys_of(section)
         self._reread = reread
         self._breaker = Breaker(STORE, self._probe)
+        self._refused = RefusedWrites(STORE, _NO_CHANGES, refusals)
         self._kept = self._connected()
 
     def prepare(self) -> None:
@@ -131,7 +139,7 @@ class S3Storage:
                 self._make_bucket(client, place.bucket)
                 send(client)
 
-        self._ask(send_into_any)
+        self._change(send_into_any)
 
     def get(self, bucket: str, name: str) -> bytes:
         """See ``Storage.get``."""
@@ -170,7 +178,7 @@ class S3Storage:
                 return self._nothing(error, False)
             return True
 
-        return self._ask(remove)
+        return self._change(remove)
 
     def delete_some(self, bucket: str, names: Sequence[str]) -> int:
         """See ``Storage.delete_some``; names that are not there any more count too, for the server does not tell."""
@@ -185,7 +193,7 @@ class S3Storage:
                 return self._nothing(error, 0)
             return len(names)
 
-        return self._ask(remove)
+        return self._change(remove)
 
     def list(self, bucket: str, prefix: str = "", *, limit: int = 100, after: str = "") -> list[str]:
         """See ``Storage.list``."""
@@ -219,7 +227,7 @@ class S3Storage:
             except S3Error as error:
                 return self._nothing(error, 0)
 
-        return self._ask(clear)
+        return self._change(clear)
 
     def bucket_exists(self, bucket: str) -> bool:
         """See ``Storage.bucket_exists``; in the one bucket of an operator it is there while it holds an object."""
@@ -237,10 +245,12 @@ class S3Storage:
     def health(self) -> StorageHealth:
         """See ``Storage.health``: a signed look into the configured bucket, else at one that need not be there.
 
-        The server is asked even while the breaker is open. That it is full shows only when something is written.
+        The server is asked even while the breaker is open. That it is full or read-only, whoever changes something
+        has found out.
         """
         with self._breaker.observe():
             well = self._asked(self._look)
+        self._refused.check()
         if well:
             return {"storage": self._server.kind, "status": "green"}
         return {
@@ -318,7 +328,16 @@ class S3Storage:
         kept = list(client.remove_objects(bucket, chosen))
         if kept:
             why = _word(kept[0].code)
+            self._refused.note(_REFUSALS.get(kept[0].code, ""))
             raise StoreUnavailable(STORE, f"it kept {len(kept)} of {len(chosen)} objects ({why})", lost=False)
+
+    def _change(self, call: Callable[[Minio], T]) -> T:
+        """``_ask`` for what changes something: where that is refused, health says so for a while."""
+        try:
+            return self._ask(call)
+        except StoreUnavailable as error:
+            self._refused.note(error.reason)
+            raise
 
     def _ask(self, call: Callable[[Minio], T]) -> T:
         with self._breaker.guard():
@@ -422,10 +441,14 @@ def _endpoint(address: str, secure: bool) -> tuple[str, bool]:
 
 _OVERLOADED = "it is overloaded"
 _FULL = "it is full"
+_DENIED = "it denies the access: the keys are wrong, or its policy forbids it"
+_TOO_FEW_DRIVES = "it takes no writes: too few of its drives are there"
+# Why a server that is read changes nothing.
+_NO_CHANGES = frozenset({_FULL, _DENIED, _TOO_FEW_DRIVES})
 # What the server's codes mean. Its own words may quote names and addresses, so they are not shown.
 _REFUSALS = {
     **dict.fromkeys(_WRONG_KEYS, "it refuses the access key or the secret key"),
-    "AccessDenied": "it denies the access: the keys are wrong, or its policy forbids it",
+    "AccessDenied": _DENIED,
     "MissingAuthenticationToken": "it wants an access key",
     "RequestTimeTooSkewed": "its clock and this machine's differ too much",
     "AuthorizationHeaderMalformed": "it refuses the signature: the region is another one",
@@ -435,7 +458,7 @@ _REFUSALS = {
     **dict.fromkeys(("XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"), _FULL),
     "XMinioServerNotInitialized": "it is still starting",
     "XMinioReadQuorum": "too few of its drives can be read",
-    "XMinioWriteQuorum": "it takes no writes: too few of its drives are there",
+    "XMinioWriteQuorum": _TOO_FEW_DRIVES,
     "InternalError": "it failed inside",
 }
 

@@ -163,6 +163,7 @@ def test_a_body_over_a_mebibyte_is_413_also_where_none_is_taken(world: World, po
             route.method, path_of(route, world.root.user_id), credential=token, data=big, headers=JSON
         ).status_code
         for route in routes_of(port)
+        if route.uploads is None
     }
 
     assert {endpoint: status for endpoint, status in answers.items() if status not in (404, 413)} == {}

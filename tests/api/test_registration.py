@@ -108,7 +108,7 @@ def test_only_who_is_invited_can_register_where_that_is_asked_for(world: World, 
     assert code_of(register(world, "late@ragkeeper.test")) == 103
 
 
-def test_the_white_list_holds_in_every_mode_where_ragflows_setting_says_so(world: World) -> None:
+def test_R34_the_white_list_holds_in_every_mode_where_ragflows_setting_says_so(world: World) -> None:
     world.set_variable("enable_whitelist", "true")
     world.set_variable("registration.mode", "approval")
 

@@ -31,6 +31,9 @@ from tests.servers import free_ports
 BINARY = Path(sysconfig.get_path("purelib")) / "osmem_server" / "bin" / "osmem-server"
 #: What the front says in place of the server: a status and a body; None to let the server answer.
 Answer = tuple[int, dict[str, Any]] | None
+# The number of a block, and those that are of the whole cluster.
+_BLOCK = re.compile(r"/(\d+)/")
+_OF_THE_CLUSTER = ("1", "2", "6", "13")
 _WRITES = re.compile(r"(PUT|POST|DELETE) .*(_bulk|_delete_by_query|_doc)\b|PUT /[a-z]")
 
 
@@ -115,9 +118,23 @@ class ElasticsearchServer:
         self.answer(r"GET /_cluster/health", 200, body)
 
     def refuse_writes(self, status: int, kind: str, reason: str) -> None:
-        """Refuse what writes and answer what reads."""
+        """Refuse what writes and answer what reads; where the reason has the number of a block, tell of it."""
         body = error_body(status, kind, reason)
-        self._instead = lambda asked: (status, body) if _WRITES.match(asked) else None
+        number = _BLOCK.search(reason)
+
+        def instead(asked: str) -> Answer:
+            if number and asked.startswith("GET /_cluster/state/blocks"):
+                return 200, self._blocks(number[1], reason)
+            return (status, body) if _WRITES.match(asked) else None
+
+        self._instead = instead
+
+    def _blocks(self, number: str, description: str) -> dict[str, Any]:
+        """The blocks of a cluster, as Elasticsearch tells them: of all of it, or of each of its indices."""
+        block = {number: {"description": description, "retryable": False, "levels": ["metadata_write", "write"]}}
+        if number in _OF_THE_CLUSTER:
+            return {"blocks": {"global": block}}
+        return {"blocks": {"indices": dict.fromkeys(self.indices(), block)}}
 
     def instead(self, asked: str) -> Answer:
         """What the front is to say in place of the server."""

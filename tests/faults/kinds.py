@@ -38,15 +38,16 @@ def expected_of(store: str, kind: str) -> Expected:
     """What is to be seen.
 
     Health checks write nothing. So a store that reads and no longer writes shows where it checks a write that changes
-    nothing as it would any other one: MariaDB when it is read-only, Redis also when it is full. Elsewhere whoever
-    writes is told. A database that came up without its tables is down; what the other stores lose is made anew.
+    nothing as it would any other one (MariaDB when it is read-only, Redis also when it is full), where it says so
+    (Elasticsearch), and where a change was refused a moment ago. Only an S3 that is full and deletes shows nothing, for
+    nobody here writes into it. A database that came up without its tables is down; what the other stores lose is made
+    anew.
     """
     if kind == "slow-but-in-time" or (kind == "restarted-empty" and store != "metadata"):
         return Expected(False, "nothing")
     if kind in ("read-only", "disk-full"):
-        if store in ("documents", "objects"):
-            return Expected(False, "nothing")
-        return Expected(store == "cache" or kind == "read-only", "writes")
+        shown = (store, kind) != ("objects", "disk-full")
+        return Expected(shown, "nothing" if store in ("documents", "objects") else "writes")
     return Expected(True, "all")
 
 

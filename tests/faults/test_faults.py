@@ -21,7 +21,7 @@ RECOVERY_LIMIT_S = 20.0
 SEEN_WITHIN_S = 15.0
 # Of these calls, one after the other, each process of a port may keep one waiting: the one that finds the store lost.
 CALLS, MAY_WAIT = 8, 4
-MADE_TO_FILL = 60
+MADE_TO_FILL = 120
 WRITING = ("log in", "log in as administrator", "new token")
 
 CELLS = [
@@ -59,22 +59,26 @@ class Cell:
         before = set(ground.acknowledged)
         processes = ground.processes()
         self.email, self.user_id = ground.with_content() if self.has_content else ("", "")
+        first, _ = ground.with_content() if self.is_told_by_a_purge else ("", "")
         ground.made()
         with Watch(ground) as watch:
             with fault(self.store, self.kind)(ground.servers):
                 began = time.monotonic()
+                job_ids = [self.delete(first)] if first else []
+                if self.has_room_left:
+                    self.be_refused()
                 self.see_health(watch)
                 self.see_what_needs_it()
-                job_id = self.delete_someone() if self.has_content else None
+                job_ids += [self.delete(self.email)] if self.has_content else []
                 self.see_everything_else()
                 self.see_health_again(watch, began)
                 if (self.store, self.kind) == ("metadata", "restarted-empty"):
                     assert self.ground.servers.tables() == [], "nobody made them anew"
-                if job_id is not None:
-                    self.see_purge_wait(job_id)
+                if job_ids:
+                    self.see_purge_wait(job_ids[-1])
             self.see_recovery()
-            if job_id is not None:
-                self.see_purge_done(job_id)
+            if job_ids:
+                self.see_purge_done(job_ids)
             ground.made()
         entry.livez_ms, entry.ping_ms = watch.livez_s * 1000, watch.ping_s * 1000
         entry.healthz_ms = watch.healthz_s * 1000
@@ -133,10 +137,8 @@ class Cell:
         for name, answer in answers.items():
             assert answer.seconds < TIMEOUT_S + 2.0, name
             self.check_one(name, answer)
-        if (self.store, self.kind) == ("metadata", "disk-full"):
-            # There is room for some rows in the pages that its tables have.
-            last = next(made[-1] for _ in range(MADE_TO_FILL) if (made := self.ground.make())[-1].status != 200)
-            assert refused(last, "metadata"), last
+        if self.has_room_left:
+            last = self.be_refused()
             self.entry.others["make a user"] = last.status
             self.entry.needing_said = last.message
 
@@ -151,9 +153,25 @@ class Cell:
         else:
             assert answer.status == 200, (name, answer)
 
-    def delete_someone(self) -> int:
+    @property
+    def has_room_left(self) -> bool:
+        """Whether there is room for some rows in the pages that its tables have."""
+        return (self.store, self.kind) == ("metadata", "disk-full")
+
+    def be_refused(self) -> Answer:
+        """Make accounts until one of them, or its token, is refused; that refusal."""
+        last = next(made[-1] for _ in range(MADE_TO_FILL) if (made := self.ground.make())[-1].status != 200)
+        assert refused(last, "metadata"), last
+        return last
+
+    @property
+    def is_told_by_a_purge(self) -> bool:
+        """Whether nobody knows of the fault before content was to be deleted."""
+        return (self.store, self.kind) == ("objects", "read-only")
+
+    def delete(self, email: str) -> int:
         """Deleting is acknowledged whatever becomes of the content."""
-        answer = self.ground.administer("DELETE", f"/users/{self.email}")
+        answer = self.ground.administer("DELETE", f"/users/{email}")
         assert answer.status == 200, answer
         return int(answer.body["data"]["job_id"])
 
@@ -183,10 +201,14 @@ class Cell:
         assert recovered, (ground.readiness(), {name: call() for name, call in calls.items()})
         self.entry.recovery_s = seconds
 
-    def see_purge_done(self, job_id: int) -> None:
-        """The job that waited comes to its end."""
-        done, seconds = eventually(lambda: self.ground.job(job_id)["state"] == "done", RECOVERY_LIMIT_S)
-        assert done, self.ground.job(job_id)
+    def see_purge_done(self, job_ids: list[int]) -> None:
+        """The jobs that waited come to their end."""
+
+        def states() -> set[str]:
+            return {self.ground.job(job_id)["state"] for job_id in job_ids}
+
+        done, seconds = eventually(lambda: states() == {"done"}, RECOVERY_LIMIT_S)
+        assert done, [self.ground.job(job_id) for job_id in job_ids]
         self.entry.purge_s = seconds
         if self.kind != "restarted-empty":
             assert not self.ground.remains_of(self.user_id)

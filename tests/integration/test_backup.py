@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.people import new_password
-from tests.servers import COMMAND, Live, environment_for, running, until
+from tests.servers import COMMAND, Live, environment_for, running, set_variables, until
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +68,7 @@ def test_a_backup_that_was_made_under_writes_is_restored_whole_and_lets_people_i
         bucket = live.home / "objects" / "bucket"
         bucket.mkdir(mode=0o700)
         (bucket / "object").write_bytes(b"content")
+        set_variables(live.home, limit_token_creation="0")
         session = log_in(live, password)
         writing = [pool.submit(make_tokens, live, session, made, stop) for _ in range(2)]
         try:

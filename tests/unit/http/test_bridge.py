@@ -93,14 +93,16 @@ def app() -> Flask:
 
     @made.route("/shown/<path:rest>", methods=["GET", "POST"])
     def shown(rest: str) -> Response:
+        if rest == "file":
+            request.max_content_length = 2 * LIMIT
         text = f"{rest} {request.args['a']} {request.remote_addr} {request.headers.get('X-Two')} {len(request.data)}"
         return Response(text, 203, {"X-Shown": "yes"})
 
     return made
 
 
-def bridged(app: Callable[..., Iterable[bytes]]) -> Bridge:
-    return Bridge(app, fixed={"/ping": PONG}, max_body=LIMIT, drain_s=0)
+def bridged(app: Callable[..., Iterable[bytes]], **more: Any) -> Bridge:
+    return Bridge(app, fixed={"/ping": PONG}, max_body=LIMIT, drain_s=0, **more)
 
 
 def test_a_request_reaches_the_app_as_it_was_sent_and_its_answer_the_client(app: Flask) -> None:
@@ -210,6 +212,19 @@ def test_bodies_hold_no_more_memory_together_than_they_may(app: Flask, monkeypat
 
     assert sorted(client.status for client in clients) == [203, 503, 503]
     assert again.status == 203
+
+
+def test_files_may_be_longer_and_leave_room_for_other_bodies(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "HELD_BYTES", 2500)
+    made = bridged(app, max_upload=2 * LIMIT, uploads=re.compile("POST /shown/file"))
+    file, other = Client("POST", "/shown/file", b"x" * 1900, b"x"), Client("POST", "/shown/a", b"x" * 900, b"x")
+    long, cut = Client("POST", "/shown/a", b"x" * 1900), Client("POST", "/shown/file", b"x" * 2001)
+    ask(made, file, other)
+    ask(made, long)
+    ask(made, cut)
+
+    assert file.body.decode().endswith(" 1901")
+    assert (other.status, long.status, cut.status) == (203, 413, 413)
 
 
 def test_while_it_drains_it_is_not_ready_and_serves_on(app: Flask) -> None:

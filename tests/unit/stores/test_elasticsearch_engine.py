@@ -9,6 +9,7 @@ import os
 import ssl
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 import trustme
@@ -21,7 +22,7 @@ from common.stores.elasticsearch_engine import ElasticsearchEngine, selected
 from tests.backends.elasticsearch import error_body, running_elasticsearch
 from tests.backends.proxy import fault_proxy
 from tests.servers import free_ports
-from tests.unit.stores.servers import drip, raw_server, say
+from tests.unit.stores.servers import drip, http_server, raw_server, say, send
 
 TIMEOUT_S = 0.4
 # What a loaded machine may add to a deadline.
@@ -138,13 +139,109 @@ def test_a_name_that_no_index_can_have_is_refused(engine, server, index):
 def test_health_is_the_clusters_own_and_writes_nothing(engine, server):
     health = engine.health()
     assert (health["type"], health["status"], health["number_of_nodes"]) == ("elasticsearch", "green", 1)
-    assert server.asked == ["GET /_cluster/health"]
+    asked = [each.partition("?")[0] for each in server.asked]
+    assert asked == ["GET /_cluster/health", "GET /_cluster/state/blocks"]
 
 
 @pytest.mark.parametrize("colour", ["yellow", "red"])
 def test_R15_health_tells_the_clusters_colour(engine, server, colour):
     server.colour(colour)
     assert engine.health()["status"] == colour
+
+
+BLOCKS = {
+    "flood": (12, "TOO_MANY_REQUESTS", "its disk is nearly full (flood-stage watermark)"),
+    "read-only": (5, "FORBIDDEN", "an index of a tenant is read-only"),
+    "no writes": (8, "FORBIDDEN", "an index of a tenant is read-only"),
+    "read-only cluster": (6, "FORBIDDEN", "its cluster is read-only"),
+    "read-only cluster but for deletions": (13, "FORBIDDEN", "its cluster is read-only"),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_health_tells_that_there_are_no_writes_and_why_and_that_is_no_outage(engine, server, block):
+    engine.bulk_write(INDEX, [{"id": "c"}])
+    number, status, words = BLOCKS[block]
+    server.refuse_writes(403, "cluster_block_exception", f"blocked by: [{status}/{number}/so it is];")
+    with pytest.raises(StoreUnavailable) as raised:
+        engine.health()
+    assert (raised.value.store, raised.value.lost) == ("documents", False)
+    assert raised.value.reason == f"it takes no writes: {words}"
+    assert engine.count(INDEX) == 1
+    server.well()
+    assert engine.health()["number_of_nodes"] == 1
+
+
+STATE = r"GET /_cluster/state/blocks"
+
+
+def block(*levels):
+    return {"description": "by [10.0.0.1]", "retryable": False, "levels": list(levels)}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("1", "it is still starting"),
+        ("2", "its cluster has no master"),
+        ("99", "its cluster is blocked"),
+    ],
+)
+def test_other_blocks_of_the_whole_cluster_are_told_too(engine, server, number, words):
+    server.answer(STATE, 200, {"blocks": {"global": {number: block("write")}}})
+    assert reason(engine.health) == words
+
+
+HARMLESS = {
+    "none": {},
+    "an index of somebody else's": {"indices": {"logs": {"12": block("write", "metadata_write")}}},
+    "a tenant's index that is closed": {"indices": {INDEX: {"4": block("read", "write")}}},
+    "new indices": {"global": {"10": block("create_index")}},
+    "reads": {"global": {"99": block("read", "metadata_read")}},
+}
+
+
+@pytest.mark.parametrize("blocks", HARMLESS)
+def test_blocks_that_stop_no_writes_of_tenants_are_none(engine, server, blocks):
+    server.answer(STATE, 200, {"blocks": HARMLESS[blocks]})
+    assert engine.health()["status"] == "green"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 429, 500])
+def test_a_server_that_does_not_tell_its_blocks_is_as_well_as_it_says(engine, server, status):
+    server.answer(STATE, status, error_body(status, "security_exception", "action is unauthorized"))
+    assert engine.health()["status"] == "green"
+    assert engine.count(INDEX) == 0
+
+
+@pytest.mark.parametrize("answer", [{}, {"blocks": []}, {"blocks": {"global": {"6": "read-only"}}}])
+def test_blocks_in_another_form_say_nothing(engine, server, answer):
+    server.answer(STATE, 200, answer)
+    assert engine.health()["status"] == "green"
+
+
+@pytest.mark.parametrize(("timeout_s", "within_s"), [(0.2, 0.45), (10.0, 0.5 + GRACE_S)])
+def test_blocks_that_are_not_told_soon_do_not_make_it_ill_or_slow(timeout_s, within_s):
+    over = threading.Event()
+
+    def answer(handler):
+        if "blocks" in handler.path:
+            over.wait(PATIENCE_S)
+        head = {"Content_Type": "application/json", "X_Elastic_Product": "Elasticsearch"}
+        # Who has given up reads nothing any more.
+        with suppress(OSError):
+            send(handler, 200, b'{"status": "green"}', **head)
+
+    with http_server(answer) as port:
+        section = ElasticsearchSection.model_validate({"hosts": f"http://127.0.0.1:{port}", "timeout": timeout_s})
+        engine = ElasticsearchEngine(section)
+        began = time.monotonic()
+        try:
+            assert engine.health()["status"] == "green"
+        finally:
+            seconds = time.monotonic() - began
+            over.set()
+    assert seconds < within_s
 
 
 def test_figures_are_the_clusters_and_none_where_they_may_not_be_seen(engine, server):

@@ -304,7 +304,7 @@ def test_a_read_only_server_is_read_and_its_writes_are_refused(mariadb_server, s
         assert refusal(store.health) == "it is read-only"
         assert store.one(READ) == (0,)
     assert store.run(WRITE) == 1
-    assert store.health() >= 0
+    assert store.health() >= 0, "its health tells it by itself, and remembers nothing"
 
 
 def test_health_writes_nothing(mariadb_server, store):
@@ -361,9 +361,10 @@ def test_a_server_at_its_limit_of_connections_says_so(tmp_path):
         late.close()
 
 
-def test_a_server_that_is_full_can_be_read(tmp_path):
+def test_a_server_that_is_full_can_be_read_and_health_says_so_once_it_has_refused(tmp_path):
     with running_mariadb(tmp_path, innodb_file_per_table=0, innodb_data_file_path="ibdata1:12M") as server:
-        store = MysqlStore(server.section(server.make_schema()))
+        section, refusals = server.section(server.make_schema()), tmp_path / "metadata.refused"
+        store, other = MysqlStore(section, refusals=refusals), MysqlStore(section, refusals=refusals)
         for model in (State, Job):
             store.create(model)
         store.insert(State, name="n", value=0)
@@ -373,9 +374,17 @@ def test_a_server_that_is_full_can_be_read(tmp_path):
             for _ in range(30):
                 store.execute(job)
 
-        assert refusal(fill) in ("it is full", "its disk is full")
-        assert store.one(READ) == (0,)
-        store.close()
+        assert store.health() >= 0
+        why = refusal(fill)
+        assert why in ("it is full", "its disk is full")
+        assert store.one(READ) == other.one(READ) == (0,)
+        assert refusal(store.health) == refusal(other.health) == f"it refused a change: {why}"
+        elsewhere = MysqlStore(section)
+        assert elsewhere.health() >= 0, "nobody has told it"
+        assert refusal(in_a_transaction, elsewhere, lambda: elsewhere.execute(job)) == why
+        assert refusal(elsewhere.health) == f"it refused a change: {why}"
+        for each in (store, other, elsewhere):
+            each.close()
 
 
 def test_a_statement_that_is_too_large_is_refused(mariadb_server, store):

@@ -19,6 +19,7 @@ from common.stores.s3_storage import S3Storage
 from common.stores.storage import ObjectNotFound
 from tests.backends.proxy import fault_proxy
 from tests.backends.s3 import running_s3
+from tests.backends.s3_front import s3_front
 from tests.servers import free_ports
 from tests.unit.stores.servers import drip, http_server, raw_server, say, send
 
@@ -217,7 +218,10 @@ def test_what_the_server_kept_of_a_batch_is_no_success():
         send(handler, 200, body.encode(), Content_Type="application/xml")
 
     with http_server(answer) as port:
-        assert reason(storage_at(port).delete_bucket, "kb1") == "it kept 1 of 2 objects (AccessDenied)"
+        storage = storage_at(port)
+        assert storage.health()["status"] == "green"
+        assert reason(storage.delete_bucket, "kb1") == "it kept 1 of 2 objects (AccessDenied)"
+        assert "it refused a change: it denies the access" in reason(storage.health)
         assert reason(storage_at(port).delete_some, "kb1", ["a", "b"]) == "it kept 1 of 2 objects (AccessDenied)"
 
 
@@ -235,6 +239,44 @@ def test_R15_without_the_configured_bucket_it_is_red_and_with_it_green(s3_server
     assert storage.health() == said
     s3_server.client().make_bucket("everything")
     assert storage.health() == {"storage": "minio", "status": "green"}
+
+
+CHANGES = {
+    "put": lambda storage: storage.put("kb1", "b", b"x"),
+    "delete": lambda storage: storage.delete("kb1", "a"),
+    "delete some": lambda storage: storage.delete_some("kb1", ["a"]),
+    "delete a bucket": lambda storage: storage.delete_bucket("kb1"),
+}
+NO_CHANGES = {
+    "AccessDenied": (403, "it denies the access: the keys are wrong, or its policy forbids it"),
+    "XMinioStorageFull": (507, "it is full"),
+    "XMinioWriteQuorum": (503, "it takes no writes: too few of its drives are there"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("code", NO_CHANGES)
+def test_health_says_that_a_change_was_refused_and_reads_go_on(s3_server, tmp_path, change, code):
+    status, words = NO_CHANGES[code]
+    with s3_front(s3_server) as front:
+        section = MinioSection.model_validate(s3_server.section(timeout=TIMEOUT_S, host=f"127.0.0.1:{front.port}"))
+        refusals = tmp_path / "objects.refused"
+        storage, other = (S3Storage(section, refusals=refusals) for _ in range(2))
+        storage.put("kb1", "a", b"content")
+        front.refuse("PUT|POST|DELETE", status, code)
+        assert storage.health()["status"] == "green"
+        assert reason(CHANGES[change], storage) == words
+        assert reason(storage.health) == reason(other.health) == f"it refused a change: {words}"
+        assert other.get("kb1", "a") == b"content"
+
+
+def test_a_look_that_is_denied_is_no_change(s3_server):
+    with s3_front(s3_server) as front:
+        storage = storage_on(s3_server, host=f"127.0.0.1:{front.port}")
+        front.refuse("GET", 403, "AccessDenied")
+        assert "it denies the access" in reason(storage.get, "kb1", "a")
+        front.well()
+        assert storage.health()["status"] == "green"
 
 
 # Keys
