@@ -51,8 +51,10 @@ class Act(NamedTuple):
 
 
 def parse(document: object, registry: Registry = BUILT_IN) -> Access:
-    """The file's content, checked as far as that goes; ``registry`` is what the server can grant. Raises BadField,
-    naming the place."""
+    """The file's content, checked as far as that goes; ``registry`` is what the server can grant.
+
+    Raises BadField, naming the place.
+    """
     if not isinstance(document, dict) or document.get("version") != VERSION:
         raise BadField(f"the file must begin with `version: {VERSION}`.", field="version")
     _refuse_others(document, _PARTS, "the file")
@@ -107,8 +109,7 @@ def plan(wanted: Access, now: Access, *, defaults: Mapping[str, Any], secrets: S
 
 
 def _plan_roles(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator[Act]:
-    """Roles are made bare, then granted to, and only then inherit: by then every parent is there. Where a new parent
-    would meet an old one in a circle, the old ones go first."""
+    """Roles are made bare, then granted to, and only then inherit: by then every parent is there."""
     for name, role in wanted.items():
         if name not in now:
             body = {"role_name": name, "description": role.description}
@@ -121,6 +122,11 @@ def _plan_roles(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator
         for resource, actions in _by_resource(own - role.grants).items():
             text = f"- role {name}: {', '.join(actions)} on {resource}"
             yield Act(text, "DELETE", ("roles", name, "permission"), {"resource": resource, "actions": actions})
+    yield from _plan_parents(wanted, now)
+
+
+def _plan_parents(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator[Act]:
+    """And descriptions. Where a new parent would meet an old one in a circle, the old ones go first."""
     if _meets_itself(wanted, now):
         for name, kept in _kept_parents(wanted, now).items():
             text = f"~ role {name}: parents {_shown(now[name].parents)} -> {_shown(kept)}"

@@ -182,7 +182,7 @@ def alone(plane: Plane) -> dict[str, StoredText]:
 
 
 def make_sure_of_room_for_a_flag(stored: Mapping[str, StoredText]) -> None:
-    """Before one more flag is made or comes back: raises BadField (``name``) where there are as many as there may be."""
+    """Before one more flag is made or comes back: raises BadField (``name``) where there are as many as may be."""
     if len(list(filter(features.is_setting_name, stored))) >= features.MAX_FLAGS:
         raise BadField(f"name: there are {features.MAX_FLAGS} flags already; delete one first.", field="name")
 
