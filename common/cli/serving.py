@@ -111,7 +111,7 @@ def gunicorn_command(settings: Settings, server: str) -> list[str]:
     port = port_of(settings, server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     options: dict[str, object] = {
-        "config": "python:common.http.placement",
+        "config": "python:common.http.server_hooks",
         "bind": f"{host}:{port}",
         "worker-class": "common.http.server_worker.PlaneWorker",
         "workers": WORKERS,

@@ -10,7 +10,9 @@ import asyncio
 import os
 import re
 import resource
+import signal
 import time
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -180,17 +182,31 @@ class GuardedProtocol(ASGIProtocol):
 
 class PlaneWorker(ASGIWorker):
     """Serves a ``Bridge``. Told to stop, it says so on ``/readyz`` for a while, then listens no longer, and ends when
-    the requests in flight have. It serves on one ``core``, that the master has chosen (``common.http.placement``); None
-    leaves that to the system.
+    the requests in flight have.
+
+    It serves on one ``core``, which the master has chosen (``common.http.server_hooks``); None leaves it to the system.
+    Until it has handlers of its own, it has the master's, and what it is told goes into its copy of the master's queue:
+    ``early_signals``.
     """
 
     core: int | None = None
+    early_signals: SimpleQueue[int] | None = None
 
     def init_process(self) -> None:
         self.connections: set[GuardedProtocol] = set()
         self._told_to_stop = asyncio.Event()
         self.most_connections = _allow_connections(MOST_CONNECTIONS)
         super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # A stop that comes so early would be lost, and the process be killed when the others have long ended.
+        while self.early_signals is not None and not self.early_signals.empty():
+            told = self.early_signals.get_nowait()
+            if told == signal.SIGTERM:
+                self.handle_exit_signal()
+            elif told in (signal.SIGINT, signal.SIGQUIT):
+                self.handle_quit_signal()
 
     def handle_exit_signal(self) -> None:
         super().handle_exit_signal()

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -19,7 +19,10 @@ import httpx
 import psutil
 import pytest
 
+from common.cli.serving import gunicorn_command
 from common.http.bridge import HASHING_WAITING, THREADS
+from common.settings import Settings
+from tests.integration import told_early
 from tests.people import new_password
 from tests.servers import (
     COMMAND,
@@ -95,13 +98,14 @@ def test_stuck_and_idle_clients_leave_the_others_alone_and_are_closed(tmp_path: 
 
 
 @contextmanager
-def alone(home: Path, **given: str) -> Iterator[Live]:
-    """``ragkeeper admin`` for a supervisor of one's own, on a free port."""
+def alone(home: Path, command: Sequence[str] = (str(COMMAND), "admin"), **given: str) -> Iterator[Live]:
+    """``ragkeeper admin``, or this command, for a supervisor of one's own, on a free port."""
     [port] = free_ports(1)
     output = home.parent / "alone.txt"
     environment = environment_for(home, RAGKEEPER_ADMIN_PORT=str(port), **given)
+    listening = [part.format(port=port) for part in command]
     with output.open("wb") as sink:
-        process = subprocess.Popen([COMMAND, "admin"], env=environment, cwd=home.parent, stdout=sink, stderr=sink)
+        process = subprocess.Popen(listening, env=environment, cwd=home.parent, stdout=sink, stderr=sink)
     live = Live(process, home, port, port, output)
     try:
         wait_until_ready(live, port)
@@ -141,6 +145,19 @@ def test_who_connected_before_a_server_ceased_to_listen_is_still_served(tmp_path
 
         assert [answer_on(client)[0] for client in made] == [200] * len(made)
         assert live.process.wait(GONE_S) == 0
+
+
+def test_a_worker_that_is_told_to_stop_while_it_is_being_made_stops(tmp_path: Path) -> None:
+    """Until it has handlers of its own, it has those of the master: what they heard is not lost."""
+    made = gunicorn_command(Settings(home=tmp_path / "home"), "admin")
+    command = [*made[:-1], "--config", f"python:{told_early.__name__}", "--bind", "127.0.0.1:{port}", made[-1]]
+    root = str(Path(told_early.__file__).parents[2])
+    with alone(tmp_path / "home", command, PYTHONPATH=root) as live:
+        pid = int(until(lambda: re.search(r"told early: (\d+)", live.printed()), live)[1])
+
+        until(lambda: not psutil.pid_exists(pid), live)
+        # Another one is made in its place.
+        until(lambda: len(live.family()) == 1 + WORKERS, live)
 
 
 def test_workers_that_are_replaced_leave_the_port_to_the_next_ones(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.http import placement
+from common.http import placement, server_hooks
 
 
 @pytest.mark.parametrize(
@@ -31,15 +31,15 @@ def test_a_process_gets_the_core_that_the_fewest_have(
 
 def test_the_master_spreads_its_processes_and_one_that_is_made_anew_takes_the_place_of_the_last() -> None:
     cores = sorted(os.sched_getaffinity(0))
-    server = SimpleNamespace(WORKERS={}, cfg=SimpleNamespace(address=[("127.0.0.1", 9380)], workers=2))
+    server = SimpleNamespace(WORKERS={}, SIG_QUEUE=None, cfg=SimpleNamespace(address=[("127.0.0.1", 9380)], workers=2))
     for pid in range(2 * len(cores)):
         server.WORKERS[pid] = SimpleNamespace()
         worker = server.WORKERS.pop(pid)
-        placement.pre_fork(server, worker)
+        server_hooks.pre_fork(server, worker)
         server.WORKERS[pid] = worker
     gone = server.WORKERS.pop(1)
     again = SimpleNamespace()
-    placement.pre_fork(server, again)
+    server_hooks.pre_fork(server, again)
 
     assert sorted(each.core for each in [*server.WORKERS.values(), gone]) == sorted(cores * 2)
     assert again.core == gone.core
