@@ -10,7 +10,8 @@ from common.core.errors import BadField
 
 # An entity-tag (RFC 9110, 8.8.3); a weak one never matches where a change depends on it.
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_LIST = re.compile(rf"[ \t]*,?[ \t]*(?:{_TAG.pattern})(?:[ \t]*,[ \t]*(?:{_TAG.pattern}))*[ \t]*,?[ \t]*")
+# Possessive, or a header full of spaces would be tried in all ways of sharing them out.
+_LIST = re.compile(rf"[ \t]*+,?[ \t]*+(?:{_TAG.pattern})(?:[ \t]*+,[ \t]*+(?:{_TAG.pattern}))*+[ \t]*+,?[ \t]*+")
 
 
 def headers(version: str) -> dict[str, str]:

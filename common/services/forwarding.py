@@ -98,7 +98,8 @@ def _made(plane: Plane, who: Principal) -> str:
     """
     now = plane.now_ms()
     with plane.database.transaction():
-        plane.database.hold("user", str(who.user_id))
+        # Switched off meanwhile, it must not get what its switching off has just taken.
+        accounts.acting_now(plane, who)
         row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (who.user_id,))
         if row and row[0] and _counts(row[0]):
             return str(row[0])

@@ -156,6 +156,25 @@ def test_a_value_that_was_made_for_ragflow_goes_in_time_and_with_the_account_swi
     assert row[0].startswith("INVALID_")
 
 
+def test_an_account_that_is_switched_off_while_it_is_asked_about_gets_nothing(
+    shared: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = shared.person()
+    token = token_of(someone)
+    shared.api.ask("POST", "/v1/user/logout", credential=someone.session)
+    meanwhile = {"activate_status": "off"}
+    # Between the credential and the value that is made for it.
+    monkeypatch.setattr(
+        "common.services.limits.api_call",
+        lambda *_: shared.root.administer("PUT", f"/users/{someone.email}/activate", meanwhile),
+    )
+
+    assert decide(shared, *READ, token).status_code == 401
+    row = shared.plane.database.one("SELECT access_token FROM user WHERE id = ?", (someone.user_id,))
+    assert row
+    assert row[0].startswith("INVALID_")
+
+
 @pytest.mark.race
 def test_two_requests_at_once_make_one_value(shared: World) -> None:
     someone = shared.person()
