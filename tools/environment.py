@@ -64,8 +64,10 @@ def main(name: str) -> int:
         print(f"ragkeeper: {NOT_OURS.format(ROOT)}", file=sys.stderr)
         return 1
     try:
-        # Two tasks started at once must not install into one folder. The lock goes when this process does.
+        # Two tasks started at once must not install into one folder. The lock goes with the last process that has it:
+        # when this one is killed, what it has started goes on.
         with Path(".environment.lock").open("w") as lock:
+            os.set_inheritable(lock.fileno(), True)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not is_current(name):
                 build(name)
@@ -181,7 +183,9 @@ def succeeds(command: List[str]) -> bool:
 
 def run(command: List[str], failure: str) -> None:
     """Run a command silently; if it fails, show all that it wrote and raise CannotBuild with the sentence."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, close_fds=False
+    )
     if done.returncode != 0:
         sys.stderr.write(done.stdout.decode(errors="replace"))
         raise CannotBuild(f"{failure}; the reason stands above")
