@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -135,12 +135,12 @@ class Bridge:
         self._waiting = waiting
         self._once_open = once_open
 
-    def open(self, loop: asyncio.AbstractEventLoop, *, cores: Collection[int] | None = None) -> None:
-        """Start the threads, in the process that serves: threads don't survive a fork. ``cores`` are for hashing."""
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the threads, in the process that serves: threads don't survive a fork."""
         self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
         self._waits = Lane(loop, "wait", threads=WAITING_THREADS, waiting=WAITING)
-        self._hashes = Lane(loop, "hash", threads=HASHING_THREADS, waiting=HASHING_WAITING, cores=cores)
+        self._hashes = Lane(loop, "hash", threads=HASHING_THREADS, waiting=HASHING_WAITING)
         if self._once_open is not None:
             threading.Thread(target=self._once_open, name="once-open", daemon=True).start()
 

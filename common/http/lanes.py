@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
-
-from common.http.placement import stay_on
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +31,14 @@ class Onward:
 class Lane:
     """Takes calls from an event loop and runs them in its own threads, in the order they came.
 
-    ``waiting`` is how many calls may wait beside those that run; one that goes on in another lane counts here.
-    ``cores`` are those that its threads may run on, by default the ones of whoever makes it. Cheaper than an executor
-    of the standard library, which makes two futures for each call.
+    ``waiting`` is how many calls may wait beside those that run; one that goes on in another lane counts here. Cheaper
+    than an executor of the standard library, which makes two futures for each call.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        name: str,
-        *,
-        threads: int,
-        waiting: int,
-        cores: Collection[int] | None = None,
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, *, threads: int, waiting: int) -> None:
         self._loop = loop
         self._most = threads + waiting
         self._taken = 0
-        self._cores = cores
         self._calls: SimpleQueue[tuple[asyncio.Future[Any], Call, Any]] = SimpleQueue()
         for number in range(threads):
             # A request that is still running when the process has waited long enough must not keep it alive.
@@ -69,8 +57,6 @@ class Lane:
             self._taken -= 1
 
     def _work(self) -> None:
-        if self._cores is not None:
-            stay_on(self._cores)
         while True:
             future, call, argument = self._calls.get()
             try:

@@ -20,7 +20,7 @@ from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTra
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 
-from common.http import access, early, listening, placement
+from common.http import access, early, listening
 
 # The first header has to be there as a whole after so many seconds; an idle connection that has been used before is
 # closed by gunicorn's keep-alive, which also bounds the next header.
@@ -184,12 +184,10 @@ class PlaneWorker(ASGIWorker):
     """Serves a ``Bridge``. Told to stop, it says so on ``/readyz`` for a while, then listens no longer, and ends when
     the requests in flight have.
 
-    It serves on one ``core``, which the master has chosen (``common.http.server_hooks``); None leaves it to the system.
     Until it has handlers of its own, it has the master's, and what it is told goes into its copy of the master's queue:
-    ``early_signals``.
+    ``early_signals``, which ``common.http.server_hooks`` hands over.
     """
 
-    core: int | None = None
     early_signals: SimpleQueue[int] | None = None
 
     def init_process(self) -> None:
@@ -217,10 +215,7 @@ class PlaneWorker(ASGIWorker):
         self._told_to_stop.set()
 
     async def _serve(self) -> None:
-        cores = os.sched_getaffinity(0)
-        if self.core is not None:
-            placement.stay_on({self.core})
-        self.asgi.open(self.loop, cores=cores)
+        self.asgi.open(self.loop)
         for listener in self.sockets:
             listening = await self.loop.create_server(
                 lambda: GuardedProtocol(self), sock=listener.sock, backlog=self.cfg.backlog, ssl=self._get_ssl_context()

@@ -19,10 +19,7 @@ TARGET = 1.8
 MEMORY_TARGET_MB = 300
 REFERENCE = ("--worker-class", "sync", "--workers", "2")
 # The reference app behind the worker type of the product: what of the ratio is gunicorn's and not ours.
-SAME_WORKERS = (
-    *("--config", "python:common.http.server_hooks"),
-    *("--worker-class", "common.http.server_worker.PlaneWorker", "--workers", "2"),
-)
+SAME_WORKERS = ("--worker-class", "common.http.server_worker.PlaneWorker", "--workers", "2")
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 
 import pytest
@@ -59,18 +58,5 @@ def test_a_call_whose_client_has_gone_is_finished_all_the_same() -> None:
         waiting.cancel()
         go.set()
         assert await asyncio.to_thread(done.wait, 10)
-
-    asyncio.run(run())
-
-
-def test_its_threads_may_have_cores_of_their_own() -> None:
-    cores = os.sched_getaffinity(0)
-
-    async def run() -> None:
-        one = Lane(asyncio.get_running_loop(), "test", threads=1, waiting=1, cores={min(cores)})
-        all_of_them = Lane(asyncio.get_running_loop(), "test", threads=1, waiting=1)
-
-        assert await one.run(os.sched_getaffinity, 0) == {min(cores)}
-        assert await all_of_them.run(os.sched_getaffinity, 0) == cores
 
     asyncio.run(run())
