@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
+from common.migrations.runner import migrate
 from common.services import opening
 from common.services.plane import Plane
-from tests.people import Clock, Person, Port, World, settings_for, settle
+from common.stores.database import SqliteStore
+from tests.backends import stores
+from tests.people import Clock, Person, Port, World, close, settings_for, settle
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_once() -> Iterator[None]:
+    """Each key of this run is checked once, which takes longer than many a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serialization, "load_pem_private_key", cache(serialization.load_pem_private_key))
+        yield
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes | None:
+    """The file of an embedded database with its tables made, which takes longer than many a test; None on a server."""
+    if stores.is_server("metadata"):
+        return None
+    path = tmp_path_factory.mktemp("migrated") / "ragkeeper.db"
+    with closing(SqliteStore(path)) as database:
+        migrate(database, Clock()())
+    return path.read_bytes()
 
 
 @pytest.fixture
@@ -21,15 +46,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def plane(tmp_path: Path, clock: Clock) -> Iterator[Plane]:
-    """A plane on fresh embedded stores."""
+def plane(tmp_path: Path, clock: Clock, migrated: bytes | None) -> Iterator[Plane]:
+    """A plane on fresh stores."""
     settle(tmp_path / "home")
+    if migrated is not None:
+        (tmp_path / "home" / "ragkeeper.db").write_bytes(migrated)
     opened = opening.open_plane(settings_for(tmp_path / "home"), now_ms=clock)
     yield opened
-    for uses in (opened.token_uses, opened.session_uses):
-        uses.wait(10)
-    for store in (opened.database, opened.cache, opened.documents):
-        store.close()
+    close(opened)
 
 
 @pytest.fixture
@@ -48,6 +72,15 @@ def api(plane: Plane) -> Port:
 def world(plane: Plane, admin: Port, api: Port) -> World:
     """People to try things with: ``world.root`` is the first superuser."""
     return World(plane, admin, api)
+
+
+@pytest.fixture
+def others(world: World) -> Iterator[list[World]]:
+    """The servers of two further processes on the same stores: whatever a process keeps in memory, each has its own."""
+    planes = [opening.open_plane(world.plane.settings, now_ms=world.plane.now_ms) for _ in range(2)]
+    yield [World(plane, Port(create_admin(plane)), Port(create_api(plane))) for plane in planes]
+    for plane in planes:
+        close(plane)
 
 
 @pytest.fixture

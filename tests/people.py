@@ -67,6 +67,14 @@ def settle(home: Path) -> None:
     path.write_bytes(_pair())
 
 
+def close(plane: Plane) -> None:
+    """End a plane as the end of its process does, once what is to be written beside the requests has been."""
+    for uses in (plane.token_uses, plane.session_uses):
+        uses.wait(10)
+    for store in (plane.database, plane.cache, plane.documents):
+        store.close()
+
+
 @cache
 def _pair() -> bytes:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(

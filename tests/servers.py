@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.ports import free_ports
 from tests.waiting import pause
 
 COMMAND = Path(sys.executable).with_name("ragkeeper")
@@ -50,16 +50,6 @@ class Live:
         """The supervising process and everything below it."""
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on just now."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [listener.getsockname()[1] for listener in listeners]
-    finally:
-        for listener in listeners:
-            listener.close()
 
 
 def environment_for(home: Path, **given: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -42,13 +42,23 @@ def neck_and_neck(world: World) -> Iterator[None]:
 
 def at_once(world: World, *acts: Act) -> list[int]:
     """The statuses of requests that run side by side."""
+    with neck_and_neck(world):
+        return _run(world, acts, lambda: None)
 
+
+def begun_at_once(world: World, *acts: Act) -> list[int]:
+    """The statuses of requests of which none begins before the others; what they do then takes its course."""
+    return _run(world, acts, threading.Barrier(len(acts)).wait)
+
+
+def _run(world: World, acts: Sequence[Act], first: Callable[[], object]) -> list[int]:
     def run(act: Act) -> int:
         try:
+            first()
             return act().status_code
         finally:
             for store in (world.plane.database, world.plane.cache, world.plane.documents):
                 store.close()
 
-    with neck_and_neck(world), ThreadPoolExecutor(len(acts), _ACT) as pool:
+    with ThreadPoolExecutor(len(acts), _ACT) as pool:
         return list(pool.map(run, acts))

@@ -17,10 +17,11 @@ def happen(
     *,
     target: str = "someone@x.test",
     actor: str | None = None,
+    actor_id: str | None = None,
     tag: EventTag = EventTag.USER_UPDATE,
 ) -> None:
     """So many events, each in a transaction of its own."""
-    who = SHELL if actor is None else Principal(user_id=None, email=actor, origin=Origin(address="192.0.2.7"))
+    who = SHELL if actor is None else Principal(user_id=actor_id, email=actor, origin=Origin(address="192.0.2.7"))
     for number in range(count):
         with plane.database.transaction():
             audit.record(plane, tag, who, target=("user", target), after={"number": number})

@@ -57,6 +57,7 @@ class Decisions(Item):
     "/api/v1/authz/check",
     requires=IDENTIFIED,
     body=Asked,
+    at_once=True,
     data=Decision | Decisions,
     summary="Whether the caller may do something, or several things",
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from flask import Response, request
 
 from common.core.errors import Forbidden
@@ -11,8 +9,7 @@ from common.core.tokens import extract_credential
 from common.http import access
 from common.http.requirement import PUBLIC
 from common.http.route import Call, Routes
-from common.services import forwarding, misuse
-from common.services.misuse import Misused
+from common.services import forwarding
 
 routes = Routes("authorization", "bare")
 
@@ -25,7 +22,6 @@ _OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X
 
 
 RULE = "/api/v1/authz/forward"
-ENDPOINT = f"GET {RULE}"
 
 
 @routes.get(
@@ -33,6 +29,7 @@ ENDPOINT = f"GET {RULE}"
     requires=PUBLIC,
     statuses=(401, 403, 429),
     media_type="text/plain",
+    at_once=True,
     summary="Whether a request that a proxy holds may go on to RAGFlow, and with which Authorization",
 )
 def forward(call: Call) -> Response:
@@ -41,11 +38,7 @@ def forward(call: Call) -> Response:
         raise Forbidden("A request that asks to be taken for another one does not go on.")
     method, target = _said(_METHODS), _said(_TARGETS)
     credential = extract_credential(request.headers.get("Authorization"))
-    try:
-        passed = forwarding.decide(call.plane, call.who.origin, method, target, credential)
-    except Misused as misused:
-        access.record_aside(request.environ, partial(misuse.record, call.plane, ENDPOINT, misused))
-        raise
+    passed = forwarding.decide(call.plane, call.who.origin, method, target, credential)
     request.environ[access.WHO] = passed.who
     headers = {"Authorization": passed.authorization} if passed.authorization is not None else {}
     return Response(status=200, headers=headers, mimetype="text/plain")

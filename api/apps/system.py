@@ -42,8 +42,8 @@ class RuntimeLanguage(Item):
     language: str
 
 
-@routes.get("/v1/system/version", requires=IDENTIFIED, data=str, summary="The running version")
-@routes.get("/api/v1/system/version", requires=PUBLIC, data=str, summary="The running version")
+@routes.get("/v1/system/version", requires=IDENTIFIED, at_once=True, data=str, summary="The running version")
+@routes.get("/api/v1/system/version", requires=PUBLIC, at_once=True, data=str, summary="The running version")
 def version(call: Call) -> str:
     return version_text()
 

@@ -58,6 +58,7 @@ def new_token(call: Call) -> dict[str, Any]:
     "/api/v1/system/tokens",
     requires=SIGNED_IN.within("read:token"),
     query=PageQuery,
+    at_once=True,
     data=list[ApiKey] | ApiKeyPage,
     summary="List the tenant's API tokens, whole or by page",
 )

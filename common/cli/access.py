@@ -11,8 +11,7 @@ import typer
 import yaml
 
 from common.cli.client import admin, part
-from common.cli.console import fail, hint, say, show_json
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, fail, hint, say, show_json
 from common.core import access_file
 from common.core.access_file import Access, Act, Role
 from common.core.errors import PlaneError

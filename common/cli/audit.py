@@ -12,8 +12,8 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from common.cli.client import admin
-from common.cli.console import fail, hint, say, show_json
-from common.cli.offline import JsonFlag, opened, sentences
+from common.cli.console import JsonFlag, fail, hint, say, show_json
+from common.cli.offline import opened, sentences
 from common.cli.users import After, Limit, show_page
 from common.core.audit_filter import moment_ms
 from common.core.errors import BadField

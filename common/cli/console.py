@@ -6,11 +6,13 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # Names that servers send are text and nothing else: no markup, no emoji, and no control characters (_printable).
 # Where no terminal sets a width, a row is a line.

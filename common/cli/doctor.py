@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common.cli.console import err, fail, hint, say, show_json, show_rows
-from common.cli.offline import JsonFlag, sentences, settings_with_warnings
+from common.cli.console import JsonFlag, err, fail, hint, say, show_json, show_rows
+from common.cli.offline import sentences, settings_with_warnings
 from common.services import checkup, database_report, opening
 from common.services.home_checks import Finding, examine_home
 from common.services.plane import Plane

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from common.cli.client import admin, part
-from common.cli.console import say, show_fields, show_json
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, say, show_fields, show_json
 from common.cli.users import After, Limit, show_page
 
 job = typer.Typer(no_args_is_help=True, help="Jobs: list, show, retry what was given up, cancel what waits.")

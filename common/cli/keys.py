@@ -6,8 +6,8 @@ import os
 
 import typer
 
-from common.cli.console import hint, say, show_json
-from common.cli.offline import JsonFlag, opened, sentences
+from common.cli.console import JsonFlag, hint, say, show_json
+from common.cli.offline import opened, sentences
 from common.services import key_rotation
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that sign sessions and encrypt what is stored.")

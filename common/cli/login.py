@@ -9,8 +9,7 @@ import httpx
 import typer
 
 from common.cli import client, profile
-from common.cli.console import fail, hint, say, show_fields, show_json, show_rows
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, fail, hint, say, show_fields, show_json, show_rows
 from common.cli.passwords import PasswordStdin, asked_password
 
 _HERE = ("127.0.0.1", "localhost", "::1")

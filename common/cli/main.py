@@ -2,28 +2,83 @@
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, Final, cast
 
-from common.cli import (
-    access,
-    audit,
-    backup,
-    doctor,
-    jobs,
-    keys,
-    login,
-    offline,
-    profile,
-    registration,
-    roles,
-    sessions,
-    settings,
-    users,
-)
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+from common.cli import profile
 from common.version import version_text
+
+_HERE, _THERE = "On this machine", "A running server"
+# Where each command, or group of them, is: module, name there, panel of the help.
+_COMMANDS: Final = {
+    "serve": ("offline", "serve", _HERE),
+    "admin": ("offline", "admin", _HERE),
+    "api": ("offline", "api", _HERE),
+    "worker": ("offline", "worker", _HERE),
+    "migrate": ("offline", "migrate", _HERE),
+    "doctor": ("doctor", "doctor", _HERE),
+    "backup": ("backup", "backup", _HERE),
+    "restore": ("backup", "restore", _HERE),
+    "recover-admin": ("offline", "recover_admin", _HERE),
+    "config": ("offline", "config", _HERE),
+    "keys": ("keys", "keys", _HERE),
+    "login": ("login", "login", _THERE),
+    "whoami": ("login", "whoami", _THERE),
+    "health": ("login", "health", _THERE),
+    "logout": ("login", "logout", _THERE),
+    "apply": ("access", "apply", _THERE),
+    "export": ("access", "export", _THERE),
+    "user": ("users", "user", _THERE),
+    "session": ("sessions", "session", _THERE),
+    "role": ("roles", "role", _THERE),
+    "permission": ("roles", "permission", _THERE),
+    "token": ("users", "token", _THERE),
+    "tenant": ("users", "tenant", _THERE),
+    "whitelist": ("registration", "whitelist", _THERE),
+    "approval": ("registration", "approval", _THERE),
+    "service": ("roles", "service", _THERE),
+    "job": ("jobs", "job", _THERE),
+    "setting": ("settings", "setting", _THERE),
+    "flag": ("settings", "flag", _THERE),
+    "limit": ("settings", "limit", _THERE),
+    "audit": ("audit", "audit", _THERE),
+}
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each imported when it is asked for: what runs servers takes longer than most of them."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, found, panel = _COMMANDS[name]
+        command = getattr(import_module(f"common.cli.{module}"), found)
+        holder = typer.Typer(rich_markup_mode="markdown")
+        if isinstance(command, typer.Typer):
+            holder.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            holder.command(name, rich_help_panel=panel)(command)
+        return get_group(holder).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast(dict[str, Any], _Commands())
+
 
 app = typer.Typer(
     name="ragkeeper",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -50,40 +105,6 @@ def _root(
 ) -> None:
     """The options before every command."""
     profile.chosen.set(profile_name)
-
-
-for command in (offline.serve, offline.admin, offline.api, offline.worker, offline.migrate):
-    app.command(rich_help_panel="On this machine")(command)
-app.command(rich_help_panel="On this machine")(doctor.doctor)
-for command in (backup.backup, backup.restore):
-    app.command(rich_help_panel="On this machine")(command)
-app.command("recover-admin", rich_help_panel="On this machine")(offline.recover_admin)
-app.add_typer(offline.config, name="config", rich_help_panel="On this machine")
-app.add_typer(keys.keys, name="keys", rich_help_panel="On this machine")
-app.command(rich_help_panel="A running server")(login.login)
-for asking in (login.whoami, login.health):
-    app.command(rich_help_panel="A running server")(asking)
-app.command(rich_help_panel="A running server")(login.logout)
-users.user.command("reset-link")(registration.reset_link)
-for by_file in (access.apply, access.export):
-    app.command(rich_help_panel="A running server")(by_file)
-for name, group in (
-    ("user", users.user),
-    ("session", sessions.session),
-    ("role", roles.role),
-    ("permission", roles.permission),
-    ("token", users.token),
-    ("tenant", users.tenant),
-    ("whitelist", registration.whitelist),
-    ("approval", registration.approval),
-    ("service", roles.service),
-    ("job", jobs.job),
-    ("setting", settings.setting),
-    ("flag", settings.flag),
-    ("limit", settings.limit),
-    ("audit", audit.audit),
-):
-    app.add_typer(group, name=name, rich_help_panel="A running server")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import typer
 
 from common import settings as configuration
 from common.cli import serving
-from common.cli.console import fail, say, show_json, show_rows
+from common.cli.console import JsonFlag, fail, say, show_json, show_rows
 from common.core.errors import PlaneError, StoreUnavailable
 from common.migrations.runner import pending
 from common.services import database_mark, first_start, opening, recovery
@@ -21,7 +21,6 @@ from common.services.plane import Plane
 from common.settings import Settings, SettingsError
 from common.worker import process
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # For servers that a start finds hanging, before they are left to the programs that it starts, which ask once more.
 _PATIENCE_S = 0.5
 config = typer.Typer(no_args_is_help=True, help="Look at the settings.")

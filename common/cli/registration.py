@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.client import admin, part, upload
-from common.cli.console import fail, hint, say, show_json, show_rows
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, fail, say, show_json, show_rows
 from common.cli.users import After, Limit, show_page
 
 whitelist = typer.Typer(
@@ -87,18 +86,3 @@ def approve(approval_id: ApprovalId) -> None:
 def reject(approval_id: ApprovalId) -> None:
     """Make no account; whoever asked is mailed that where mail is configured."""
     say(admin("POST", f"/approvals/{part(approval_id)}/reject")["message"])
-
-
-def reset_link(email: Annotated[str, typer.Argument(help="The account's e-mail.")], as_json: JsonFlag = False) -> None:
-    """Make a link with which the account's owner sets a new password, once and within half an hour.
-
-    It is mailed; you see it where the setting password.show_reset_link says so.
-    """
-    answer = admin("POST", f"/users/{part(email)}/reset-link")
-    made = answer["data"]
-    if as_json:
-        show_json(made)
-        return
-    hint(f"{answer['message']} It is good until {made['expires_at']}.")
-    if made["token"]:
-        say(made["link"] or made["token"])

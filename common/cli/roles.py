@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.client import admin, part
-from common.cli.console import fail, say, show_fields, show_json, show_rows
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, fail, say, show_fields, show_json, show_rows
 from common.cli.users import Email
 
 role = typer.Typer(no_args_is_help=True, help="Roles: what they grant and inherit, and who holds them.")

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from common.cli.client import admin, of_oneself, part
-from common.cli.console import fail, say
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, fail, say
 from common.cli.users import After, Limit, show_page
 
 session = typer.Typer(no_args_is_help=True, help="Open sessions, one's own or an account's: list, end.")

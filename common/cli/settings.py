@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.client import admin, part
-from common.cli.console import fail, hint, say, show_fields, show_json, show_rows
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, fail, hint, say, show_fields, show_json, show_rows
 from common.cli.passwords import asked_password
 from common.cli.users import After, Limit, TenantId, show_page
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.client import admin, part
-from common.cli.console import fail, hint, say, show_fields, show_json, show_rows
-from common.cli.offline import JsonFlag
+from common.cli.console import JsonFlag, fail, hint, say, show_fields, show_json, show_rows
 from common.cli.passwords import PasswordStdin, asked_password
 
 user = typer.Typer(no_args_is_help=True, help="Accounts: list, create, switch on and off, delete.")
@@ -102,6 +101,22 @@ def set_password(email: Email, password_stdin: PasswordStdin = False) -> None:
     """Set an account's password; its sessions end."""
     password = asked_password(password_stdin, f"New password of {email}", confirm=True)
     say(admin("PUT", f"/users/{part(email)}/password", {"new_password": password})["message"])
+
+
+@user.command("reset-link")
+def reset_link(email: Email, as_json: JsonFlag = False) -> None:
+    """Make a link with which the account's owner sets a new password, once and within half an hour.
+
+    It is mailed; you see it where the setting password.show_reset_link says so.
+    """
+    answer = admin("POST", f"/users/{part(email)}/reset-link")
+    made = answer["data"]
+    if as_json:
+        show_json(made)
+        return
+    hint(f"{answer['message']} It is good until {made['expires_at']}.")
+    if made["token"]:
+        say(made["link"] or made["token"])
 
 
 @user.command("activate")

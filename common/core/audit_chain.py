@@ -35,6 +35,8 @@ CONTENT = (
     "actor_key",
     "target_key",
 )
+#: The parts that an event's names have, in the order of CONTENT's last fields: actor and target.
+PARTS = ("a", "t")
 #: The digest before the first event, and the MAC before the first anchor.
 NOTHING = "0" * 64
 #: A segment ends with the batch that brings it to so many events, or with the first one after so long.
@@ -45,7 +47,7 @@ _UID_MS_DIGITS = 12
 
 Scalar = str | int | None
 Keys = Mapping[str, bytes]
-Kind = Literal["broken", "missing", "moved", "inserted", "truncated", "anchor", "key"]
+Kind = Literal["broken", "missing", "moved", "inserted", "truncated", "anchor", "key", "hidden"]
 
 
 class Problem(NamedTuple):
@@ -68,6 +70,12 @@ class Event(NamedTuple):
     def uid(self) -> str | None:
         """Its id, which begins with its moment."""
         return self.content[0] if isinstance(self.content[0], str) else None
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """The names that a search by prefix finds it by, each with its part."""
+        found = zip(self.content[-len(PARTS) :], PARTS, strict=True)
+        return [(name, part) for name, part in found if isinstance(name, str) and name]
 
 
 class Seal(NamedTuple):
@@ -105,10 +113,16 @@ def canonical(values: Sequence[Scalar]) -> bytes:
     return b"".join(map(_part, values))
 
 
-def _part(value: Scalar) -> bytes:
+def _part(value: object) -> bytes:
     if value is None:
         return b"n;"
-    kind, text = (b"i", str(value)) if isinstance(value, int) else (b"s", value)
+    if isinstance(value, str):
+        kind, text = b"s", value
+    elif isinstance(value, int):
+        kind, text = b"i", str(value)
+    else:
+        # Nothing of this plane's, but SQLite keeps a value of any kind that somebody puts there.
+        kind, text = b"x", repr(value)
     content = text.encode("utf-8", "surrogatepass")
     return b"%s%d:%s;" % (kind, len(content), content)
 
@@ -142,9 +156,9 @@ def _mac(key: bytes, what: str, values: Sequence[Scalar]) -> str:
     return hmac.digest(key, canonical(("ragkeeper audit 1", what, *values)), "sha256").hex()
 
 
-def same(found: str | None, expected: str) -> bool:
-    """Whether a stored MAC is the right one."""
-    return found is not None and hmac.compare_digest(found.encode("utf-8", "surrogatepass"), expected.encode())
+def same(found: object, expected: str) -> bool:
+    """Whether a stored MAC is the right one; it may be of any kind."""
+    return isinstance(found, str) and hmac.compare_digest(found.encode("utf-8", "surrogatepass"), expected.encode())
 
 
 def uid_of(at_ms: int, turn: int, chance: str) -> str:

@@ -190,6 +190,10 @@ class NotYourTenant(PlaneError):
         super().__init__("no authorization")
 
 
+class ForeignTenant(NotYourTenant):
+    """The tenant that a request names to act in is none that its caller may act in."""
+
+
 class RegistrationDisabled(PlaneError):
     """Registration is switched off (RAGFlow's clients look for the fragment)."""
 
@@ -325,6 +329,14 @@ class Conflict(PlaneError):
     code = 409
 
 
+class RefusedByRule(Conflict):
+    """An act that nobody may do as things stand, whatever they hold; so it is in the audit trail as a forbidden one."""
+
+
+class NotOnYourself(RefusedByRule):
+    """An administrator's act that nobody may do to their own account."""
+
+
 class UserExists(Conflict):
     """The e-mail belongs to an account already (RAGFlow's clients look for these fragments)."""
 
@@ -365,7 +377,7 @@ class StillActive(Conflict):
         super().__init__(f"User '{email}' is still active: switch the account off first.")
 
 
-class LastSuperuser(Conflict):
+class LastSuperuser(RefusedByRule):
     """The change would leave no active superuser."""
 
     def __init__(self) -> None:
@@ -379,7 +391,7 @@ class RoleExists(Conflict):
         super().__init__(f"Role '{name}' already exists.")
 
 
-class RoleImmutable(Conflict):
+class RoleImmutable(RefusedByRule):
     """A built-in role can't be changed or deleted."""
 
     def __init__(self, name: str) -> None:
@@ -434,6 +446,17 @@ class LimitReached(Conflict):
         )
 
 
+class TooManyInGrace(Conflict):
+    """More replaced tokens of the tenant are still good than it may have tokens."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"This tenant may have {limit} tokens, and more that were replaced are still good: rotate without a "
+            "grace (grace_s 0), or delete one of those.",
+            limit=limit,
+        )
+
+
 class JobNotDead(Conflict):
     """Only a job that was given up can be tried anew."""
 
@@ -467,7 +490,7 @@ class NotInvited(Conflict):
     code = 102
 
 
-class OwnerStays(Conflict):
+class OwnerStays(RefusedByRule):
     """An owner's membership that must not go: of the last owner, of the home's owner, or one's own."""
 
 

@@ -29,14 +29,22 @@ def login_wait_s(failures: int, free: int) -> float:
 
 def network_of(address: str | None) -> str | None:
     """The /24 or /64 that an address belongs to; None for what is no address. IPv4 within IPv6 counts as IPv4."""
+    return _network_of(address, 24, 64)
+
+
+def source_of(address: str | None) -> str | None:
+    """What one host can't change of its address: all of IPv4, the /64 of IPv6; None for what is no address."""
+    return _network_of(address, 32, 64)
+
+
+def _network_of(address: str | None, bits_of_4: int, bits_of_6: int) -> str | None:
     try:
         found = ipaddress.ip_address(address or "")
     except ValueError:
         return None
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
-    prefix = 24 if found.version == 4 else 64
-    return str(ipaddress.ip_network((found, prefix), strict=False))
+    return str(ipaddress.ip_network((found, bits_of_4 if found.version == 4 else bits_of_6), strict=False))
 
 
 def headers(policy: Policy, resets_in: float) -> dict[str, str]:

@@ -84,7 +84,20 @@ def stored_form(token: str) -> str:
     A digest without salt or stretching is enough for 112 random bits and more (OWASP ASVS 5, 6.5.2).
     """
     prefix = SCOPED_STORED_PREFIX if has_scope(token) else STORED_PREFIX
-    return prefix + hashlib.sha256(token.encode("utf-8", errors="surrogatepass")).hexdigest()
+    return prefix + digest(token)
+
+
+def digest(token: str) -> str:
+    """The SHA-256 of a token, in hexadecimal."""
+    return hashlib.sha256(token.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def digest_of_stored(stored: str) -> str:
+    """The ``digest`` of the token that stands in the database like this, be it in the clear or not."""
+    for prefix in (STORED_PREFIX, SCOPED_STORED_PREFIX):
+        if stored.startswith(prefix):
+            return stored.removeprefix(prefix)
+    return digest(stored)
 
 
 def is_stored_form(text: str) -> bool:

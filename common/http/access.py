@@ -8,17 +8,21 @@ import re
 import select
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import orjson
 
 from common.http.wsgi_types import Application, Environ
 from common.services.principal import Principal
+from common.stores.waiting import on_event_loop
 
 # What the app and its front tell each other in the environ of a request.
 REQUEST_ID, ROUTE, WHO = "ragkeeper.request_id", "ragkeeper.route", "ragkeeper.who"
 # There once the line of the request is written.
 NOTED = "ragkeeper.noted"
+# There once the request has counted within its limits: what is begun anew in a thread doesn't count again.
+COUNTED = "ragkeeper.counted"
 # A list, where whoever asks the app does for it, elsewhere and before the answer is sent, what may have to wait.
 BEFORE_THE_ANSWER = "ragkeeper.before_the_answer"
 
@@ -41,10 +45,14 @@ def write_line(line: bytes) -> None:
 
 def write_line_at_once(line: bytes) -> None:
     """``write_line`` for the event loop: a line for which the log would have to be waited for is dropped."""
+    if _is_writable():
+        write_line(line)
+
+
+def _is_writable() -> bool:
     poll = select.poll()
     poll.register(_STDOUT, select.POLLOUT)
-    if poll.poll(0):
-        write_line(line)
+    return bool(poll.poll(0))
 
 
 def new_id() -> str:
@@ -85,6 +93,12 @@ def logging_access(app: Application, write: Callable[[bytes], None] = write_line
     The level of ``ragkeeper.access`` switches the lines on (INFO) and off.
     """
 
+    def note(environ: Environ, line: bytes) -> None:
+        if on_event_loop() and not _is_writable():
+            record_aside(environ, partial(write, line))
+        else:
+            write(line)
+
     def front(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         started = time.perf_counter_ns()
         request_id = environ[REQUEST_ID] = id_for(environ)
@@ -95,7 +109,7 @@ def logging_access(app: Application, write: Callable[[bytes], None] = write_line
             if not any(name == "Cache-Control" for name, _ in headers):
                 headers.append(("Cache-Control", "no-store"))
             if access_log.isEnabledFor(logging.INFO):
-                write(_line(environ, int(status[:3]), time.perf_counter_ns() - started))
+                note(environ, _line(environ, int(status[:3]), time.perf_counter_ns() - started))
                 environ[NOTED] = True
             return start_response(status, headers, exc_info)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -12,21 +13,24 @@ from werkzeug.exceptions import HTTPException
 
 from common.core.errors import (
     BadField,
-    Forbidden,
+    ForeignTenant,
     NotSignedIn,
+    NotYourTenant,
     PasswordChangeDue,
     PlaneError,
     StoreUnavailable,
 )
+from common.core.permissions import Permission
 from common.http import access, answers, bodies, cross_origin, forwarded, session_cookie
 from common.http.dispatch import DirectFlask
-from common.http.requirement import Public
+from common.http.requirement import Holds, Public
 from common.http.route import Call, Dialect, Route
 from common.http.wsgi_types import Environ
 from common.services import limits, memberships, misuse, proving, refusals, sessions
 from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
+from common.stores.waiting import refuse_on_event_loop
 
 log = logging.getLogger("ragkeeper")
 
@@ -80,20 +84,34 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         except Misused as misused:
             access.record_aside(environ, partial(misuse.record, plane, route.endpoint, misused))
             raise
-        except Forbidden as error:
-            access.record_aside(environ, partial(refusals.record, plane, environ[access.WHO], route.endpoint, error))
+        except refusals.REFUSED as error:
+            access.record_aside(
+                environ,
+                partial(refusals.record, plane, environ[access.WHO], route.endpoint, _named(realm, path), error),
+            )
             raise
         if not public:
             # Not on public routes: pings and probes must not depend on a store that they don't ask about.
             plane.level_watch.follow_aside(plane.cache)
         try:
             return _admitted(plane, route, who, path)
-        except Forbidden as error:
+        except Misused as misused:
+            access.record_aside(environ, partial(misuse.record, plane, route.endpoint, misused))
+            raise
+        except refusals.REFUSED as error:
             if not public:
-                access.record_aside(environ, partial(refusals.record, plane, who, route.endpoint, error))
+                named = _named(realm, path)
+                access.record_aside(environ, partial(refusals.record, plane, who, route.endpoint, named, error))
             raise
 
     return view
+
+
+def _named(realm: Realm, path: dict[str, str]) -> dict[str, str]:
+    """What a request names apart from its body: by its path, and the tenant that it wants to act in, which on the admin
+    server nobody does."""
+    tenant_id = request.environ.get("HTTP_X_TENANT") if realm == "user" else None
+    return path if tenant_id is None else {**path, refusals.TENANT: tenant_id}
 
 
 def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:
@@ -108,6 +126,8 @@ def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) 
     upload = bodies.read_upload(request, route.uploads) if route.uploads else b""
     if route.fields_first:
         route.requires.check(plane, who, path)
+    if isinstance(route.requires, Holds):
+        who = replace(who, needs=Permission(route.requires.resource, route.requires.action))
     return answers.success(route, route.function(Call(plane, who, body, query, upload), **path))
 
 
@@ -124,9 +144,28 @@ def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Pri
     if who.must_change and not route.even_if_password_due:
         raise PasswordChangeDue
     if realm == "user":
+        return _counted(plane, who, environ)
+    if who.token_id is not None:
+        _count(plane, who, environ)
+    return who
+
+
+def _counted(plane: Plane, who: Principal, environ: Environ) -> Principal:
+    """The caller in the tenant that is named, in which the call counts; at home for one that is not theirs."""
+    tenant_id = environ.get("HTTP_X_TENANT")
+    try:
+        acting = who if tenant_id is None else memberships.act_in(plane, who, tenant_id)
+    except NotYourTenant as error:
+        _count(plane, who, environ)
+        raise ForeignTenant from error
+    _count(plane, acting, environ)
+    return acting
+
+
+def _count(plane: Plane, who: Principal, environ: Environ) -> None:
+    if access.COUNTED not in environ:
         limits.api_call(plane, who)
-    named = environ.get("HTTP_X_TENANT") if realm == "user" else None
-    return who if named is None else memberships.act_in(plane, who, named)
+        environ[access.COUNTED] = True
 
 
 def _origin(environ: Environ) -> Origin:
@@ -148,6 +187,8 @@ def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> N
     @app.errorhandler(PlaneError)
     def typed(error: PlaneError) -> Response:
         if isinstance(error, StoreUnavailable):
+            # Whoever reads the log may keep its writers waiting.
+            refuse_on_event_loop()
             log.warning("store %s unavailable: %s", error.store, error.reason)
         return answers.failure(error, dialect(), request)
 
@@ -161,6 +202,7 @@ def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> N
 
     @app.errorhandler(Exception)
     def unforeseen(error: Exception) -> Response:
+        refuse_on_event_loop()
         log.exception("unforeseen error, request %s %s", request.method, request.path)
         message = f"Something went wrong on this side; the log has it under request id {request_id()}."
         return answers.failure(PlaneError(message), "own", request)

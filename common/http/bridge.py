@@ -1,7 +1,8 @@
 """From the event loop to the apps: gunicorn's asgi worker in front, the Flask app behind.
 
 Sockets are read and written by the event loop, so a client that is slow, stuck or idle holds no thread. A request takes
-one only when it is there as a whole; liveness, ping and health take none at all.
+one only when it is there as a whole; liveness, ping and health take none at all, and neither do look-ups in an embedded
+metadata store that are a matter of a moment.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from common.http import early
-from common.http.access import BEFORE_THE_ANSWER, REQUEST_ID, id_for, note_refusal
+from common.http.access import BEFORE_THE_ANSWER, COUNTED, REQUEST_ID, id_for, note_refusal
 from common.http.early import Headers
 from common.http.lanes import Lane, LaneFull, Onward
 from common.http.wsgi_types import Application, Environ
+from common.stores.waiting import MustWait
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,11 @@ BODY_S = 20.0
 HELD_BYTES = 64 * 1024 * 1024
 # So much of a body that is too large is read and dropped, so that its sender gets to see the answer.
 DROPPED_BYTES = 16 * 1024 * 1024
+# What is longer is not read on the event loop: a body of many small parts takes a second for each MiB.
+AT_ONCE_BYTES = 8 * 1024
+# The event loop answers for so many seconds at a stretch, before it looks at its sockets again; what else is there by
+# then is for the threads. Else a hundred who ask at once would be answered before anybody hears of /livez.
+STRETCH_S = 0.005
 _READS = ("GET", "HEAD")
 _JSON, _TEXT = b"application/json", b"text/plain; charset=utf-8"
 
@@ -105,7 +112,8 @@ class Bridge:
     or not at all, and it is the app that says 413 in the caller's dialect. ``drain_s`` is for how long the process goes
     on serving after it was told to stop; ``/readyz`` says 503 meanwhile. ``aside`` may answer a GET by status and JSON,
     without a thread. ``uploads``, ``hashing`` and ``waiting`` match ``METHOD /path`` of what takes files, of what may
-    hash a password, and of what waits for other services; the latter two have threads of their own. ``once_open`` runs
+    hash a password, and of what waits for other services; the latter two have threads of their own. What ``at_once``
+    matches is asked on the event loop first, and raises MustWait where it is no matter of a moment. ``once_open`` runs
     beside in the process that serves. Answers are sent as a whole; the apps behind this have no endless ones.
     """
 
@@ -121,6 +129,7 @@ class Bridge:
         uploads: re.Pattern[str] = _NEVER,
         hashing: re.Pattern[str] = _NEVER,
         waiting: re.Pattern[str] = _NEVER,
+        at_once: re.Pattern[str] = _NEVER,
         once_open: Callable[[], None] | None = None,
     ) -> None:
         self.drain_s = drain_s
@@ -133,10 +142,13 @@ class Bridge:
         self._uploads = uploads
         self._aside = aside
         self._waiting = waiting
+        self._at_once = at_once
         self._once_open = once_open
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the threads, in the process that serves: threads don't survive a fork."""
+        self._loop = loop
+        self._stretch_ends: float | None = None
         self._reads = Lane(loop, "read", threads=THREADS, waiting=WAITING)
         self._writes = Lane(loop, "write", threads=THREADS, waiting=WAITING)
         self._waits = Lane(loop, "wait", threads=WAITING_THREADS, waiting=WAITING)
@@ -168,20 +180,17 @@ class Bridge:
     async def _through_the_app(self, scope: Scope, receive: Receive, reads: bool) -> _Answer:
         came_at = time.perf_counter_ns()
         environ = _environ(scope)
-        lane = self._lane_of(scope, reads)
+        asked = f"{scope['method']} {scope['path']}"
         body, kind = bytearray(), self._bodies
         try:
             if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
-                if self._uploads.fullmatch(f"{scope['method']} {scope['path']}"):
+                if self._uploads.fullmatch(asked):
                     kind = self._files
                 async with asyncio.timeout(BODY_S):
                     await _read_body(environ, receive, body, kind)
             if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
                 environ["CONTENT_LENGTH"] = str(len(body))
-            environ["wsgi.input"] = BytesIO(body)
-            if lane is self._reads:
-                environ[BEFORE_THE_ANSWER] = []
-            status, headers, content = await lane.run(self._call, environ)
+            status, headers, content = await self._ask(asked, environ, body, reads)
         except (TimeoutError, _BodyLate):
             return _refusal(environ, came_at, 408, _TOO_SLOW, (b"connection", b"close"))
         except (LaneFull, _TooMuchHeld):
@@ -193,8 +202,37 @@ class Bridge:
             kind.held -= len(body)
         return status, headers, content
 
-    def _lane_of(self, scope: Scope, reads: bool) -> Lane:
-        asked = f"{scope['method']} {scope['path']}"
+    async def _ask(self, asked: str, environ: Environ, body: bytearray, reads: bool) -> _Answer:
+        """Ask the app here, where its answer is a matter of a moment, else in a thread."""
+        if self._at_once.fullmatch(asked) and len(body) <= AT_ONCE_BYTES and self._goes_on():
+            came = environ.copy()
+            environ |= {"wsgi.input": BytesIO(body), BEFORE_THE_ANSWER: []}
+            try:
+                answered = self._call(environ)
+            except MustWait:
+                counted = {COUNTED: True} if COUNTED in environ else {}
+                environ.clear()
+                environ |= came | counted
+            else:
+                return await self._reads.pass_on(answered) if isinstance(answered, Onward) else answered
+        lane = self._lane_of(asked, reads)
+        environ["wsgi.input"] = BytesIO(body)
+        if lane is self._reads:
+            environ[BEFORE_THE_ANSWER] = []
+        return await lane.run(self._call, environ)
+
+    def _goes_on(self) -> bool:
+        """Whether the event loop has time left in the stretch that is under way, which begins with the first call."""
+        now = time.monotonic()
+        if self._stretch_ends is None:
+            self._stretch_ends = now + STRETCH_S
+            self._loop.call_soon(self._end_stretch)
+        return now < self._stretch_ends
+
+    def _end_stretch(self) -> None:
+        self._stretch_ends = None
+
+    def _lane_of(self, asked: str, reads: bool) -> Lane:
         if self._hashing.fullmatch(asked):
             return self._hashes
         if self._waiting.fullmatch(asked):
@@ -202,7 +240,7 @@ class Bridge:
         return self._reads if reads else self._writes
 
     def _call(self, environ: Environ) -> _Answer | Onward:
-        """Ask the app, in a thread. A reader that has something written goes on where writers wait for each other."""
+        """Ask the app. A reader that has something written goes on where writers wait for each other."""
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -9,7 +9,7 @@ from common.http.wsgi_types import Application, Environ
 
 _READABLE = (
     ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Expose-Headers", "Authorization, Retry-After, X-Request-Id"),
+    ("Access-Control-Expose-Headers", "Authorization, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"),
 )
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-Tenant, X-Request-Id"
 # Seconds for which a browser may remember what it was told.

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, Rule
+
+
+def _no_url(rule: Rule, **values: Any) -> tuple[str, str]:
+    raise LookupError(f"{rule.rule}: no URL is built from a rule here")
+
+
+class _MatchingRule(Rule):
+    """A rule that requests are matched with. What would build URLs from it, which nothing here asks for, is most of
+    what an app costs to make."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        return _no_url
 
 
 class DirectFlask(Flask):
     """A Flask app whose requests go straight from the router to the view.
 
-    Left out: signals, cookie sessions, host matching, and the hooks before, after and at the end of a request. What
-    stands around every request stands in front of the app instead (``common.http.access``), where it also sees
-    requests that Flask refuses. Error handlers work as ever. ``refuse_hooks`` says so to whoever registers one.
+    Left out: signals, cookie sessions, host matching, the building of URLs, and the hooks before, after and at the end
+    of a request. What stands around every request stands in front of the app instead (``common.http.access``), where it
+    also sees requests that Flask refuses. Error handlers work as ever. ``refuse_hooks`` tells whoever registers one.
     """
 
     session_interface: SessionInterface
+    url_rule_class = _MatchingRule
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

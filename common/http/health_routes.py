@@ -48,13 +48,23 @@ class Healthz(Item):
     meta: dict[str, dict[str, str]] = Field(alias="_meta")
 
 
+class CacheStatus(Item):
+    """The cache store. ``error`` where it is red; ``fallbacks`` for operators: how often the process that answers has
+    counted by itself, since its start, what limits are judged by, because the cache store failed."""
+
+    status: Literal["green", "red"]
+    elapsed: str
+    error: str = ""
+    fallbacks: int = 0
+
+
 class SystemStatus(Item):
     """Each part with its ``status`` and ``elapsed`` milliseconds; heartbeats are null when they can't be read."""
 
     doc_engine: dict[str, Any]
     storage: dict[str, str]
     database: dict[str, str]
-    redis: dict[str, str]
+    redis: CacheStatus
     task_executor: dict[str, str]
     task_executor_heartbeats: dict[str, list[dict[str, Any]]] | None
 

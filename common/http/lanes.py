@@ -46,11 +46,24 @@ class Lane:
 
     async def run(self, call: Call, argument: Any) -> Any:
         """What ``call(argument)`` gives in one of the threads; what it raises is raised here. Raises LaneFull."""
+        future = self._taking_a_place()
+        self._calls.put((future, call, argument))
+        return await self._given(future)
+
+    async def pass_on(self, rest: Onward) -> Any:
+        """What comes of a call of this lane that was made on the event loop: it goes on elsewhere and counts here, like
+        any other. Raises LaneFull."""
+        future = self._taking_a_place()
+        rest.lane._calls.put((future, rest.call, rest.argument))
+        return await self._given(future)
+
+    def _taking_a_place(self) -> asyncio.Future[Any]:
         if self._taken >= self._most:
             raise LaneFull
         self._taken += 1
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.put((future, call, argument))
+        return self._loop.create_future()
+
+    async def _given(self, future: asyncio.Future[Any]) -> Any:
         try:
             return await future
         finally:

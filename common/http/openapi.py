@@ -272,7 +272,8 @@ def _statuses(route: Route) -> set[int]:
     if route.dialect != "ragflow":
         statuses.add(400)
     if not isinstance(route.requires, Public):
-        statuses |= {401, 403}
+        # The limit of calls is on each of them where one is set.
+        statuses |= {401, 403, 429}
     if route.body is not None:
         statuses |= {413} if route.dialect == "ragflow" else {413, 415}
     if route.uploads is not None:

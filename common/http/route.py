@@ -50,6 +50,8 @@ class Route:
 
     ``hashes`` says that it may hash a password, which is slow; ``waits``, that its use-case waits for probes or for
     services that are no stores of this plane. Such requests have threads of their own and delay only each other.
+    ``at_once`` says that it is a few look-ups by index in the metadata store: where that is embedded, it is answered on
+    the event loop. It is begun anew in a thread where something has to be waited for after all.
     ``changes`` marks a GET that changes something; it takes no cookie. ``sensitive`` routes ask a session for its
     password again after ten minutes.
     ``uploads`` names the field of a form (multipart/form-data) whose file is the body.
@@ -73,6 +75,7 @@ class Route:
     hashes: bool = False
     media_type: str = "application/json"
     waits: bool = False
+    at_once: bool = False
     changes: bool = False
     sensitive: bool = False
 

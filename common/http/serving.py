@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -26,12 +25,6 @@ from common.settings import SettingsError, load
 log = logging.getLogger(__name__)
 
 
-def start_logging(levels: dict[str, str] | None = None) -> None:
-    """Log lines go to standard error; access lines, which stand apart, to standard output (common.http.access)."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    level_watch.apply(levels or {})
-
-
 def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed], once_open: Callable[[], None] | None = None) -> Bridge:
     """What gunicorn serves: the app behind the bridge, with the answers to ``pings`` given before it."""
     settings = plane.settings
@@ -49,6 +42,7 @@ def served(plane: Plane, app: Flask, pings: Mapping[str, Fixed], once_open: Call
         uploads=requests_to(route for route in routes if route.uploads),
         hashing=requests_to(route for route in routes if route.hashes),
         waiting=requests_to(route for route in routes if route.waits),
+        at_once=requests_to(route for route in routes if route.at_once and settings.mysql is None),
         once_open=once_open,
     )
 
@@ -61,7 +55,7 @@ def opened_plane(*, make_administrator: bool) -> tuple[Plane, Callable[[], None]
     is to run in each process that serves, and ends when the database is there: it migrates and does the same.
     """
     settings = load()
-    start_logging(dict(settings.log_levels))
+    level_watch.start_logging(settings.log_levels)
     plane, down = open_unready(settings)
     if down is None and make_administrator:
         try:

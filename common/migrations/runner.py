@@ -16,6 +16,9 @@ from common.migrations import (
     m0008_registration,
     m0009_token_traits,
     m0010_role_holders,
+    m0011_audit_actors,
+    m0012_audit_actor_names,
+    m0013_retired_tokens,
 )
 from common.models.base import Table
 from common.models.operation import Migration
@@ -45,6 +48,9 @@ STEPS: tuple[Step, ...] = (
     Step(8, "registration", m0008_registration.apply, m0008_registration.MAKES),
     Step(9, "token_traits", m0009_token_traits.apply, m0009_token_traits.MAKES),
     Step(10, "role_holders", m0010_role_holders.apply),
+    Step(11, "audit_actors", m0011_audit_actors.apply),
+    Step(12, "audit_actor_names", m0012_audit_actor_names.apply),
+    Step(13, "retired_tokens", m0013_retired_tokens.apply, m0013_retired_tokens.MAKES),
 )
 
 

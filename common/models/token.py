@@ -51,6 +51,21 @@ class TokenTrait(Table):
         table_name = "rk_token_trait"
 
 
+class RetiredToken(Table):
+    """A token that is no more, by the SHA-256 of its value, and whom it acted for; ``token_name`` is its id, or how it
+    ends."""
+
+    digest = CharField(max_length=64, primary_key=True)
+    token_name = CharField(max_length=32)
+    tenant_id = CharField(max_length=32, index=True)
+    user_id = CharField(max_length=32, index=True)
+    reason = CharField(max_length=32)
+    retired_at = BigIntegerField(index=True)
+
+    class Meta:
+        table_name = "rk_retired_token"
+
+
 class ExpiryNotice(Table):
     """That the owner of a token was told, ``days`` before, that it will expire."""
 

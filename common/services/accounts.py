@@ -8,7 +8,7 @@ from uuid import uuid1, uuid4
 
 from common.core.delegation import check_may_act_on
 from common.core.emails import email_key, parse_email
-from common.core.errors import LastSuperuser, NotSignedIn, UserExists, UserNotFound
+from common.core.errors import LastSuperuser, NotSignedIn, StoreUnavailable, UserExists, UserNotFound
 from common.core.permissions import RoleGraph, Standing
 from common.models.account import Account, User
 from common.models.base import created, touched
@@ -17,7 +17,7 @@ from common.models.tenant import MembershipClaim, Tenant, UserTenant
 from common.services import claims
 from common.services.plane import Plane
 from common.services.principal import Principal
-from common.stores.database import Taken
+from common.stores.database import STORE, Taken
 
 _COLUMNS = "u.id, u.email, u.nickname, u.password, u.is_active, u.status, u.is_superuser"
 
@@ -63,6 +63,12 @@ def find(plane: Plane, email: str) -> AccountRow | None:
     return _account(row)
 
 
+def require_any(plane: Plane) -> None:
+    """Raises StoreUnavailable until the first account is there, which a first start makes last."""
+    if plane.database.one("SELECT 1 FROM user LIMIT 1") is None:
+        raise StoreUnavailable(STORE, "no account has been made in it yet", lost=False)
+
+
 def by_id(plane: Plane, user_id: str) -> AccountRow | None:
     """The account with this id, or None."""
     return _account(plane.database.one(f"SELECT {_COLUMNS} FROM user u WHERE u.id = ?", (user_id,)))
@@ -85,8 +91,9 @@ def hold(plane: Plane, user_id: str) -> AccountRow | None:
 def acting_now(plane: Plane, actor: Principal) -> Principal:
     """The actor as it is and stays until the running transaction ends: never with more than the request began with.
 
-    Between authentication and this an account may have lost roles, or be off or gone; then raises NotSignedIn. Locks
-    with a name (``Database.lock``) are taken before.
+    Between authentication and this an account may have lost roles: raises PermissionMissing where it no longer has what
+    the route asked for. Or it may be off or gone: raises NotSignedIn. Locks with a name (``Database.lock``) are taken
+    before.
     """
     if actor.user_id is None:
         return actor
@@ -94,11 +101,14 @@ def acting_now(plane: Plane, actor: Principal) -> Principal:
     if account is None or not account.may_sign_in:
         raise NotSignedIn("Unauthorized")
     now = standing_of(plane, account)
-    return replace(
+    held = replace(
         actor,
         permissions=actor.permissions & now.permissions,
         is_superuser=actor.is_superuser and now.is_superuser,
     )
+    if held.needs is not None:
+        held.require(*held.needs)
+    return held
 
 
 def hold_to_act_on(plane: Plane, actor: Principal, email: str) -> tuple[AccountRow, Principal]:

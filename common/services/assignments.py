@@ -11,7 +11,7 @@ from typing import Any
 
 from common.core.audit_tags import EventTag
 from common.core.delegation import check_may_give
-from common.core.errors import BadField, Conflict
+from common.core.errors import BadField, NotOnYourself
 from common.core.names import parse_role_name
 from common.core.permissions import SUPERUSER, RoleGraph, Standing
 from common.models.base import rfc3339
@@ -56,8 +56,8 @@ def update_user_role(
     """Replace all roles of an account, the superuser flag included, by this one; returns ``{email, role_name}``.
 
     With ``dry_run`` nothing changes, and what would is returned (``role_effects``). Raises BadField, UserNotFound,
-    RoleNotFound; Conflict for a superuser who would demote themselves; LastSuperuser; GivesMoreThanHeld when the role,
-    or the account, holds more than the actor.
+    RoleNotFound; NotOnYourself for a superuser who would demote themselves; LastSuperuser; GivesMoreThanHeld when the
+    role, or the account, holds more than the actor.
     """
     name = parse_role_name(role_name)
     done = _change(plane, actor, email, [name], lambda held, named: list(named), all_given=True, dry_run=dry_run)
@@ -124,7 +124,7 @@ def _change(
         gained = Standing(after.permissions - before.permissions, after.is_superuser and not before.is_superuser)
         check_may_give(actor.standing, graph.standing(named) if all_given else gained)
         if actor.user_id == account.id and account.is_superuser and superuser_id not in then:
-            raise Conflict("You can't take the superuser's role from your own account.")
+            raise NotOnYourself("You can't take the superuser's role from your own account.")
         if dry_run:
             if superuser_id not in then:
                 accounts.keep_a_superuser(plane, account)

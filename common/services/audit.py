@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping, Sequence
-from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from common.core.audit_chain import CONTENT, Scalar, event_mac, uid_of
+from common.core.audit_chain import CONTENT, Scalar, event_mac
 from common.core.audit_tags import EventTag
 from common.core.emails import email_key
+from common.core.permissions import SUPERUSER
 from common.secret import Secret
+from common.services.event_ids import EventIds
+from common.services.plane import Plane
 from common.services.principal import Principal
 from common.stores.database import Database
 
-if TYPE_CHECKING:
-    from common.services.plane import Plane
+# As many characters of roles as the column has.
+_ROLES_LENGTH = 255
 
 
 def _insert_into(columns: Sequence[str]) -> str:
@@ -27,29 +27,6 @@ def _insert_into(columns: Sequence[str]) -> str:
 
 
 _INSERT = _insert_into((*CONTENT, "key_id", "mac"))
-
-
-class EventIds:
-    """Gives events their ids: those of one process sort as they were given, also while its clock stands."""
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._last = (0, 0)
-
-    def next(self, at_ms: int) -> str:
-        """An id that no other event has."""
-        if self._pid != os.getpid():
-            # After a fork: who knows who held its lock.
-            self._begin()
-        with self._lock:
-            moment, turn = self._last
-            turn = turn + 1 if moment == at_ms else 0
-            self._last = (at_ms, turn)
-        return uid_of(at_ms, turn, token_hex(6))
 
 
 def record(
@@ -119,7 +96,7 @@ def _content(
         result,
         actor.user_id,
         _cut(actor.email, 255),
-        _cut(roles, 255),
+        roles,
         actor.credential,
         _cut(actor.origin.address, 64),
         _cut(actor.origin.agent, 255),
@@ -149,7 +126,19 @@ def _role_names(plane: Plane, actor: Principal) -> str | None:
         return None
     row = plane.database.one("SELECT value FROM rk_state WHERE name = 'role_version'")
     graph = plane.roles.graph(plane.database, row[0] if row else 0)
-    return ",".join(graph.name_of(role) for role in graph.account_roles(actor.role_ids, actor.is_superuser))
+    return _listed([graph.name_of(role) for role in graph.account_roles(actor.role_ids, actor.is_superuser)])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As many of these names as there is room for, the superuser's first, and how many more there are."""
+    names = sorted(names, key=SUPERUSER.__ne__)
+    text = ",".join(names)
+    # A name and its comma are two characters at least.
+    shown = min(len(names), _ROLES_LENGTH // 2)
+    while len(text) > _ROLES_LENGTH:
+        text = ",".join([*names[:shown], f"… and {len(names) - shown} more"])
+        shown -= 1
+    return text
 
 
 def _cut(text: str | None, length: int) -> str | None:

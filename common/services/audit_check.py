@@ -4,7 +4,7 @@ of the home. Nothing is held but the batch that is looked at, and nothing is loc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,30 @@ class _Check:
                 self._sealed += 1
                 if self._noted is not None and walk.seq == self._noted.seq:
                     self._found_noted = walk.digest == self._noted.digest
+            hidden = self._hidden([(seal, event) for seal, event in batch if event is not None])
+            if hidden is not None:
+                return hidden
         return None
+
+    def _hidden(self, batch: Sequence[tuple[Seal, Event]]) -> Problem | None:
+        """Whether a search by prefix passes an event over, because one of its names is not among those it looks at."""
+        names = sorted({name for _, event in batch for name, _ in event.names})
+        if not names:
+            return None
+        marks = ", ".join("?" * len(names))
+        known = set(self._plane.database.all(f"SELECT name, part FROM rk_audit_name WHERE name IN ({marks})", names))
+        for seal, event in batch:
+            if not known.issuperset(event.names) and self._is_there(event):
+                text = (
+                    f"event {event.uid} (number {seal.seq}) is hidden from searches: its actor or target was taken out "
+                    "of rk_audit_name"
+                )
+                return Problem("hidden", text, event.uid, seal.seq)
+        return None
+
+    def _is_there(self, event: Event) -> bool:
+        """Whether it was not dropped meanwhile, its time being over."""
+        return self._plane.database.one("SELECT 1 FROM rk_audit_event WHERE uid = ?", (event.uid,)) is not None
 
     def _sealed_events(self, after: int, end: int) -> list[tuple[Seal, Event | None]]:
         rows = self._plane.database.all(

@@ -132,8 +132,12 @@ def _write(plane: Plane, events: list[dict[str, Any]]) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / plane.variables.text("audit.file")
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "ab") as file:
+            size = file.tell()
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                # The disk was full in the middle of a batch, which comes again: what is there of it stands alone.
+                file.write(b"\n")
             file.writelines(map(as_json_line, events))
             file.flush()
             os.fsync(file.fileno())

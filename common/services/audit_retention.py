@@ -5,16 +5,22 @@ Of a segment its anchor stays, with a signed note that this plane removed it, so
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from common.core.audit_chain import Anchor, drop_mac
+import orjson
+
+from common.core.audit_chain import CONTENT, PARTS, Anchor, Event, drop_mac, problem_of_event
 from common.core.audit_tags import EventTag
 from common.services import audit
 from common.services.audit_delivery import delivered_to
-from common.services.audit_sealing import PARTS
 from common.services.plane import Plane
 from common.services.principal import system
 
+log = logging.getLogger(__name__)
+
+_SETTING = "audit.retention_days"
+_EVENT = f"SELECT key_id, mac, {', '.join(f'`{name}`' for name in CONTENT)} FROM rk_audit_event"
 _DAY_MS = 24 * 3600 * 1000
 _PIECE = 500
 
@@ -22,9 +28,10 @@ _PIECE = 500
 def drop_segment(plane: Plane) -> int:
     """Drop the oldest segment, if its newest event is older than ``audit.retention_days``; how many events went.
 
-    One that an outlet still waits for stays. Raises StoreUnavailable.
+    One that an outlet still waits for stays, and so do all while the trail does not say that it is kept for so long.
+    Raises StoreUnavailable.
     """
-    days = plane.variables.integer("audit.retention_days")
+    days = plane.variables.integer(_SETTING)
     if not days:
         return 0
     with plane.database.transaction():
@@ -35,6 +42,9 @@ def drop_segment(plane: Plane) -> int:
         anchor, start = found
         if anchor.newest_at >= plane.now_ms() - days * _DAY_MS or anchor.seq > delivered_to(plane):
             return 0
+        if not _says(plane, days):
+            log.error("nothing of the audit trail is dropped: %s is %d, and no event says who set that", _SETTING, days)
+            return 0
         events = _remove(plane, start, anchor.seq)
         key_id, key = next(iter(plane.keys.audit_keys().items()))
         now = plane.now_ms()
@@ -42,11 +52,32 @@ def drop_segment(plane: Plane) -> int:
             "UPDATE rk_audit_anchor SET dropped_at = ?, drop_key_id = ?, drop_mac = ? WHERE number = ?",
             (now, key_id, drop_mac(key, anchor.mac, now), anchor.number),
         )
-        after = {"events": events, "up_to": anchor.seq, "digest": anchor.digest}
+        after = {"value": days, "events": events, "up_to": anchor.seq, "digest": anchor.digest}
         audit.record(
             plane, EventTag.AUDIT_DROP, system("retention"), target=("segment", str(anchor.number)), after=after
         )
     return events
+
+
+def _says(plane: Plane, days: int) -> bool:
+    """Whether the newest event about it says that the trail is kept for so long.
+
+    Whoever can only write to the database must not have the plane itself drop, and sign for, what they would have gone.
+    """
+    # What was dropped by it says so too: the event of who set it goes with its segment.
+    key = audit.name_key(_SETTING)
+    asked: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+        ("tag = ? AND target_key = ?", (EventTag.SETTING_UPDATE.value, key)),
+        ("tag = ? AND target_key = ?", (EventTag.SETTING_ROLLBACK.value, key)),
+        ("tag = ?", (EventTag.AUDIT_DROP.value,)),
+    )
+    rows = [plane.database.one(f"{_EVENT} WHERE {where} ORDER BY uid DESC LIMIT 1", params) for where, params in asked]
+    found = [Event(tuple(row[2:]), row[0], row[1]) for row in rows if row is not None]
+    newest = max(found, key=lambda event: event.uid or "", default=None)
+    if newest is None or problem_of_event(newest, plane.keys.audit_keys()) is not None:
+        return False
+    said = dict(zip(CONTENT, newest.content, strict=True))["after"]
+    return isinstance(said, str) and orjson.loads(said).get("value") == days
 
 
 def _oldest(plane: Plane) -> tuple[Anchor, int] | None:

@@ -18,6 +18,7 @@ import orjson
 from common.core.audit_chain import (
     CONTENT,
     NOTHING,
+    PARTS,
     Anchor,
     anchor_is_due,
     anchor_mac,
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 #: Events of one transaction, in which on embedded stores nobody else can write.
 BATCH = 500
-#: The parts in which a name can stand in an event: as actor, as target.
-PARTS = ("a", "t")
 #: What the home keeps: every anchor that was made here, and where the chain ended when this home last saw it.
 ANCHORS_FILE = "audit-anchors.jsonl"
 HEAD_FILE = "audit-head.json"
@@ -71,7 +70,7 @@ def seal_batch(plane: Plane) -> int:
     with plane.database.transaction():
         plane.database.lock("audit_seal")
         head, last = head_of(plane), last_anchor(plane)
-        if last is None and head.seq == 0:
+        if last is None and head.seq == 0 and not _has_sealed(plane):
             _sign_what_was_before(plane)
         rows = plane.database.all(_WAITING, (BATCH,))
         if not rows:
@@ -108,6 +107,12 @@ def last_anchor(plane: Plane) -> Anchor | None:
 
 def _has_begun(plane: Plane) -> bool:
     return plane.database.one("SELECT 1 FROM rk_audit_anchor LIMIT 1") is not None
+
+
+def _has_sealed(plane: Plane) -> bool:
+    """Whether this home has seen a chain. Where that is gone it was removed, and what is unsigned was put there by
+    whoever did that: once signed, it could be put into the chain that was removed."""
+    return any((plane.settings.home / name).exists() for name in (HEAD_FILE, ANCHORS_FILE))
 
 
 def _append(plane: Plane, head: Head, rows: Sequence[tuple[Any, ...]]) -> Head:
@@ -160,7 +165,7 @@ def _learn_names(plane: Plane, parts: set[tuple[str, str]]) -> None:
 
 
 def _sign_what_was_before(plane: Plane) -> None:
-    """Events that were written before there were signatures get theirs while the chain is empty, and never later: in
+    """Events that were written before there were signatures get theirs before anything is sealed, and never later: in
     a chain that has begun, one without a signature was put there by someone else."""
     key_id, key = plane.keys.audit_key()
     columns = ", ".join(f"`{name}`" for name in CONTENT)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
 import orjson
 
-from common.core.audit_chain import uids_from
+from common.core.audit_chain import PARTS, uids_from
 from common.core.audit_filter import prefix_range
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.models.base import rfc3339
 from common.services import audit
 from common.services.audit import name_key
-from common.services.audit_sealing import PARTS
 from common.services.plane import Plane
 from common.services.principal import Principal, system
 
@@ -28,12 +27,26 @@ _COLUMNS = (
 )
 #: A line of JSON for each event, or CSV.
 Form = Literal["jsonl", "csv"]
-# A search by prefix looks for each name by itself, as actor or as target, while there are few of them.
+# A search by prefix looks for each name by itself, as actor or as target, while there are few of them; one for what an
+# account did as well, for each name that this had.
 _NAMES = 32
 _KEY_OF = dict(zip(PARTS, ("actor_key", "target_key"), strict=True))
-# Beyond, it goes through so many events a page at most, newest first; the page may then have fewer than it could.
+# Beyond, it goes through so many events a page at most, newest first, those of the account if that has few names; the
+# page may then have fewer than it could.
 _LOOKED_AT = 2000
 _PIECE = 500
+# Of each set of filters, the index that has its events side by side in the order of pages. It is named in the
+# statement: by its estimates MariaDB at times goes through all events instead, from the newest, where half are wanted.
+_INDEX_OF: dict[frozenset[str], str] = {
+    frozenset(): "rk_audit_uid",
+    frozenset({"actor_key"}): "rk_audit_by_actor",
+    frozenset({"tag"}): "rk_audit_by_tag",
+    frozenset({"target_key"}): "rk_audit_by_target",
+    frozenset({"actor_key", "tag"}): "rk_audit_by_actor_tag",
+    frozenset({"actor_key", "target_key"}): "rk_audit_by_actor_target",
+    frozenset({"tag", "target_key"}): "rk_audit_by_tag_target",
+    frozenset({"actor_key", "tag", "target_key"}): "rk_audit_by_all",
+}
 #: The columns of an export.
 EXPORTED = (
     *("id", "seq", "at", "tag", "result", "actor_id", "actor", "actor_roles", "credential", "address", "agent"),
@@ -43,9 +56,9 @@ EXPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events are asked for. ``actor`` is an e-mail or an account's id, ``target`` a whole name, ``q`` what the
-    actor's or the target's name begins with; case does not matter. Moments are UTC milliseconds: from the first one on,
-    before the second.
+    """Which events are asked for. ``actor`` is an e-mail, or an account's id with whatever e-mail it had, ``target`` a
+    whole name, ``q`` what the actor's or the target's name begins with; case does not matter. Moments are UTC
+    milliseconds: from the first one on, before the second.
     """
 
     actor: str | None = None
@@ -60,14 +73,32 @@ class Filter:
 class _Lane:
     """Events that one index has side by side, in the order of pages."""
 
-    conditions: tuple[str, ...]
-    params: tuple[Any, ...]
+    conditions: tuple[str, ...] = ()
+    params: tuple[Any, ...] = ()
+    keys: frozenset[str] = frozenset()
+
+    def of(self, key: str, value: str | None) -> _Lane:
+        return replace(self.also(f"{key} = ?", value), keys=self.keys | {key})
 
     def also(self, condition: str, *params: Any) -> _Lane:
-        return _Lane((*self.conditions, condition), (*self.params, *params))
+        return replace(self, conditions=(*self.conditions, condition), params=(*self.params, *params))
 
-    def select(self, columns: str) -> str:
-        return f"SELECT {columns} FROM rk_audit_event WHERE {' AND '.join(self.conditions)} ORDER BY uid DESC LIMIT ?"
+    def within(self, other: _Lane) -> _Lane:
+        """The events that are in the other one, too."""
+        return _Lane(self.conditions + other.conditions, self.params + other.params, self.keys | other.keys)
+
+    def select(self, plane: Plane, columns: str) -> str:
+        index = plane.database.by_index(_INDEX_OF[self.keys])
+        where = " AND ".join(self.conditions)
+        return f"SELECT {columns} FROM rk_audit_event {index} WHERE {where} ORDER BY uid DESC LIMIT ?"
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Lanes of which an event has to be in any; and the same condition on all events, for where those are too many."""
+
+    lanes: Sequence[_Lane]
+    all_events: _Lane
 
 
 def page(plane: Plane, wanted: Filter, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
@@ -76,48 +107,107 @@ def page(plane: Plane, wanted: Filter, *, limit: int = 50, cursor: str | None = 
     Where ``q`` begins many names, a page can have fewer events than ``limit``, or none, and yet not be the last one:
     that is the one without ``next_cursor``. Raises BadField for a cursor that is not one of this list.
     """
-    lane = _lane(plane, wanted, decode_cursor(cursor, (str,))[0] if cursor is not None else None)
-    rows, end = _searched(plane, lane, wanted, limit) if wanted.q else (_rows(plane, lane, limit + 1), None)
+    lane = _lane(wanted, decode_cursor(cursor, (str,))[0] if cursor is not None else None)
+    choices = []
+    if wanted.actor is not None:
+        choices.append(_of_actor(plane, wanted.actor))
+    if wanted.q is not None:
+        choices.append(_of_prefix(plane, wanted.q))
+    rows, end = _found(plane, lane, choices, limit)
     more = rows[limit - 1][0] if len(rows) > limit else end
     return {"events": [_shown(row) for row in rows[:limit]], "next_cursor": encode_cursor([more]) if more else None}
 
 
-def _lane(plane: Plane, wanted: Filter, before: str | None) -> _Lane:
-    """The lane of all but ``q``."""
-    lane = _Lane((), ())
-    if wanted.actor is not None:
-        lane = lane.also("actor_key = ?", _actor_key(plane, wanted.actor))
+def _lane(wanted: Filter, before: str | None) -> _Lane:
+    """The lane of all but ``actor`` and ``q``."""
+    lane = _Lane()
     if wanted.tag is not None:
-        lane = lane.also("tag = ?", wanted.tag.value)
+        lane = lane.of("tag", wanted.tag.value)
     if wanted.target is not None:
-        lane = lane.also("target_key = ?", name_key(wanted.target))
+        lane = lane.of("target_key", name_key(wanted.target))
     if wanted.from_ms is not None:
         lane = lane.also("uid >= ?", uids_from(wanted.from_ms))
     ends = [end for end in (before, uids_from(wanted.to_ms) if wanted.to_ms is not None else None) if end is not None]
-    # Also without an end: ids that are there begin below it, and the index for pages is named by the condition.
+    # Also without an end, so that a lane never lacks a condition; ids that are there begin below it.
     return lane.also("uid < ?", min(ends, default="g"))
 
 
-def _actor_key(plane: Plane, actor: str) -> str | None:
-    row = plane.database.one("SELECT email FROM user WHERE id = ?", (actor,)) if "@" not in actor else None
-    return name_key(row[0] if row else actor)
+def _of_actor(plane: Plane, actor: str) -> _Choice:
+    """What an account did, by its e-mail or id; by its id also under a name that it had once, when it was deleted, and
+    when another one has its e-mail now.
+    """
+    names = _names_of(plane, actor) if "@" not in actor else []
+    if not names:
+        lane = _Lane().of("actor_key", name_key(actor))
+        return _Choice([lane], lane)
+    # In a form that no index is looked up for: pages are in the order of that of the keys.
+    of_id = _Lane().also("COALESCE(actor_id, '') = ?", actor)
+    return _Choice([of_id.of("actor_key", name).also("uid BETWEEN ? AND ?", *ends) for name, *ends in names], of_id)
 
 
-def _rows(plane: Plane, lane: _Lane, count: int) -> list[tuple[Any, ...]]:
-    return plane.database.all(lane.select(_COLUMNS), (*lane.params, count))
+def _names_of(plane: Plane, actor_id: str) -> list[tuple[str, str, str]]:
+    """The names under which an account is in the trail, one more than are looked for at most; each with its first and
+    its last event there, so that those of whoever had or has the name otherwise aren't gone through.
+    """
+    table = f"rk_audit_event {{}} {plane.database.by_index('rk_audit_by_actor_name')}"
+    first = (
+        f"SELECT f.uid FROM {table.format('f')} WHERE f.actor_id = e.actor_id AND f.actor_key = e.actor_key "
+        "ORDER BY f.uid LIMIT 1"
+    )
+    found: list[tuple[str, str, str]] = []
+    while len(found) <= _NAMES:
+        further, params = (" AND e.actor_key < ?", (found[-1][0],)) if found else ("", ())
+        row = plane.database.one(
+            f"SELECT e.actor_key, ({first}), e.uid FROM {table.format('e')} "
+            f"WHERE e.actor_id = ?{further} ORDER BY e.actor_key DESC, e.uid DESC LIMIT 1",
+            (actor_id, *params),
+        )
+        if row is None or row[0] is None:
+            break
+        found.append((row[0], row[1], row[2]))
+    return found
 
 
-def _searched(plane: Plane, lane: _Lane, wanted: Filter, limit: int) -> tuple[list[tuple[Any, ...]], str | None]:
-    """Up to ``limit + 1`` events that ``q`` matches, and where to go on if not all that there are were looked at."""
-    least, beyond = prefix_range(wanted.q or "")
+def _of_prefix(plane: Plane, prefix: str) -> _Choice:
+    """Events whose actor's or target's name begins like this."""
+    least, beyond = prefix_range(prefix)
     names = plane.database.all(
         "SELECT name, part FROM rk_audit_name WHERE name >= ? AND name < ? ORDER BY name, part LIMIT ?",
         (least, beyond, _NAMES + 1),
     )
-    if len(names) > _NAMES:
-        return _looked_through(plane, lane, least, beyond, limit)
-    lanes = [lane.also(f"{_KEY_OF[part]} = ?", name) for name, part in names]
-    return _merged(plane, lanes, limit + 1), None
+    between = "(target_key >= ? AND target_key < ? OR actor_key >= ? AND actor_key < ?)"
+    return _Choice(
+        [_Lane().of(_KEY_OF[part], name) for name, part in names],
+        _Lane().also(between, least, beyond, least, beyond),
+    )
+
+
+def _found(
+    plane: Plane, lane: _Lane, choices: Sequence[_Choice], limit: int
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    """Up to ``limit + 1`` events of a lane that are in one of each choice, and where to go on if not all that there are
+    were looked at.
+    """
+    lanes = [lane]
+    for choice in choices:
+        lanes = _within_each(lanes, choice)
+    if len(lanes) > _NAMES:
+        few = [choice for choice in choices if len(choice.lanes) <= _NAMES]
+        kept = min(few, key=lambda choice: len(choice.lanes), default=None)
+        further = _Lane()
+        for choice in choices:
+            if choice is not kept:
+                further = further.within(choice.all_events)
+        return _looked_through(plane, [lane] if kept is None else _within_each([lane], kept), further, limit)
+    return _rows(plane, lanes[0], limit + 1) if len(lanes) == 1 else _merged(plane, lanes, limit + 1), None
+
+
+def _within_each(lanes: Sequence[_Lane], choice: _Choice) -> list[_Lane]:
+    return [lane.within(other) for lane in lanes for other in choice.lanes]
+
+
+def _rows(plane: Plane, lane: _Lane, count: int) -> list[tuple[Any, ...]]:
+    return plane.database.all(lane.select(plane, _COLUMNS), (*lane.params, count))
 
 
 def _merged(plane: Plane, lanes: Sequence[_Lane], count: int) -> list[tuple[Any, ...]]:
@@ -125,7 +215,7 @@ def _merged(plane: Plane, lanes: Sequence[_Lane], count: int) -> list[tuple[Any,
     if not lanes:
         return []
     each = " UNION ".join(
-        f"SELECT uid FROM ({lane.select('uid')}) AS lane_{number}" for number, lane in enumerate(lanes)
+        f"SELECT uid FROM ({lane.select(plane, 'uid')}) AS lane_{number}" for number, lane in enumerate(lanes)
     )
     params = [param for lane in lanes for param in (*lane.params, count)]
     found = plane.database.all(f"SELECT uid FROM ({each}) AS found ORDER BY uid DESC LIMIT ?", (*params, count))
@@ -138,14 +228,17 @@ def _merged(plane: Plane, lanes: Sequence[_Lane], count: int) -> list[tuple[Any,
 
 
 def _looked_through(
-    plane: Plane, lane: _Lane, least: str, beyond: str, limit: int
+    plane: Plane, lanes: Sequence[_Lane], further: _Lane, limit: int
 ) -> tuple[list[tuple[Any, ...]], str | None]:
-    edge = plane.database.one(f"{lane.select('uid')} OFFSET ?", (*lane.params, 1, _LOOKED_AT - 1))
+    """The events of lanes that fulfil further conditions, out of their newest, of which so many are looked at."""
+    edges = " UNION ALL ".join(
+        f"SELECT uid FROM ({lane.select(plane, 'uid')} OFFSET ?) AS lane_{number}" for number, lane in enumerate(lanes)
+    )
+    params = [param for lane in lanes for param in (*lane.params, 1, max(_LOOKED_AT // len(lanes), 1) - 1)]
+    edge = plane.database.one(f"SELECT MAX(uid) FROM ({edges}) AS edges", params)
     end = edge[0] if edge else None
-    if end is not None:
-        lane = lane.also("uid >= ?", end)
-    between = "(target_key >= ? AND target_key < ? OR actor_key >= ? AND actor_key < ?)"
-    return _rows(plane, lane.also(between, least, beyond, least, beyond), limit + 1), end
+    wanted = [lane.within(further) if end is None else lane.also("uid >= ?", end).within(further) for lane in lanes]
+    return _merged(plane, wanted, limit + 1), end
 
 
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
@@ -164,9 +257,20 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
         "request_id": request_id,
         "target_kind": kind,
         "target": target,
-        "before": orjson.loads(row[13]) if row[13] else None,
-        "after": orjson.loads(row[14]) if row[14] else None,
+        "before": _values(row[13]),
+        "after": _values(row[14]),
     }
+
+
+def _values(stored: Any) -> dict[str, Any] | None:
+    """What an event says has changed. Whoever has written something else there must not hide the events around it."""
+    if not stored:
+        return None
+    try:
+        values = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        values = None
+    return values if isinstance(values, dict) else {"unreadable": ascii(stored)}
 
 
 def export(plane: Plane, sink: BinaryIO, form: Form, *, from_ms: int | None, to_ms: int | None) -> int:

@@ -6,6 +6,7 @@ after a restore, what is done already; the other way round rows would name objec
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -26,6 +27,8 @@ from common.stores import sqlite_copy
 from common.version import version_text
 
 _TOLD_EVERY_S = 0.5
+# What file systems say that know no hard links (exFAT, SMB, many in user space), or allow none to this file.
+_NO_HARD_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 
 
 def back_up(settings: Settings, target: Path, tell: Tell) -> Manifest:
@@ -47,11 +50,31 @@ def back_up(settings: Settings, target: Path, tell: Tell) -> Manifest:
             file.flush()
             os.fsync(file.fileno())
         try:
-            # Unlike a renaming, this replaces nothing.
-            os.link(draft, target)
+            _publish(draft, target)
         except FileExistsError as error:
             raise ArchiveRefused(f"{target} exists already; a backup overwrites nothing.") from error
     return manifest
+
+
+def _publish(draft: Path, target: Path) -> None:
+    """Give the finished archive its name. Raises FileExistsError where there is a file of that name; OSError."""
+    try:
+        # Unlike a renaming, this replaces nothing.
+        os.link(draft, target)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+    else:
+        return
+    # The name is taken by an empty file, which is no archive yet, and that one is replaced.
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        draft.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        if draft.exists():
+            target.unlink()
 
 
 def note(settings: Settings, target: Path, manifest: Manifest) -> None:

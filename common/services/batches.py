@@ -28,23 +28,32 @@ class Batches:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._minute = -1
-        self._left: dict[str, int] = {}
+        # By key what is allowed and what is left of it; where another number is allowed now, nothing is known.
+        self._left: dict[str, tuple[int, int]] = {}
+
+    def holds(self, key: str, most: int, minute: int) -> bool:
+        """Whether the next ``take`` under the key asks no store, as far as can be told."""
+        return self._minute == minute and bool(self._left_of(key, most))
 
     def take(self, key: str, most: int, minute: int, count: _Countable) -> bool:
         """Whether one more call under the key is within ``most`` in this minute."""
         with self._lock:
             if minute != self._minute or len(self._left) > self.MOST_KEYS:
                 self._minute, self._left = minute, {}
-            left = self._left.get(key, 0)
+            left = self._left_of(key, most)
             if left:
-                self._left[key] = left - 1 if left > 0 else left
+                self._left[key] = (most, left - 1 if left > 0 else left)
                 return left > 0
         batch = max(1, most // self.PART)
         granted = count(key, batch).value - batch < most
         with self._lock:
             if minute == self._minute:
                 # What another thread was granted meanwhile stays.
-                left = max(0, self._left.get(key, 0)) + (batch - 1 if granted else 0)
+                left = max(0, self._left_of(key, most)) + (batch - 1 if granted else 0)
                 # Below 0: there is none left in this minute, and nobody needs to ask again.
-                self._left[key] = left if left or granted else -1
+                self._left[key] = (most, left if left or granted else -1)
         return granted
+
+    def _left_of(self, key: str, most: int) -> int:
+        allowed, left = self._left.get(key, (most, 0))
+        return left if allowed == most else 0

@@ -57,8 +57,10 @@ LINKS: dict[str, tuple[Link, ...]] = {
     "rk_membership": (Link("tenant_id"),),
     "rk_invitation": (Link("tenant_id"),),
     "rk_token": (Link("tenant_id"),),
+    "rk_retired_token": (Link("tenant_id"),),
     "api_token": (Link("tenant_id"),),
     "rk_langfuse_project": (Link("tenant_id"),),
+    "rk_tenant_limit": (Link("tenant_id"),),
     "tenant_langfuse": (Link("tenant_id"),),
     "tenant": (Link("id"),),
 }
@@ -67,16 +69,26 @@ AT_ONCE = (
     "user_tenant",
     "rk_membership",
     "rk_invitation",
-    "rk_token",
     "api_token",
+    "rk_token",
+    "rk_retired_token",
     "rk_langfuse_project",
+    "rk_tenant_limit",
     "tenant_langfuse",
     "tenant",
 )
 #: By one of these columns a table's rows belong to a tenant, as far as can be told of one that the map lacks.
 TENANT_COLUMNS = ("tenant_id", "kb_id")
 # No single column identifies their rows. A tenant has few of them: they go in one statement.
-_WITHOUT_ID = {"tenant_llm", "rk_membership", "api_token", "rk_langfuse_project", "tenant_langfuse"}
+_WITHOUT_ID = {
+    "tenant_llm",
+    "rk_membership",
+    "rk_retired_token",
+    "api_token",
+    "rk_langfuse_project",
+    "rk_tenant_limit",
+    "tenant_langfuse",
+}
 
 
 def unknown_among(tables: Iterable[str]) -> list[str]:

@@ -11,11 +11,12 @@ from common import health_utils
 from common.core.audit_tags import EventTag
 from common.core.emails import email_key
 from common.models.tenant import MembershipClaim
-from common.services import accounts, audit, claims, memberships, tokens
+from common.services import accounts, audit, claims, memberships, retired_tokens, tokens
 from common.services.home_checks import Finding, Trouble, judged
 from common.services.plane import Plane
 from common.services.principal import system
 from common.services.recovery import no_active_superuser
+from common.services.retired_tokens import Retired
 
 # So many of a kind at once; the rest shows when these are done.
 _AT_MOST = 1000
@@ -202,15 +203,17 @@ def _claim_membership(plane: Plane, membership_id: str, tenant_id: str, user_id:
 
 def _about_tokens(plane: Plane) -> Iterator[Trouble]:
     """Each token belongs to an account and to a tenant that exist."""
-    for token_id, display, tenant_id, stored in _rows(
+    for token_id, display, tenant_id, stored, user_id in _rows(
         plane,
-        "SELECT k.id, k.display, k.tenant_id, k.stored FROM rk_token k WHERE NOT EXISTS "
+        "SELECT k.id, k.display, k.tenant_id, k.stored, k.user_id FROM rk_token k WHERE NOT EXISTS "
         f"(SELECT 1 FROM user u WHERE u.id = k.user_id AND {_EXISTS}) OR NOT EXISTS "
         "(SELECT 1 FROM api_token r WHERE r.token = k.stored AND r.tenant_id = k.tenant_id)",
     ):
         yield Trouble(
             f"token {display} belongs to an account that is gone, or is only half there",
-            partial(_delete_token, plane, token_id, tenant_id, stored, display),
+            partial(
+                _delete_token, plane, Retired(stored, token_id, tenant_id, user_id, "removed by a repair"), display
+            ),
         )
     lost = plane.database.one(
         "SELECT COUNT(*) FROM api_token k WHERE NOT EXISTS (SELECT 1 FROM tenant t WHERE t.id = k.tenant_id)"
@@ -227,10 +230,12 @@ def _unused_tokens(plane: Plane) -> Finding:
     return Finding("unused tokens", "ok", f"not used for 90 days: {count}" if count else "")
 
 
-def _delete_token(plane: Plane, token_id: str, tenant_id: str, stored: str, display: str) -> None:
+def _delete_token(plane: Plane, gone: Retired, display: str) -> None:
     with plane.database.transaction():
-        plane.database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
-        plane.database.run("DELETE FROM rk_token WHERE id = ?", (token_id,))
+        plane.database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (gone.tenant_id, gone.stored))
+        deleted = plane.database.run("DELETE FROM rk_token WHERE id = ?", (gone.name,))
+        if deleted and plane.database.one("SELECT 1 FROM user WHERE id = ?", (gone.user_id,)):
+            retired_tokens.keep(plane.database, plane.now_ms(), [gone])
         _note(plane, ("token", display))
 
 

@@ -20,6 +20,8 @@ from common.core.emails import email_key
 from common.models.account import Account
 from common.models.operation import State
 from common.models.tenant import MembershipClaim
+from common.services import retired_tokens
+from common.services.retired_tokens import Retired
 from common.stores.database import Database, Taken
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ _OF_ACCOUNTS = (
     "rk_reset_link",
     "rk_user_role",
     "rk_token",
+    "rk_retired_token",
     "rk_membership",
     "rk_account",
 )
@@ -103,13 +106,13 @@ def fill(database: Database, now_ms: int) -> None:
         log.info("accounts and memberships are claimed: %d rows", seen)
 
 
-def walk(database: Database) -> Iterator[int]:
+def walk(database: Database, now_ms: int) -> Iterator[int]:
     """Claim every row that has no claim, and give up the claims of rows that are gone; the rows of each batch."""
     for source in _SOURCES:
         yield from _walk_source(database, source)
     yield from _walk_gone_accounts(database)
     yield from _walk_gone_memberships(database)
-    yield from _walk_gone_tokens(database)
+    yield from _walk_gone_tokens(database, now_ms)
 
 
 def follow(database: Database, now_ms: int, *, overlap_ms: int = OVERLAP_MS, pages: int | None = None) -> int:
@@ -204,16 +207,31 @@ def _walk_gone_accounts(database: Database) -> Iterator[int]:
     yield from _walk(database, f"{select} WHERE a.user_id > ? ORDER BY a.user_id LIMIT ?", forget)
 
 
-def _walk_gone_tokens(database: Database) -> Iterator[int]:
+def _walk_gone_tokens(database: Database, now_ms: int) -> Iterator[int]:
+    """Tokens that a RAGFlow has deleted are known from now on as those that were deleted here."""
+
     def forget(database: Database, rows: list[tuple[Any, ...]]) -> None:
-        gone = [token_id for token_id, found in rows if found is None]
-        is_gone = "NOT EXISTS (SELECT 1 FROM api_token k WHERE k.tenant_id = rk_token.tenant_id AND k.token = stored)"
-        _delete_by(database, "rk_token", "id", gone, is_gone)
+        for token_id, stored, tenant_id, user_id, found in rows:
+            if found is None:
+                gone = Retired(stored, token_id, tenant_id, user_id, "deleted in RAGFlow")
+                _forget_token(database, now_ms, gone)
 
     select = (
-        "SELECT t.id, k.token FROM rk_token t LEFT JOIN api_token k ON k.token = t.stored AND k.tenant_id = t.tenant_id"
+        "SELECT t.id, t.stored, t.tenant_id, t.user_id, k.token FROM rk_token t "
+        "LEFT JOIN api_token k ON k.token = t.stored AND k.tenant_id = t.tenant_id"
     )
     yield from _walk(database, f"{select} WHERE t.id > ? ORDER BY t.id LIMIT ?", forget)
+
+
+def _forget_token(database: Database, now_ms: int, gone: Retired) -> None:
+    with database.transaction():
+        if database.run(
+            "DELETE FROM rk_token WHERE id = ? AND NOT EXISTS "
+            "(SELECT 1 FROM api_token k WHERE k.tenant_id = rk_token.tenant_id AND k.token = stored)",
+            (gone.name,),
+        ):
+            # Else somebody has deleted it here meanwhile, and it is known why.
+            retired_tokens.keep(database, now_ms, [gone])
 
 
 def _walk(database: Database, select: str, settle: Callable[[Database, list[tuple[Any, ...]]], None]) -> Iterator[int]:

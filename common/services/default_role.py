@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 from common.core.delegation import missing_to_act_on
 from common.core.errors import GivesMoreThanHeld
-from common.core.permissions import MEMBER
+from common.core.permissions import MEMBER, RoleGraph
 from common.models.role import RoleHolder
 from common.services import accounts
 from common.services.accounts import AccountRow
@@ -15,6 +16,15 @@ from common.services.principal import Principal
 from common.services.settings import is_administrative
 
 log = logging.getLogger(__name__)
+
+
+class _Default(NamedTuple):
+    """The role that the setting names, as it stands; without an id where none is given, for the reason beside."""
+
+    graph: RoleGraph
+    name: str
+    role_id: str | None
+    why_none: str = ""
 
 
 def lock(plane: Plane) -> None:
@@ -32,17 +42,12 @@ def give(plane: Plane, actor: Principal | None, account: AccountRow) -> str | No
     """
     if not plane.variables.text("default_role"):
         return None
-    stored = plane.variables.stored().get("default_role")
-    name = stored.text if stored is not None else ""
-    graph = accounts.role_graph(plane)
-    role_id = graph.id_of(name) if name.isascii() else None
-    if not name or role_id is None:
-        log.warning("a new account gets no role: there is no role %r (setting default_role)", name)
+    default = _default(plane)
+    if default.role_id is None:
+        log.warning("a new account gets no role: %s (setting default_role)", default.why_none)
         return None
+    graph, role_id, name = default.graph, default.role_id, default.name
     standing = graph.standing([role_id])
-    if is_administrative(standing) and (standing.is_superuser or stored is None or not stored.by_superuser):
-        log.warning("a new account gets no role: %r is administrative, and no superuser made it the default", name)
-        return None
     missing = missing_to_act_on(actor.standing, standing) if actor is not None else []
     if missing:
         raise GivesMoreThanHeld(
@@ -60,3 +65,24 @@ def give(plane: Plane, actor: Principal | None, account: AccountRow) -> str | No
         granted_at=plane.now_ms(),
     )
     return graph.name_of(role_id)
+
+
+def administers(plane: Plane) -> bool:
+    """Whether a new account holds an administrative permission from the start, so that its password must be as long."""
+    if not plane.variables.text("default_role"):
+        return False
+    default = _default(plane)
+    return default.role_id is not None and is_administrative(default.graph.standing([default.role_id]))
+
+
+def _default(plane: Plane) -> _Default:
+    stored = plane.variables.stored().get("default_role")
+    name = stored.text if stored is not None else ""
+    graph = accounts.role_graph(plane)
+    role_id = graph.id_of(name) if name.isascii() else None
+    if not name or role_id is None:
+        return _Default(graph, name, None, f"there is no role {name!r}")
+    standing = graph.standing([role_id])
+    if is_administrative(standing) and (standing.is_superuser or stored is None or not stored.by_superuser):
+        return _Default(graph, name, None, f"{name!r} is administrative, and no superuser made it the default")
+    return _Default(graph, name, role_id)

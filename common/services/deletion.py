@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from common.core.audit_tags import EventTag
 from common.core.emails import email_key
-from common.core.errors import Conflict, StillActive
+from common.core.errors import Conflict, NotOnYourself, StillActive
 from common.services import accounts, audit, belongings, jobs, memberships
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
@@ -43,7 +43,7 @@ def delete_user(plane: Plane, actor: Principal, email: str, *, dry_run: bool = F
     removes the rest. Returns ``{email, tenants, kept_tenants, removed, job_id}`` with ``removed`` as rows per table.
     A dry run changes nothing and returns ``plan`` with ``blocked_by``, the text of what would refuse it, or None.
 
-    Raises UserNotFound, GivesMoreThanHeld, and Conflict for oneself, LastSuperuser, StillActive.
+    Raises UserNotFound, GivesMoreThanHeld, NotOnYourself, LastSuperuser, StillActive.
     """
     if dry_run:
         return _dry_run(plane, actor, email)
@@ -122,7 +122,7 @@ def _dry_run(plane: Plane, actor: Principal, email: str) -> dict[str, Any]:
 
 def _refuse(plane: Plane, actor: Principal, account: AccountRow) -> None:
     if actor.user_id == account.id:
-        raise Conflict("You can't delete your own account.")
+        raise NotOnYourself("You can't delete your own account.")
     accounts.keep_a_superuser(plane, account)
     if account.is_active:
         raise StillActive(account.email)
@@ -157,6 +157,7 @@ def _account_rows(account: AccountRow, gone: list[str]) -> Iterator[tuple[str, s
     made_by_user = f"token IN (SELECT stored FROM rk_token WHERE user_id = ?){elsewhere}"
     yield "api_token", made_by_user, of_user
     yield "rk_token", f"user_id = ?{elsewhere}", of_user
+    yield "rk_retired_token", f"user_id = ?{elsewhere}", of_user
     yield "user_tenant", f"user_id = ?{elsewhere}", of_user
     yield "rk_membership", f"user_id = ?{elsewhere}", of_user
     yield "rk_invitation", f"email_key = ?{elsewhere}", (email_key(account.email), *gone)

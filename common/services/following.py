@@ -26,7 +26,7 @@ def follow(task: Task) -> None:
 def walk(task: Task) -> None:
     """The job ``ragflow.walk``: claim rows without a claim, and give up the claims of rows that are gone."""
     seen = 0
-    for rows in claims.walk(task.plane.database):
+    for rows in claims.walk(task.plane.database, task.plane.now_ms()):
         seen += rows
         task.pause_point()
     task.save({"rows": seen})

@@ -63,7 +63,7 @@ class _Ring:
         self.first_wrapping = Fernet(_derived(secret_keys[0], "data-keys"))
         self.signers = [URLSafeTimedSerializer(key.reveal()) for key in secret_keys]
         self.fernet = MultiFernet([Fernet(_derived(key, "stored-secrets")) for key in secret_keys])
-        self.macs = _derived(secret_keys[0], "macs")
+        self.macs = [_derived(key, "macs") for key in secret_keys]
         self.audit = {_key_id(key): key for key in (_derived(secret, "audit") for secret in secret_keys)}
 
     def unsign(self, wire: str) -> str | None:
@@ -244,7 +244,16 @@ class Keys:
         Raises SharedKeyUnknown.
         """
         self._take_awaited()
-        return hmac.new(self._ring.macs, f"{purpose}\n{text}".encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+        return _mac(self._ring.macs[0], purpose, text)
+
+    def is_mac(self, mac: str, purpose: str, text: str) -> bool:
+        """Whether this is the ``mac`` of the text by any of the keys. Raises SharedKeyUnknown."""
+
+        def matches(ring: _Ring) -> bool | None:
+            return any(hmac.compare_digest(mac, _mac(key, purpose, text)) for key in ring.macs) or None
+
+        self._take_awaited()
+        return self._opened(matches) is not None
 
     def audit_key(self) -> tuple[str, bytes]:
         """The key that signs audit events now, and the id under which it is found again.
@@ -456,6 +465,10 @@ def _open(fernet: Fernet | MultiFernet, ciphertext: str) -> bytes | None:
 def _derived(key: Secret, purpose: str) -> bytes:
     """A key for one purpose, so that a signature never doubles as an encryption key."""
     return base64.urlsafe_b64encode(hashlib.sha256(f"ragkeeper:{purpose}:{key.reveal()}".encode()).digest())
+
+
+def _mac(key: bytes, purpose: str, text: str) -> str:
+    return hmac.new(key, f"{purpose}\n{text}".encode("utf-8", "surrogatepass"), "sha256").hexdigest()
 
 
 def _key_id(key: bytes) -> str:

@@ -72,7 +72,15 @@ class LastUses:
                 if not self._store(database, taken):
                     break
         finally:
+            self._end()
             database.close()
+
+    def _end(self) -> None:
+        """However the thread ends, the next use has another one, and what was not written goes with it."""
+        with self._lock:
+            if self._writer is threading.current_thread():
+                self._noted = dict([*self._writing.items(), *self._noted.items()][-_MOST_KEPT:])
+                self._writing, self._writer = {}, None
 
     def _taken(self) -> dict[str, int]:
         """What is noted, which is then being written; the thread ends with an empty one."""
@@ -89,8 +97,5 @@ class LastUses:
                 database.run(self._statement, (at_ms, used_id, at_ms))
         except StoreUnavailable as error:
             log.warning("last use of %d %s not written: %s", len(taken), self._what, error.reason)
-            with self._lock:
-                self._noted = dict([*taken.items(), *self._noted.items()][-_MOST_KEPT:])
-                self._writing, self._writer = {}, None
             return False
         return True

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from common.core.errors import StoreUnavailable
+from common.log_stream import LogStream
 from common.stores.cache import Cache
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,16 @@ def stored(cache: Cache) -> dict[str, str]:
         return {}
     numbers = logging.getLevelNamesMapping()
     return {package: level for package, level in found.items() if isinstance(level, str) and level in numbers}
+
+
+def start_logging(levels: Mapping[str, str]) -> None:
+    """Log lines go to standard error from here on, and keep nobody waiting who writes one (``common.log_stream``)."""
+    logging.basicConfig(
+        handlers=[logging.StreamHandler(LogStream())],
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    apply(levels)
 
 
 def apply(levels: Mapping[str, str]) -> None:

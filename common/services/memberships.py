@@ -5,7 +5,7 @@ Every change stands in a transaction that holds ``lock``, so that what was read 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from common.core.errors import AlreadyMember, NotYourTenant, OwnerStays, TenantNotFound
 from common.models.base import touched
 from common.models.tenant import UserTenant
-from common.services import accounts
+from common.services import accounts, retired_tokens
 from common.services.plane import Plane
 from common.services.principal import Principal
+from common.services.retired_tokens import Retired
 
 # A pending invitation counts for seven days.
 INVITATION_MS = 7 * 24 * 3600 * 1000
@@ -31,6 +32,10 @@ def role_in(plane: Plane, user_id: str | None, tenant_id: str) -> str | None:
         "SELECT role, create_time FROM user_tenant WHERE tenant_id = ? AND user_id = ? AND status = '1'",
         (tenant_id, user_id),
     )
+    return _strongest(plane, rows)
+
+
+def _strongest(plane: Plane, rows: Iterable[tuple[str, int | None]]) -> str | None:
     since = invited_since(plane)
     roles = {role for role, at in rows if role != "invite" or at is None or at > since}
     return next((role for role in STRENGTH if role in roles), None)
@@ -57,10 +62,16 @@ def require_reach(who: Principal, tenant_id: str) -> None:
 def act_in(plane: Plane, who: Principal, tenant_id: str) -> Principal:
     """The caller acting in another tenant of theirs. Raises NotYourTenant."""
     require_reach(who, tenant_id)
-    role = role_in(plane, who.user_id, tenant_id)
+    rows = plane.database.all(
+        "SELECT m.role, m.create_time, l.requests_per_minute FROM user_tenant m "
+        "LEFT JOIN rk_tenant_limit l ON l.tenant_id = m.tenant_id "
+        "WHERE m.tenant_id = ? AND m.user_id = ? AND m.status = '1'",
+        (tenant_id, who.user_id),
+    )
+    role = _strongest(plane, ((role, at) for role, at, _ in rows))
     if role not in ("owner", "normal"):
         raise NotYourTenant
-    return replace(who, tenant_id=tenant_id, tenant_role=role)
+    return replace(who, tenant_id=tenant_id, tenant_role=role, tenant_calls=rows[0][2])
 
 
 def home_of(plane: Plane, user_id: str) -> str | None:
@@ -179,12 +190,18 @@ def _delete_rows(plane: Plane, tenant_id: str, user_id: str) -> None:
 
 def _delete_tokens(plane: Plane, tenant_id: str, user_id: str) -> None:
     """A token acts for its maker; were they to own the tenant again some day, it would come back to life."""
+    made = plane.database.all(
+        "SELECT stored, id FROM rk_token WHERE tenant_id = ? AND user_id = ?", (tenant_id, user_id)
+    )
     plane.database.run(
         "DELETE FROM api_token WHERE tenant_id = ? AND token IN "
         "(SELECT stored FROM rk_token WHERE tenant_id = ? AND user_id = ?)",
         (tenant_id, tenant_id, user_id),
     )
     plane.database.run("DELETE FROM rk_token WHERE tenant_id = ? AND user_id = ?", (tenant_id, user_id))
+    reason = "its owner lost the tenant"
+    gone = [Retired(stored, token_id, tenant_id, user_id, reason) for stored, token_id in made]
+    retired_tokens.keep(plane.database, plane.now_ms(), gone)
 
 
 def _already(role: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from common.services.route_file import RouteFile
 from common.services.variables import Variables
 from common.settings import MinioSection, S3Section, Settings, SettingsError, load
 from common.stores.cache import Cache, SqliteCache
-from common.stores.database import Database, SqliteStore
+from common.stores.database import STORE, Database, SqliteStore, Taken
 from common.stores.doc_engine import DocEngine, SqliteDocEngine
 from common.stores.egress import EgressGuard
 from common.stores.storage import FolderStorage, Storage
@@ -218,13 +218,25 @@ def _registry(settings: Settings) -> Registry:
 def bring_up_to_date(settings: Settings, database: Database, now_ms: int) -> list[Step]:
     """Migrate the metadata store and claim what stands in RAGFlow's tables; returns the steps that were applied.
 
-    Raises StoreUnavailable, for one that was emptied too.
+    Raises StoreUnavailable, for one that was emptied too, and for one whose schema does not fit.
     """
-    database_mark.check(settings, database)
-    steps = migrate(database, now_ms)
-    claims.fill(database, now_ms)
-    database_mark.leave(settings, database)
+    # A BadField is of a value that a column of theirs can't take.
+    with _unfit_as_unavailable(database, BadField):
+        database_mark.check(settings, database)
+        steps = migrate(database, now_ms)
+        claims.fill(database, now_ms)
+        database_mark.leave(settings, database)
     return steps
+
+
+@contextmanager
+def _unfit_as_unavailable(database: Database, *more: type[Exception]) -> Iterator[None]:
+    """What a database refuses that is not as it has to be, a person may put right: it is said, and tried again."""
+    defects: tuple[type[Exception], ...] = (Taken, *more, *database.defects)
+    try:
+        yield
+    except defects as error:
+        raise StoreUnavailable(STORE, f"it refused what a start does ({error})", lost=False) from error
 
 
 def _is_certainly_alone(sharing: Sharing) -> bool:
@@ -237,9 +249,10 @@ def _is_certainly_alone(sharing: Sharing) -> bool:
 def first_administrator(plane: Plane) -> Secret | None:
     """Make the first superuser if there is none; returns its password if one was generated, to be shown once.
 
-    A given password counts only then and need not be changed; a generated one must be.
+    A given password counts only then and need not be changed; a generated one must be. Raises SettingsError, BadField
+    and StoreUnavailable, also where the schema does not fit.
     """
-    with plane.database.transaction():
+    with _unfit_as_unavailable(plane.database), plane.database.transaction():
         plane.database.lock("superusers")
         if plane.database.one("SELECT 1 FROM user WHERE is_superuser = ? AND status = '1' LIMIT 1", (True,)):
             return None

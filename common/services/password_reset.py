@@ -2,18 +2,18 @@
 
 An address that nobody has is answered like any other, in words and in time: no step before the new password looks at
 accounts, and the mail is prepared for every address and dropped by the worker where there is no account. What is
-pending stands in the cache store, as keyed hashes only.
+pending stands in the cache store, as keyed hashes only; under a plain hash of the address, as failed logins do.
 """
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 from typing import Any
 
 from common.core import mail_texts, reset_codes
 from common.core.audit_tags import EventTag
 from common.core.emails import email_key
-from common.core.errors import BadField, CoolingDown, MailNotConfigured, NotEffective, WrongCode
+from common.core.errors import BadField, CoolingDown, MailNotConfigured, NotEffective, StoreUnavailable, WrongCode
 from common.core.passwords import decode_from_hash_form
 from common.models.account import Account
 from common.secret import Secret
@@ -25,6 +25,7 @@ from common.services.principal import Origin, Principal, stranger
 
 CODE_MAIL = "mail.reset_code"
 
+_CODES = "reset-code"
 _EXPIRED_CODE = "There is no valid code for this address: it was used or has expired. Ask for a new one."
 
 
@@ -42,26 +43,41 @@ def captcha(plane: Plane, email: str) -> bytes:
 def send_code(plane: Plane, origin: Origin, email: str, captcha_text: str) -> None:
     """Mail a code to an address whose image was read right. A code that was sent before is replaced.
 
-    Raises MailNotConfigured, NotEffective without a pending image, WrongCode, and CoolingDown within a minute of the
-    last code or while the address is locked.
+    Raises MailNotConfigured, NotEffective without a pending image, WrongCode, CoolingDown within a minute of the last
+    code or while the address is locked, and StoreUnavailable: then no minute begins and the code of before holds on,
+    unless this one may be on its way, or the cache store is what is gone.
     """
     _require_a_use(plane)
     limits.forgotten_password(plane, origin)
     _use_captcha(plane, email, captcha_text)
     _refuse_if_locked(plane, email)
-    sent = plane.cache.incr(_key(plane, "sent", email), reset_codes.COOL_DOWN_S)
+    sent_key = _key(plane, "sent", email)
+    sent = plane.cache.incr(sent_key, reset_codes.COOL_DOWN_S)
     if sent.value > 1:
         raise CoolingDown("A code was sent a moment ago.", resets_in=sent.resets_in)
+    may_be_mailed = False
+    try:
+        with plane.database.transaction():
+            _enqueue_code(plane, origin, email)
+            may_be_mailed = True
+    except StoreUnavailable:
+        if not may_be_mailed:
+            plane.cache.delete(sent_key)
+        raise
+
+
+def _enqueue_code(plane: Plane, origin: Origin, email: str) -> None:
+    """Within a transaction."""
     code = reset_codes.new_code()
-    plane.cache.set(_key(plane, "code", email), _mac(plane, email, code), reset_codes.CODE_S)
     task = {
         "email": email.strip(),
         "code": plane.keys.encrypt(Secret(code)),
         "expires_at": plane.now_ms() + round(reset_codes.CODE_S * 1000),
     }
-    with plane.database.transaction():
-        jobs.enqueue(plane, CODE_MAIL, task)
-        audit.record(plane, EventTag.USER_RESET_ASK, stranger(origin), target=("user", email))
+    jobs.enqueue(plane, CODE_MAIL, task)
+    audit.record(plane, EventTag.USER_RESET_ASK, stranger(origin), target=("user", email))
+    # Last, so that a code which was mailed before holds on where this one can't be.
+    plane.cache.set(_key(plane, "code", email), _mac(plane, email, code), reset_codes.CODE_S)
 
 
 def send_code_mail(task: Task) -> None:
@@ -93,11 +109,15 @@ def send_code_mail(task: Task) -> None:
 def verify(plane: Plane, origin: Origin, email: str, code: str) -> None:
     """Take a code for what ``reset`` without a code does afterwards, from the same client, within five minutes.
 
-    Raises MailNotConfigured, NotEffective, WrongCode, CoolingDown.
+    Raises MailNotConfigured, NotEffective, WrongCode, CoolingDown, and StoreUnavailable, which uses the code up only
+    where the verification may stand: then ``reset`` tells.
     """
     _require_a_use(plane)
-    _use_code(plane, origin, email, code)
-    plane.cache.set(_key(plane, "verified", email), _mac(plane, email, _client(origin)), reset_codes.CODE_S)
+    _check_code(plane, origin, email, code)
+    proof = _mac(plane, email, _client(origin))
+    # In one step: a store that goes away in between would have used up the code for nothing.
+    if not plane.cache.redeem(_key(plane, "code", email), _key(plane, "verified", email), proof, reset_codes.CODE_S):
+        raise NotEffective(_EXPIRED_CODE)
 
 
 def reset(
@@ -106,25 +126,34 @@ def reset(
     """Set the password of whoever proved to read the address's mail, and log in; its principal and wire form.
 
     The proof is the code, or without one a ``verify`` from the same client. All other sessions end. Each password is
-    base64 of the plain text, the plain text, or RAGFlow's encrypted form. Raises BadField for a password before the
-    proof is used up, then as ``verify``.
+    base64 of the plain text, the plain text, or RAGFlow's encrypted form. Raises BadField for a password and
+    StoreUnavailable without using up the proof (but where the password may have been set), else as ``verify``.
     """
     _require_a_use(plane)
     opened = _open_twice(plane, new_password, confirmation, passwords.Owner((email,)))
     if code is not None:
-        _use_code(plane, origin, email, code)
+        _check_code(plane, origin, email, code)
+        if not plane.cache.delete(_key(plane, "code", email)):
+            raise NotEffective(_EXPIRED_CODE)
     else:
         _use_verification(plane, origin, email)
-    account = accounts.find(plane, email)
-    if account is None or not account.is_active:
-        raise NotEffective(_EXPIRED_CODE)
+    may_be_kept = False
     try:
+        account = accounts.find(plane, email)
+        if account is None or not account.is_active:
+            raise NotEffective(_EXPIRED_CODE)
         # What the policy knows of the account is told to nobody but whom the proof shows to be its owner.
         _open_twice(plane, new_password, confirmation, passwords.owner_of(plane, account))
-    except BadField:
-        _give_back(plane, origin, email, code)
+        new_hash = passwords.hash_opened(plane, opened)
+        with plane.database.transaction():
+            session = _write(plane, origin, account, new_hash)
+            # Whose answer to a COMMIT was lost may have been kept: then the proof has had its use.
+            may_be_kept = True
+        return session
+    except (BadField, StoreUnavailable):
+        if not may_be_kept:
+            _give_back(plane, origin, email, code)
         raise
-    return _write(plane, origin, account, passwords.hash_opened(plane, opened))
 
 
 def _open_twice(plane: Plane, new_password: str, confirmation: str, owner: passwords.Owner) -> bytes:
@@ -136,17 +165,17 @@ def _open_twice(plane: Plane, new_password: str, confirmation: str, owner: passw
 
 
 def _write(plane: Plane, origin: Origin, account: AccountRow, new_hash: str) -> tuple[Principal, str]:
-    with plane.database.transaction():
-        # Whoever switched the account off while the hash was computed meant this login too.
-        now = accounts.hold(plane, account.id)
-        if now is None or not now.is_active:
-            raise NotEffective(_EXPIRED_CODE)
-        accounts.change(plane, account.id, password=new_hash)
-        plane.database.execute(Account.update(must_change=False).where(Account.user_id == account.id))
-        sessions.end_sessions(plane, account.id, "password")
-        by: dict[str, Any] = {"by": "code"}
-        audit.record(plane, EventTag.USER_PASSWORD, stranger(origin), target=account.target, after=by)
-        return sessions.open_session(plane, origin, account, "user")
+    """Within a transaction."""
+    # Whoever switched the account off while the hash was computed meant this login too.
+    now = accounts.hold(plane, account.id)
+    if now is None or not now.is_active:
+        raise NotEffective(_EXPIRED_CODE)
+    accounts.change(plane, account.id, password=new_hash)
+    plane.database.execute(Account.update(must_change=False).where(Account.user_id == account.id))
+    sessions.end_sessions(plane, account.id, "password")
+    by: dict[str, Any] = {"by": "code"}
+    audit.record(plane, EventTag.USER_PASSWORD, stranger(origin), target=account.target, after=by)
+    return sessions.open_session(plane, origin, account, "user")
 
 
 def _require_a_use(plane: Plane) -> None:
@@ -162,24 +191,23 @@ def _use_captcha(plane: Plane, email: str, text: str) -> None:
     kept = plane.cache.get(key)
     if kept is None or not plane.cache.delete(key):
         raise NotEffective("There is no image for this address: it was used or has expired. Ask for a new one.")
-    if not hmac.compare_digest(kept, _mac(plane, email, text)):
+    if not _is_mac(plane, kept, email, text):
         raise WrongCode("The text is not the one in the image; ask for a new one.")
 
 
-def _use_code(plane: Plane, origin: Origin, email: str, code: str) -> None:
+def _check_code(plane: Plane, origin: Origin, email: str, code: str) -> None:
+    """The code is not used up. Raises NotEffective, CoolingDown, WrongCode."""
     _refuse_if_locked(plane, email)
-    key = _key(plane, "code", email)
-    kept = plane.cache.get(key)
+    kept = plane.cache.get(_key(plane, "code", email))
     if kept is None:
         raise NotEffective(_EXPIRED_CODE)
     # Counted before the look, so that tries at the same moment count too; a new code does not begin a new count.
     tries = plane.cache.incr(_key(plane, "tries", email), reset_codes.LOCK_S)
     if tries.value > reset_codes.TRIES:
         raise CoolingDown("Too many wrong codes.", resets_in=tries.resets_in)
-    if not hmac.compare_digest(kept, _mac(plane, email, code)):
+    if not _is_mac(plane, kept, email, code):
         _refuse_code(plane, origin, email, last=tries.value == reset_codes.TRIES)
-    if not plane.cache.delete(key):
-        raise NotEffective(_EXPIRED_CODE)
+    # Before the code is used, which a store that goes away in between would have used up.
     plane.cache.delete(_key(plane, "tries", email))
 
 
@@ -210,18 +238,15 @@ def _use_verification(plane: Plane, origin: Origin, email: str) -> None:
     """Its address is all that the client sends: whoever else knows it must not be let in meanwhile."""
     key = _key(plane, "verified", email)
     kept = plane.cache.get(key)
-    if (
-        kept is None
-        or not hmac.compare_digest(kept, _mac(plane, email, _client(origin)))
-        or not plane.cache.delete(key)
-    ):
+    if kept is None or not _is_mac(plane, kept, email, _client(origin)) or not plane.cache.delete(key):
         raise NotEffective("The code for this address was not verified here, or too long ago. Ask for a new one.")
 
 
 def _give_back(plane: Plane, origin: Origin, email: str, code: str | None) -> None:
-    """Let a proof that was used up for nothing count once more, for another password."""
+    """Let a proof that was used up for nothing count once more, unless there is a newer one."""
     what, proof = ("code", code) if code is not None else ("verified", _client(origin))
-    plane.cache.set(_key(plane, what, email), _mac(plane, email, proof), reset_codes.CODE_S)
+    if plane.cache.get(_key(plane, what, email)) is None:
+        plane.cache.set(_key(plane, what, email), _mac(plane, email, proof), reset_codes.CODE_S)
 
 
 def _client(origin: Origin) -> str:
@@ -238,8 +263,17 @@ def _plain_or_wire(text: str) -> str:
 
 
 def _key(plane: Plane, what: str, email: str) -> str:
-    return f"reset:{what}:{plane.keys.mac('reset-address', email_key(email))}"
+    # By no secret key, or after a rotation not every process would look in the same place.
+    return f"reset:{what}:{hashlib.sha256(email_key(email).encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _mac(plane: Plane, email: str, text: str) -> str:
-    return plane.keys.mac("reset-code", f"{email_key(email)}\n{reset_codes.as_typed(text)}")
+    return plane.keys.mac(_CODES, _of(email, text))
+
+
+def _is_mac(plane: Plane, kept: str, email: str, text: str) -> bool:
+    return plane.keys.is_mac(kept, _CODES, _of(email, text))
+
+
+def _of(email: str, text: str) -> str:
+    return f"{email_key(email)}\n{reset_codes.as_typed(text)}"

@@ -11,9 +11,9 @@ from datetime import tzinfo
 
 from common.core.errors import StoreUnavailable
 from common.core.permissions import BUILT_IN, Registry, RoleGraph
-from common.services.audit import EventIds
 from common.services.batches import Batches
 from common.services.counting import SharedCounts
+from common.services.event_ids import EventIds
 from common.services.keys import Keys
 from common.services.last_uses import LastUses
 from common.services.level_watch import LevelWatch
@@ -27,6 +27,7 @@ from common.stores.database import STORE, Database
 from common.stores.doc_engine import DocEngine
 from common.stores.egress import EgressGuard
 from common.stores.storage import Storage
+from common.stores.waiting import refuse_on_event_loop
 
 
 def _clock_ms() -> int:
@@ -60,9 +61,11 @@ class RoleSets:
         self._current: tuple[int, RoleGraph] | None = None
 
     def graph(self, database: Database, version: int) -> RoleGraph:
-        """The graph as of ``version``; reads the three role tables only when the version is a new one."""
+        """The graph as of ``version``; reads the three role tables only when the version is a new one, and then raises
+        MustWait on an event loop."""
         current = self._current
         if current is None or current[0] != version:
+            refuse_on_event_loop()
             current = (version, load_graph(database, self.registry))
             self._current = current
         return current[1]

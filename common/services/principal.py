@@ -26,10 +26,12 @@ class Principal:
     """An account that acts, with everything that decides what it may do on this request.
 
     ``permissions`` is the effective set of all roles held now. ``tenant_id`` is the tenant it acts in: the token's,
-    or the home tenant of a session (None when the account owns none), with ``tenant_role`` there. ``credential`` is
+    or the home tenant of a session (None when the account owns none), with ``tenant_role`` there, and ``tenant_calls``
+    what that tenant may have of calls a minute where it has a limit of its own (0 for any number). ``credential`` is
     ``session:<id>``, ``token:<id>`` or ``system``. ``authenticated_at`` is when the password of a session was given
     last, in UTC milliseconds; None for any other credential. ``scope`` is that of a token, None for any other
-    credential; where it is a ceiling, ``permissions`` and ``is_superuser`` are below it already.
+    credential; where it is a ceiling, ``permissions`` and ``is_superuser`` are below it already. ``needs`` is what the
+    route asked for, which is asked for again where the caller is looked at anew.
     """
 
     user_id: str | None
@@ -41,9 +43,11 @@ class Principal:
     credential: str | None = None
     tenant_id: str | None = None
     tenant_role: str | None = None
+    tenant_calls: int | None = None
     must_change: bool = False
     authenticated_at: int | None = None
     scope: Scope | None = None
+    needs: Permission | None = None
     origin: Origin = field(default_factory=Origin)
 
     def may(self, resource: str, action: str) -> bool:
@@ -71,10 +75,18 @@ class Principal:
         return self.scope is not None and self.scope.is_limited
 
     @property
+    def token_id(self) -> str | None:
+        """Id of the API token that authenticated this request, if one did."""
+        return self._credential_id("token")
+
+    @property
     def session_id(self) -> str | None:
         """Id of the session that authenticated this request, if one did."""
-        kind, _, credential_id = (self.credential or "").partition(":")
-        return credential_id if kind == "session" else None
+        return self._credential_id("session")
+
+    def _credential_id(self, kind: str) -> str | None:
+        found, _, credential_id = (self.credential or "").partition(":")
+        return credential_id if found == kind else None
 
 
 def stranger(origin: Origin) -> Principal:

@@ -25,6 +25,7 @@ from common.services import (
     limits,
     memberships,
     passwords,
+    proving,
     registration,
     sessions,
 )
@@ -74,7 +75,8 @@ def register(plane: Plane, origin: Origin, *, email: str, nickname: str, passwor
     limits.registration(plane, origin)
     nickname, email = parse_nickname(nickname), parse_email(email)
     registration.require_admission(plane, ruled, email)
-    password_hash = passwords.new_hash(plane, password, passwords.new_owner(email, nickname))
+    owner = passwords.new_owner(email, nickname, administers=default_role.administers(plane))
+    password_hash = passwords.new_hash(plane, password, owner)
     if ruled == "approval":
         registration.ask(plane, origin, email, nickname, password_hash)
         return None
@@ -107,10 +109,12 @@ def update_profile(
     columns = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
     if "nickname" in columns:
         columns["nickname"] = parse_nickname(columns["nickname"])
-    new_hash = None
+    checked = new_hash = None
     if new_password is not None:
-        new_hash = _checked_new_hash(plane, who, password or "", new_password)
+        checked, new_hash = _checked_new_hash(plane, who, password or "", new_password)
     with plane.database.transaction():
+        if new_hash is not None:
+            _hold_unchanged(plane, who, checked)
         if columns:
             before, after = _told(plane, who, columns)
             accounts.change(plane, str(who.user_id), **columns)
@@ -133,20 +137,30 @@ def _told(plane: Plane, who: Principal, columns: dict[str, Any]) -> tuple[dict[s
     return told[0], told[1]
 
 
-def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password: str) -> str:
+def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password: str) -> tuple[str | None, str]:
+    """The stored hash that the current password was checked against, and that of the new one."""
     if who.session_id is None:
         raise Forbidden("A token can't change the password; log in first.")
     account = accounts.by_id(plane, str(who.user_id))
     if account is None:
         raise NotSignedIn("Unauthorized")
-    attempt = limits.login_attempt(plane, who.origin, str(who.email))
-    if not passwords.matches(plane, account.password, password):
-        attempt.failed()
-        raise WrongCurrentPassword
-    attempt.succeeded()
+    proving.require_current_password(plane, who, account, password)
     if who.must_change and passwords.matches(plane, account.password, new_password):
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
-    return passwords.new_hash(plane, new_password, passwords.owner_of(plane, account), field="new_password")
+    new_hash = passwords.new_hash(plane, new_password, passwords.owner_of(plane, account), field="new_password")
+    return account.password, new_hash
+
+
+def _hold_unchanged(plane: Plane, who: Principal, checked: str | None) -> None:
+    """Hold the caller's account, whose password may have been set by somebody else while hashes were computed.
+
+    Raises NotSignedIn and WrongCurrentPassword: whoever took the password away must not lose to the one who had it.
+    """
+    held = accounts.hold(plane, str(who.user_id))
+    if held is None or not held.may_sign_in:
+        raise NotSignedIn("Unauthorized")
+    if held.password != checked:
+        raise WrongCurrentPassword
 
 
 def _write_password(plane: Plane, who: Principal, new_hash: str) -> None:

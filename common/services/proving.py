@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from common.core.audit_tags import EventTag
 from common.core.errors import Forbidden, NotSignedIn, ProofDue, WrongCurrentPassword
 from common.core.session_limits import proof_is_old
 from common.models.account import SessionTrait
 from common.services import accounts, audit, limits, passwords
+from common.services.accounts import AccountRow
+from common.services.limits import LoginAttempt, TooManyLogins
 from common.services.plane import Plane
 from common.services.principal import Principal
 
@@ -24,27 +29,27 @@ def prove(plane: Plane, who: Principal, password: str) -> int:
     """Take the caller's password for their session; returns when it was given (UTC milliseconds).
 
     ``password`` is as it came over the wire; a wrong one counts as a login that failed. Raises WrongCurrentPassword,
-    TooMany, Forbidden for a caller with a token instead of a session, and NotSignedIn when the session was ended
+    TooManyLogins, Forbidden for a caller with a token instead of a session, and NotSignedIn when the session was ended
     meanwhile.
     """
     if who.session_id is None:
         raise Forbidden("A token has no password; log in first.")
-    attempt = limits.login_attempt(plane, who.origin, str(who.email))
-    for _ in range(_LOOKS):
-        account = accounts.by_id(plane, str(who.user_id))
-        if not passwords.matches(plane, account.password if account else None, password):
-            attempt.failed()
-            _record(plane, who, result="refused")
-            raise WrongCurrentPassword
-        attempt.succeeded()
-        now = plane.now_ms()
-        with plane.database.transaction():
-            held = accounts.hold(plane, str(who.user_id))
-            if held is not None and account is not None and held.password == account.password:
-                _write(plane, str(who.user_id), who.session_id, now)
-                _record(plane, who)
-                return now
-        # The password was changed meanwhile, or its hash renewed by a login: what holds now is looked at.
+    with _attempt(plane, who, str(who.email), EventTag.SESSION_PROVE) as attempt:
+        for _ in range(_LOOKS):
+            account = accounts.by_id(plane, str(who.user_id))
+            if not passwords.matches(plane, account.password if account else None, password):
+                attempt.failed()
+                _record(plane, who, str(who.email), EventTag.SESSION_PROVE, result="refused")
+                raise WrongCurrentPassword
+            attempt.succeeded()
+            now = plane.now_ms()
+            with plane.database.transaction():
+                held = accounts.hold(plane, str(who.user_id))
+                if held is not None and account is not None and held.password == account.password:
+                    _write(plane, str(who.user_id), who.session_id, now)
+                    _record(plane, who, str(who.email), EventTag.SESSION_PROVE)
+                    return now
+            # The password was changed meanwhile, or its hash renewed by a login: what holds now is looked at.
     raise WrongCurrentPassword
 
 
@@ -57,6 +62,37 @@ def _write(plane: Plane, user_id: str, session_id: str, now: int) -> None:
         plane.database.insert(SessionTrait, session_id=session_id, user_id=user_id, kind="bearer", authenticated_at=now)
 
 
-def _record(plane: Plane, who: Principal, result: str = "ok") -> None:
+def require_current_password(plane: Plane, who: Principal, account: AccountRow, password: str) -> None:
+    """Raises WrongCurrentPassword, and records it, unless this is the account's password now; else TooMany.
+
+    ``password`` is as it came over the wire; a wrong one counts as a login that failed.
+    """
+    with _attempt(plane, who, account.email, EventTag.USER_PASSWORD) as attempt:
+        if not passwords.matches(plane, account.password, password):
+            attempt.failed()
+            _record(plane, who, account.email, EventTag.USER_PASSWORD, result="refused")
+            raise WrongCurrentPassword
+        attempt.succeeded()
+
+
+def _attempt(plane: Plane, who: Principal, email: str, tag: EventTag) -> LoginAttempt:
+    """``limits.login_attempt``; one event for each wait says that a password was refused in it."""
+    try:
+        return limits.login_attempt(plane, who.origin, email)
+    except TooManyLogins as error:
+        tell = partial(_record, plane, who, email, tag, result="refused", after=error.told)
+        limits.tell_once(plane, f"{tag.value}:{error.whose}", error.again_s, tell)
+        raise
+
+
+def _record(
+    plane: Plane,
+    who: Principal,
+    email: str,
+    tag: EventTag,
+    *,
+    result: str = "ok",
+    after: dict[str, Any] | None = None,
+) -> None:
     with plane.database.transaction():
-        audit.record(plane, EventTag.SESSION_PROVE, who, target=("user", who.email), result=result)
+        audit.record(plane, tag, who, target=("user", email), after=after, result=result)

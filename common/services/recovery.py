@@ -12,13 +12,13 @@ from common.services import accounts, audit, passwords, sessions
 from common.services.plane import Plane
 from common.services.principal import system
 
-# 144 random bits, in characters that can be typed.
+# 144 random bits, in characters that can be typed, and that no command line takes for an option.
 _PASSWORD_BYTES = 18
 
 
 def generated_password() -> Secret:
     """A password that nobody chose."""
-    return Secret(secrets.token_urlsafe(_PASSWORD_BYTES))
+    return Secret(secrets.token_hex(_PASSWORD_BYTES))
 
 
 def no_active_superuser(plane: Plane) -> bool:

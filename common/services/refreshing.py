@@ -16,6 +16,7 @@ from common.core.session_limits import Lifetime, is_over
 from common.models.account import RefreshToken
 from common.services import accounts, audit, sessions
 from common.services.accounts import AccountRow
+from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm
 from common.services.session_rows import end, hashed, insert, limits_at
@@ -39,6 +40,14 @@ class Pair(NamedTuple):
     expires_in: int
 
 
+class _NoAdministrator(Forbidden):
+    """Somebody without an administrative permission refreshes on the admin server."""
+
+    def __init__(self, account: AccountRow) -> None:
+        super().__init__("Your account holds no administrative permission; ask an administrator for a role.")
+        self.account = account
+
+
 def open_family(plane: Plane, origin: Origin, account: AccountRow, realm: Realm) -> tuple[Principal, Pair]:
     """Write a session with its first pair, as ``sessions.open_session`` does one with a bare token.
 
@@ -53,8 +62,8 @@ def open_family(plane: Plane, origin: Origin, account: AccountRow, realm: Realm)
 def rotate(plane: Plane, origin: Origin, token: str, port: Realm) -> Pair:
     """The next pair for a refresh token, which counts once; the rules are in ``common.core.refresh``.
 
-    Raises NotSignedIn for one that is unknown, was used before (its session ends), or whose session or account is over;
-    and Forbidden on the admin server for one whose account holds no administrative permission.
+    Raises NotSignedIn for one that is unknown, was used before (its session ends), or whose session or account is over
+    (Misused); and Forbidden on the admin server for one whose account holds no administrative permission.
     """
     family = refresh.family_of(token)
     if family is None:
@@ -62,10 +71,15 @@ def rotate(plane: Plane, origin: Origin, token: str, port: Realm) -> Pair:
     found = plane.database.one("SELECT id FROM rk_session WHERE token_hash = ?", (_family_hash(family),))
     if found is None:
         raise NotSignedIn("Unauthorized")
-    with plane.database.transaction():
-        # Of two requests with one token the second sees what the first has made of it.
-        plane.database.hold("rk_session", found[0])
-        pair = _rotate(plane, origin, found[0], family, token, port)
+    try:
+        with plane.database.transaction():
+            # Of two requests with one token the second sees what the first has made of it.
+            plane.database.hold("rk_session", found[0])
+            pair = _rotate(plane, origin, found[0], family, token, port)
+    except _NoAdministrator as refused:
+        # Out of the transaction, which is undone: the event of it stays.
+        sessions.refuse_non_administrators(plane, origin, refused.account)
+        raise
     if pair is None:
         raise NotSignedIn("Unauthorized")
     return pair
@@ -94,18 +108,22 @@ def _rotate(plane: Plane, origin: Origin, session_id: str, family: str, token: s
 
 
 def _owner(plane: Plane, origin: Origin, session_id: str, port: Realm) -> Principal:
-    """Whose session it is. Raises NotSignedIn when it or the account is over, Forbidden as ``rotate``."""
+    """Whose session it is. Raises NotSignedIn (Misused when it or the account is over), Forbidden as ``rotate``."""
     row: tuple[Any, ...] | None = plane.database.one(_SESSION, (session_id,))
     if row is None:
         raise NotSignedIn("Unauthorized")
     user_id, realm, created_at, expires_at, ended_at, last_seen_at = row
     life = Lifetime(created_at, expires_at, ended_at, max(last_seen_at, plane.session_uses.unwritten(session_id)))
     account = accounts.by_id(plane, user_id)
-    if account is None or not account.may_sign_in or is_over(life, limits_at(plane, realm, port), plane.now_ms()):
+    if account is None:
         raise NotSignedIn("Unauthorized")
     who = sessions.principal_of(plane, account, origin, credential=f"session:{session_id}")
+    if not account.may_sign_in:
+        raise Misused(who, "its account is switched off")
+    if is_over(life, limits_at(plane, realm, port), plane.now_ms()):
+        raise Misused(who, "expired" if ended_at is None else "ended")
     if port == "admin" and not who.administers:
-        raise Forbidden("Your account holds no administrative permission; ask an administrator for a role.")
+        raise _NoAdministrator(account)
     return who
 
 

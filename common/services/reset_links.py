@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from common.core import mail_texts
 from common.core.audit_tags import EventTag
 from common.core.delegation import missing_to_act_on
-from common.core.errors import Conflict, LinkDead, NoWayToTell
+from common.core.errors import Conflict, LinkDead, NotOnYourself, NoWayToTell
+from common.core.permissions import registered
 from common.models.account import Account
 from common.models.base import rfc3339
 from common.models.registration import ResetLink
@@ -25,6 +26,8 @@ from common.services.session_rows import hashed
 
 MAIL = "mail.reset_link"
 VALID_MS = 30 * 60 * 1000
+#: What it takes to make a link.
+MAKING = registered("user", "write")
 _TOKEN_BYTES = 32
 
 
@@ -40,7 +43,7 @@ def make(plane: Plane, actor: Principal, email: str) -> dict[str, Any]:
 
     ``{email, expires_at, mailed, token, link}``: ``token`` is None unless the setting ``password.show_reset_link``
     says that administrators see it, ``link`` also where no page takes tokens. Raises UserNotFound, GivesMoreThanHeld,
-    NoWayToTell where there is neither mail nor that setting, and Conflict for oneself and for an account that is off.
+    NoWayToTell where there is neither mail nor that setting, NotOnYourself, and Conflict for an account that is off.
     """
     shown, mailed = plane.variables.flag("password.show_reset_link"), mail.is_configured(plane)
     if not shown and not mailed:
@@ -76,7 +79,7 @@ def make(plane: Plane, actor: Principal, email: str) -> dict[str, Any]:
 
 def _refuse(actor: Principal, account: AccountRow) -> None:
     if actor.user_id == account.id:
-        raise Conflict("A link for yourself would need no current password: change your password instead.")
+        raise NotOnYourself("A link for yourself would need no current password: change your password instead.")
     if not account.may_sign_in:
         raise Conflict(f"User '{account.email}' is switched off: switch the account on first.")
 
@@ -121,7 +124,10 @@ def _may_still_act_on(plane: Plane, made_by: str, account: AccountRow) -> bool:
     maker = accounts.by_id(plane, made_by)
     if maker is None or not maker.may_sign_in:
         return False
-    return not missing_to_act_on(accounts.standing_of(plane, maker), accounts.standing_of(plane, account))
+    standing = accounts.standing_of(plane, maker)
+    if MAKING not in standing.permissions:
+        return False
+    return not missing_to_act_on(standing, accounts.standing_of(plane, account))
 
 
 def _hash_of(account: AccountRow) -> str:

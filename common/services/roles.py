@@ -273,6 +273,7 @@ def delete_role(
         role_id = id_of(graph, name)
         stored = _stored(plane, graph, role_id)
         check_version(_version(graph, stored), expected)
+        actor = accounts.acting_now(plane, actor)
         standing = refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=reassign_to is not None)
         heir_ids, move = graph.children_of(role_id), None
         if reassign_to is None:

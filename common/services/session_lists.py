@@ -8,7 +8,8 @@ from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.errors import SessionNotFound
 from common.models.base import rfc3339
-from common.services import accounts, audit, sessions
+from common.services import accounts, audit, proving, sessions
+from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
 from common.services.session_rows import end, forget_shared_value, open_now
@@ -67,20 +68,28 @@ def page_of_user(
 
 
 def end_of_user(plane: Plane, actor: Principal, email: str, session_id: str) -> None:
-    """End one session of an account. Raises UserNotFound, SessionNotFound, GivesMoreThanHeld."""
+    """End one session of an account. Raises UserNotFound, SessionNotFound, GivesMoreThanHeld; ProofDue for own ones."""
     with plane.database.transaction():
-        account, actor = accounts.hold_to_act_on(plane, actor, email)
+        account, actor = _held(plane, actor, email)
         _end_one(plane, actor, account.id, account.target, session_id)
 
 
 def end_all_of_user(plane: Plane, actor: Principal, email: str) -> int:
-    """End every session of an account; returns how many. Raises UserNotFound, GivesMoreThanHeld."""
+    """End every session of an account; returns how many. Raises as ``end_of_user``, but for SessionNotFound."""
     with plane.database.transaction():
-        account, actor = accounts.hold_to_act_on(plane, actor, email)
+        account, actor = _held(plane, actor, email)
         ended = sessions.end_sessions(plane, account.id, "ended")
         if ended:
             audit.record(plane, EventTag.SESSION_END, actor, target=account.target, after={"ended": ended})
     return ended
+
+
+def _held(plane: Plane, actor: Principal, email: str) -> tuple[AccountRow, Principal]:
+    """``accounts.hold_to_act_on``; an administrator's own sessions take what they take on the routes for one's own."""
+    account, actor = accounts.hold_to_act_on(plane, actor, email)
+    if actor.user_id == account.id:
+        proving.require_recent_proof(plane, actor)
+    return account, actor
 
 
 def _named(who: Principal, session_id: str) -> str:

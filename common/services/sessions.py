@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.errors import Forbidden, LoginRefused, NotSignedIn, PasswordChangeDue
+from common.core.errors import (
+    Forbidden,
+    LoginRefused,
+    NotSignedIn,
+    PasswordChangeDue,
+    PasswordLoginDisabled,
+    StoreUnavailable,
+)
+from common.core.limits import network_of
 from common.core.passwords import decode_from_hash_form
 from common.core.refresh import is_access_form
 from common.core.scopes import UNSCOPED, Scope, scope_of
 from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
-from common.core.tokens import has_scope, is_misspelt, is_stored_with_scope, looks_like_token, lookup_forms
+from common.core.tokens import digest, is_misspelt, is_stored_with_scope, looks_like_token, lookup_forms
 from common.models.account import Account, RefreshToken, Session, SessionTrait
 from common.models.base import local_date
 from common.services import accounts, audit, limits, misuse, passwords
 from common.services.accounts import AccountRow
+from common.services.limits import LoginAttempt, TooManyLogins
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
 from common.services.session_rows import (
@@ -48,15 +58,17 @@ _ACCOUNT = """
     (SELECT value FROM rk_state WHERE name = 'variables_version')
 """
 # The home tenant is the one named like its owner; only who has given that away is searched for another one.
+_HOME = """
+    COALESCE(
+        (SELECT m.tenant_id FROM user_tenant m
+         WHERE m.user_id = u.id AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1' LIMIT 1),
+        (SELECT m.tenant_id FROM user_tenant m WHERE m.user_id = u.id AND m.role = 'owner' AND m.status = '1'
+         ORDER BY m.create_time LIMIT 1))
+"""
 _SESSION_ROW = f"""
     SELECT s.id, s.realm, s.created_at, s.expires_at, s.ended_at, s.last_seen_at,
-        COALESCE(p.authenticated_at, s.created_at), s.value_hash, u.access_token,
-        COALESCE(
-            (SELECT m.tenant_id FROM user_tenant m
-             WHERE m.user_id = u.id AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1' LIMIT 1),
-            (SELECT m.tenant_id FROM user_tenant m WHERE m.user_id = u.id AND m.role = 'owner' AND m.status = '1'
-             ORDER BY m.create_time LIMIT 1)),
-        {_ACCOUNT}
+        COALESCE(p.authenticated_at, s.created_at), s.value_hash, u.access_token, {_HOME.strip()},
+        (SELECT l.requests_per_minute FROM rk_tenant_limit l WHERE l.tenant_id = {_HOME.strip()}), {_ACCOUNT}
 """
 _ITS_ACCOUNT = """
     JOIN user u ON u.id = s.user_id LEFT JOIN rk_account a ON a.user_id = u.id
@@ -69,17 +81,31 @@ _ACCESS = f"""
 """
 # A token acts for the account that made it (RAGFlow's rows: an owner of the tenant), while that still owns the tenant.
 _TOKEN = f"""
-    SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, r.scopes, {_ACCOUNT}
+    SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, r.scopes, l.requests_per_minute, {_ACCOUNT}
     FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id
     LEFT JOIN rk_token_trait r ON r.token_id = t.id
     JOIN user u ON u.id = COALESCE(t.user_id, (
         SELECT m.user_id FROM user_tenant m WHERE m.tenant_id = k.tenant_id AND m.role = 'owner' AND m.status = '1'
         ORDER BY m.user_id <> m.tenant_id, m.create_time LIMIT 1))
-    LEFT JOIN rk_account a ON a.user_id = u.id
+    LEFT JOIN rk_account a ON a.user_id = u.id LEFT JOIN rk_tenant_limit l ON l.tenant_id = k.tenant_id
     WHERE k.token IN (?, ?) AND EXISTS (
         SELECT 1 FROM user_tenant m
         WHERE m.tenant_id = k.tenant_id AND m.user_id = u.id AND m.role = 'owner' AND m.status = '1')
 """
+
+# Of a token that is no more: its name, why that is, and whose it was.
+_RETIRED = f"""
+    SELECT d.token_name, d.reason, {_ACCOUNT}
+    FROM rk_retired_token d JOIN user u ON u.id = d.user_id LEFT JOIN rk_account a ON a.user_id = u.id
+    WHERE d.digest = ?
+"""
+
+
+class _Tenant(NamedTuple):
+    """The tenant that a credential acts in, and its own limit of calls a minute; None where it has none."""
+
+    id: str | None
+    calls: int | None
 
 
 def log_in(plane: Plane, origin: Origin, email: str, password: str, realm: Realm) -> tuple[Principal, str]:
@@ -102,30 +128,35 @@ def admit(
     administrative permission.
     """
     if realm == "user":
-        passwords.refuse_where_disabled(plane)
-    # Before the attempt is counted: while the database is down nobody fails.
+        _refuse_where_disabled(plane, origin, email)
+    # Before the attempt is counted: while the database is down, or a first start under way, nobody fails.
+    accounts.require_any(plane)
     account = accounts.find(plane, email)
-    attempt = limits.login_attempt(plane, origin, email)
-    for _ in range(_LOOKS):
-        checked = passwords.check(plane, account.password if account else None, password)
-        if account is None or not checked.right or not account.may_sign_in:
-            _record_refusal(plane, origin, email, realm, attempt.failed())
-            raise LoginRefused
-        attempt.succeeded()
-        if realm == "admin":
-            refuse_non_administrators(plane, origin, account)
-        renewed = passwords.renewed(plane, account.password, checked)
-        with plane.database.transaction():
-            now = accounts.hold(plane, account.id)
-            if now is None or not now.may_sign_in:
-                # Whoever switched the account off while the hash was computed has ended all sessions.
+    with _attempt(plane, origin, email, realm) as attempt:
+        for _ in range(_LOOKS):
+            checked = passwords.check(plane, account.password if account else None, password)
+            if account is None or not checked.right or not account.may_sign_in:
+                _record_failure(plane, origin, email, realm, attempt)
                 raise LoginRefused
-            if now.password == account.password:
-                if renewed is not None:
-                    accounts.change(plane, account.id, password=renewed)
-                return opening(plane, origin, account, realm)
-        # The password was changed meanwhile, or its hash renewed by another login: what holds now is looked at.
-        account = accounts.find(plane, email)
+            attempt.succeeded()
+            if realm == "admin":
+                refuse_non_administrators(plane, origin, account)
+            renewed = passwords.renewed(plane, account.password, checked)
+            with plane.database.transaction():
+                now = accounts.hold(plane, account.id)
+                if now is None or not now.may_sign_in:
+                    # Whoever switched the account off while the hash was computed has ended all sessions.
+                    break
+                if now.password == account.password:
+                    if renewed is not None:
+                        accounts.change(plane, account.id, password=renewed)
+                    return opening(plane, origin, account, realm)
+            # The password was changed meanwhile, or its hash renewed by another login: what holds now is looked at.
+            account = accounts.find(plane, email)
+    try:
+        _record_refusal(plane, origin, email, realm, reason="the account was changed meanwhile")
+    except StoreUnavailable as unavailable:
+        log.warning("a refused login is not recorded: %s", unavailable.reason)
     raise LoginRefused
 
 
@@ -175,7 +206,8 @@ def record_login(
 
 
 def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) -> Principal:
-    """The principal of a credential, read with one statement. Raises NotSignedIn.
+    """The principal of a credential, read with one statement. Raises NotSignedIn, for what may have been a token after
+    one more.
 
     A user API takes sessions, access tokens and API tokens; the admin server takes sessions and access tokens, for no
     longer than those that were made there, and API tokens whose scope is administrative. What has only the form of an
@@ -184,8 +216,7 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
     if looks_like_token(credential):
         if is_misspelt(credential):
             raise NotSignedIn("Unauthorized")
-        if realm == "user" or has_scope(credential):
-            return _by_token(plane, credential, realm, origin)
+        return _by_token(plane, credential, realm, origin)
     if is_access_form(credential):
         row = plane.database.one(_ACCESS, (hashed(credential), plane.now_ms()))
     else:
@@ -201,7 +232,7 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
 
 def _by_session(plane: Plane, row: tuple[Any, ...], port: Realm, origin: Origin) -> Principal:
     session_id, realm, created_at, expires_at, ended_at, last_seen_at, proven_at, value_hash, *more = row
-    shared_value, tenant_id, *account = more
+    shared_value, tenant_id, tenant_calls, *account = more
     if plane.shared and value_hash is not None and hashed(shared_value or "") != value_hash:
         # RAGFlow knew this session, and has ended it: by a logout, or by the next login of its user there.
         raise misuse.of_account(account, f"session:{session_id}", "ended in RAGFlow", origin)
@@ -211,7 +242,8 @@ def _by_session(plane: Plane, row: tuple[Any, ...], port: Realm, origin: Origin)
     if is_over(Lifetime(created_at, expires_at, ended_at, seen_at), limits_at(plane, realm, port), now):
         reason = "expired" if ended_at is None else "ended"
         raise misuse.of_account(account, f"session:{session_id}", reason, origin)
-    who = _principal(plane, account, f"session:{session_id}", tenant_id, origin, authenticated_at=proven_at)
+    home = _Tenant(tenant_id, tenant_calls)
+    who = _principal(plane, account, f"session:{session_id}", home, origin, authenticated_at=proven_at)
     if seen_at + SEEN_EVERY_MS <= now:
         plane.session_uses.note(plane.database, session_id, now)
     return who
@@ -280,20 +312,30 @@ def _by_token(plane: Plane, token: str, realm: Realm, origin: Origin) -> Princip
     forms = lookup_forms(token)
     now = plane.now_ms()
     for row in plane.database.all(_TOKEN, (forms[0], forms[-1])):
-        token_id, expires_at, last_used_at, found, tenant_id, scopes, *account = row
+        token_id, expires_at, last_used_at, found, tenant_id, scopes, tenant_calls, *account = row
         # MySQL compares without case; a token is its exact characters.
         if found not in forms:
             continue
         if expires_at is not None and expires_at <= now:
             raise misuse.of_account(account, f"token:{token_id}", "expired", origin)
-        scope = _scope_of(found, scopes)
+        scope, name = _scope_of(found, scopes), f"token:{token_id or found[-8:]}"
         if realm == "admin" and not scope.opens_admin:
-            break
-        who = _principal(plane, account, f"token:{token_id or found[-8:]}", tenant_id, origin, scope=scope)
+            raise misuse.of_account(account, name, "its scope does not open the admin server", origin)
+        who = _principal(plane, account, name, _Tenant(tenant_id, tenant_calls), origin, scope=scope)
         if token_id is not None and (last_used_at is None or last_used_at + LAST_USED_EVERY_MS <= now):
             plane.token_uses.note(plane.database, token_id, now)
         return who
+    if looks_like_token(token):
+        _refuse_retired(plane, token, origin)
     raise NotSignedIn("Unauthorized")
+
+
+def _refuse_retired(plane: Plane, token: str, origin: Origin) -> None:
+    """Raises Misused for a token that was good once."""
+    row = plane.database.one(_RETIRED, (digest(token),))
+    if row is not None:
+        name, reason, *account = row
+        raise misuse.of_account(account, f"token:{name}", reason, origin)
 
 
 def _scope_of(stored: str, scopes: str | None) -> Scope:
@@ -309,7 +351,7 @@ def _principal(
     plane: Plane,
     account: list[Any],
     credential: str,
-    tenant_id: str | None,
+    tenant: _Tenant,
     origin: Origin,
     *,
     authenticated_at: int | None = None,
@@ -334,8 +376,9 @@ def _principal(
         role_ids=role_ids,
         permissions=standing.permissions,
         credential=credential,
-        tenant_id=tenant_id,
-        tenant_role="owner" if tenant_id else None,
+        tenant_id=tenant.id,
+        tenant_role="owner" if tenant.id else None,
+        tenant_calls=tenant.calls,
         must_change=bool(must_change),
         authenticated_at=authenticated_at,
         scope=scope,
@@ -366,14 +409,40 @@ def principal_of(
     )
 
 
-def _record_refusal(plane: Plane, origin: Origin, email: str, realm: Realm, wait_s: float) -> None:
+def _attempt(plane: Plane, origin: Origin, email: str, realm: Realm) -> LoginAttempt:
+    """``limits.login_attempt``; one event for each wait and port says that a login was refused in it."""
+    try:
+        return limits.login_attempt(plane, origin, email)
+    except TooManyLogins as error:
+        tell = partial(_record_refusal, plane, origin, email, realm, **error.told)
+        limits.tell_once(plane, f"{realm}:{error.whose}", error.again_s, tell)
+        raise
+
+
+def _refuse_where_disabled(plane: Plane, origin: Origin, email: str) -> None:
+    """Raises PasswordLoginDisabled; a network has an event of that in a quarter of an hour."""
+    try:
+        passwords.refuse_where_disabled(plane)
+    except PasswordLoginDisabled:
+        whose = f"login:disabled:{network_of(origin.address) or origin.address}"
+        tell = partial(_record_refusal, plane, origin, email, "user", reason="password login is disabled")
+        limits.tell_once(plane, whose, limits.FAILURES_S, tell)
+        raise
+
+
+def _record_failure(plane: Plane, origin: Origin, email: str, realm: Realm, attempt: LoginAttempt) -> None:
+    wait_s = attempt.failed()
+    _record_refusal(plane, origin, email, realm, **({"wait_s": wait_s} if wait_s else {}))
+
+
+def _record_refusal(plane: Plane, origin: Origin, email: str, realm: Realm, **more: Any) -> None:
     with plane.database.transaction():
         audit.record(
             plane,
             EventTag.SESSION_LOGIN_REFUSED,
             stranger(origin),
             target=("user", email),
-            after={"realm": realm, "wait_s": wait_s} if wait_s else {"realm": realm},
+            after={"realm": realm, **more},
             result="refused",
         )
 
@@ -386,23 +455,23 @@ def _adopt_session(plane: Plane, wire: str, realm: Realm, origin: Origin) -> tup
     value = plane.keys.unsign(wire)
     if value is None or len(value) < 32 or value.startswith("INVALID_"):
         return None
-    found = plane.database.one(
-        "SELECT id, email, access_token FROM user WHERE access_token = ? AND status = '1'", (value,)
-    )
-    if found is None or found[2] != value:
+    found = plane.database.one("SELECT id, access_token FROM user WHERE access_token = ? AND status = '1'", (value,))
+    if found is None or found[1] != value:
         return None
     try:
         with plane.database.transaction():
-            _take_over(plane, wire, value, found[0], found[1], realm, origin)
+            _take_over(plane, wire, value, found[0], realm, origin)
     except Taken:
         # A page asks several things at once: another of its requests has just done it.
         log.debug("a session of RAGFlow's was taken over by two requests at once")
     return plane.database.one(_SESSION, (hashed(wire),))
 
 
-def _take_over(plane: Plane, wire: str, value: str, user_id: str, email: str, realm: Realm, origin: Origin) -> None:
+def _take_over(plane: Plane, wire: str, value: str, user_id: str, realm: Realm, origin: Origin) -> None:
     """Write RAGFlow's session as one of this plane's, unless it has been one that is over. Raises Taken."""
-    accounts.hold(plane, user_id)
+    account = accounts.hold(plane, user_id)
+    if account is None:
+        return
     known = plane.database.all(
         "SELECT realm, created_at, expires_at, ended_at, last_seen_at FROM rk_session WHERE value_hash = ?",
         (hashed(value),),
@@ -414,9 +483,9 @@ def _take_over(plane: Plane, wire: str, value: str, user_id: str, email: str, re
     # When the password was given to RAGFlow is not known here.
     session_id = insert(plane, origin, user_id, realm, token_hash=hashed(wire), value_hash=hashed(value), proven=False)
     ended = end_beyond_most(plane, user_id, session_id)
-    who = Principal(user_id=user_id, email=email, origin=origin)
+    who = principal_of(plane, account, origin, credential=f"session:{session_id}")
     after = {"realm": realm, **({"ended": ended} if ended else {})}
-    audit.record(plane, EventTag.SESSION_ADOPT, who, target=("user", email), after=after)
+    audit.record(plane, EventTag.SESSION_ADOPT, who, target=account.target, after=after)
 
 
 def check_basic(plane: Plane, origin: Origin, email: str | None, password: str | None) -> None:
@@ -427,16 +496,19 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
     """
     if not email or password is None:
         raise NotSignedIn("Unauthorized")
+    accounts.require_any(plane)
     account = accounts.find(plane, email)
     stored = account.password if account else None
-    attempt = limits.login_attempt(plane, origin, email)
-    right = passwords.matches(plane, stored, password)
-    if not right and decode_from_hash_form(password.encode()) is not None:
-        right = passwords.check_opened(plane, stored, password.encode()).right
-    if account is None or not right or not account.may_sign_in:
-        _record_refusal(plane, origin, email, "admin", attempt.failed())
-        raise LoginRefused
-    attempt.succeeded()
-    refuse_non_administrators(plane, origin, account)
+    with _attempt(plane, origin, email, "admin") as attempt:
+        right = passwords.matches(plane, stored, password)
+        if not right and decode_from_hash_form(password.encode()) is not None:
+            right = passwords.check_opened(plane, stored, password.encode()).right
+        if account is None or not right or not account.may_sign_in:
+            _record_failure(plane, origin, email, "admin", attempt)
+            raise LoginRefused
+        attempt.succeeded()
+        refuse_non_administrators(plane, origin, account)
+        with plane.database.transaction():
+            audit.record(plane, EventTag.SESSION_PROVE, principal_of(plane, account, origin), target=account.target)
     if accounts.owes_password(plane, account.id):
         raise PasswordChangeDue

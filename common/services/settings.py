@@ -214,7 +214,7 @@ def write(plane: Plane, actor: Principal, changes: Collection[Change], tag_of: E
                 value=change.after,
                 updated_at=now,
                 updated_by=by,
-                by_superuser=actor.is_superuser,
+                by_superuser=actor.is_superuser and _needs_superuser(plane, change),
             )
         plane.database.insert(VariableChange, name=name, value=change.after, at=now, by=by)
         if change.variable.ragflow and ragflow.present():
@@ -288,6 +288,16 @@ def _refuse_default_role(plane: Plane, actor: Principal, given: str) -> None:
     check_may_give(actor.standing, standing)
     if is_administrative(standing):
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
+
+
+def _needs_superuser(plane: Plane, change: Change) -> bool:
+    """Whether what is set counts only because a superuser sets it: of the default role, an administrative one. What it
+    comes to hold later is not what that one has agreed to."""
+    if change.variable.name != "default_role":
+        return True
+    graph = accounts.role_graph(plane)
+    role_id = graph.id_of(change.after or "")
+    return role_id is not None and is_administrative(graph.standing([role_id]))
 
 
 def _refuse_new_flags(wanted: Mapping[str, Value | None], stored: Mapping[str, StoredText]) -> None:

@@ -21,11 +21,13 @@ MAX_ROWS = 10_000
 HEADING = "email"
 # Of a wider sheet the rest is not looked at.
 _MAX_COLUMNS = 50
+# More than this of a cell says no more than that it is no address.
+_MAX_CELL = 1024
 # What a workbook may hold when it is unpacked. One of MAX_ROWS addresses has some 2 MiB.
 _MAX_UNPACKED = 8 * 1024 * 1024
 _MAX_MEMBERS = 200
 # Excel and its like write none, and they are how XML is made to grow or to read other files.
-_FORBIDDEN_XML = (b"<!DOCTYPE", b"<!ENTITY", b"\0")
+_FORBIDDEN_XML = (b"<!DOCTYPE", b"<!ENTITY")
 _ZIP = b"PK\x03\x04"
 # What the readers raise for files that are broken, encrypted, or no workbooks after all.
 _UNREADABLE = (
@@ -50,11 +52,16 @@ def _column(rows: Iterable[Sequence[Any]], field: str) -> Iterator[FileRow]:
     for number, row in enumerate(rows, start=1):
         if number > MAX_ROWS + 1:
             raise BadField(f"{field}: the file has more than {MAX_ROWS} rows; split it, or list a domain.", field=field)
-        cells = ["" if cell is None else str(cell).strip() for cell in row]
-        if number == 1 and HEADING in (headings := [cell.lower().replace("-", "") for cell in cells]):
+        headings = [_text(cell).lower().replace("-", "") for cell in row] if number == 1 else []
+        if HEADING in headings:
             column = headings.index(HEADING)
-        elif column < len(cells) and cells[column]:
-            yield FileRow(number, cells[column])
+        elif column < len(row) and (text := _text(row[column])):
+            yield FileRow(number, text)
+
+
+def _text(cell: Any) -> str:
+    """What stands in a cell; a beginning of what is too long for an address, which any number of cells may share."""
+    return "" if cell is None else str(cell)[:_MAX_CELL].strip()
 
 
 def _csv(content: bytes, field: str) -> Iterator[Sequence[Any]]:
@@ -107,7 +114,7 @@ def _refuse_bombs(content: bytes) -> None:
         if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_UNPACKED:
             raise ValueError("it unpacks to too much")
         for member in members:
-            if member.filename.endswith((".xml", ".rels")):
-                text = packed.read(member)
-                if any(sign in text for sign in _FORBIDDEN_XML):
-                    raise ValueError("its XML has declarations that no workbook needs")
+            # Whatever its name, a workbook may call any of them its sheet; and UTF-16 has a NUL beside each letter.
+            text = packed.read(member).replace(b"\0", b"")
+            if any(sign in text for sign in _FORBIDDEN_XML):
+                raise ValueError("its XML has declarations that no workbook needs")

@@ -13,8 +13,9 @@ from common.services.probing import Outcome
 def get_system_status(plane: Plane, who: Principal) -> dict[str, Any]:
     """``{doc_engine, storage, database, redis, task_executor, task_executor_heartbeats}``, probed side by side.
 
-    Each part has ``status`` and ``elapsed`` (ms as text). Errors, and what executors have in hand, are shown to those
-    who may read services. Heartbeats are null, and not empty, when they can't be read.
+    Each part has ``status`` and ``elapsed`` (ms as text). Errors, what executors have in hand, and ``fallbacks`` of
+    ``redis`` are shown to those who may read services: how often this process has had to count by itself what limits
+    are judged by, since its start. Heartbeats are null, and not empty, when they can't be read.
     """
     probes = {name: health_utils.store_probe(plane, name) for name in health_utils.STORES}
     found = plane.prober.run({**probes, health_utils.EXECUTORS: health_utils.executors_probe(plane)})
@@ -30,7 +31,7 @@ def get_system_status(plane: Plane, who: Principal) -> dict[str, Any]:
         "doc_engine": {"type": "unknown", **part(found["documents"]), **_own_words(found["documents"])},
         "storage": {"storage": _storage_kind(plane), **part(found["objects"])},
         "database": {"database": "mysql" if plane.settings.mysql else "sqlite", **part(found["metadata"])},
-        "redis": part(found["cache"]),
+        "redis": {**part(found["cache"]), **({"fallbacks": plane.counts.fallbacks} if operator else {})},
         "task_executor": part(executors),
         "task_executor_heartbeats": _heartbeats(executors, operator),
     }

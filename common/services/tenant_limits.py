@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from common.core.audit_tags import EventTag
-from common.core.errors import LimitReached
+from common.core.errors import LimitReached, TooManyInGrace
 from common.models.variable import TenantLimit
 from common.services import audit, memberships, settings
 from common.services.plane import Plane
@@ -52,6 +52,24 @@ def make_sure_of_room(plane: Plane, tenant_id: str, name: Literal["members", "to
         raise LimitReached(name, most)
 
 
+def make_sure_of_grace(plane: Plane, tenant_id: str) -> None:
+    """Within a transaction that holds the memberships' lock, before a token gets one that replaces it and goes on for a
+    while: raises TooManyInGrace where more are in their grace than the tenant may have tokens.
+
+    So a tenant that has all that it may have can rotate each, and one of them again whose answer was lost.
+    """
+    most = limit(plane, tenant_id, "tokens")
+    if not most:
+        return
+    row = plane.database.one(
+        "SELECT COUNT(*) FROM rk_token t JOIN rk_token_trait r ON r.token_id = t.id "
+        "WHERE t.tenant_id = ? AND t.expires_at > ? AND r.replaced_by IS NOT NULL",
+        (tenant_id, plane.now_ms()),
+    )
+    if row is not None and row[0] > most:
+        raise TooManyInGrace(most)
+
+
 def of_tenant(plane: Plane, tenant_id: str) -> dict[str, Any]:
     """``{tenant_id, limits, own, defaults, used}``, each by name; ``own`` is None where the default holds.
 
@@ -83,7 +101,6 @@ def set_of_tenant(plane: Plane, actor: Principal, tenant_id: str, changes: Mappi
             if any(value is not None for value in after.values()):
                 stamps = {"updated_at": plane.now_ms(), "updated_by": actor.email}
                 plane.database.insert(TenantLimit, tenant_id=tenant_id, **after, **stamps)
-            settings.next_version(plane)
         return of_tenant(plane, tenant_id)
 
 

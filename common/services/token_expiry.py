@@ -6,7 +6,7 @@ from typing import Any
 
 from common.core import mail_texts
 from common.models.token import ExpiryNotice
-from common.services import jobs, mail
+from common.services import jobs, mail, tokens
 from common.services.jobs import Task
 from common.services.plane import Plane
 from common.stores.database import Taken
@@ -101,15 +101,6 @@ def send_notice(task: Task) -> None:
     mail.deliver(task, address, text)
 
 
-def prune(plane: Plane, *, limit: int = 1000) -> int:
-    """Delete up to ``limit`` notices of tokens that are gone; returns how many."""
-    gone = plane.database.all(
-        "SELECT DISTINCT n.token_id FROM rk_expiry_notice n LEFT JOIN rk_token t ON t.id = n.token_id "
-        "WHERE t.id IS NULL LIMIT ?",
-        (limit,),
-    )
-    if not gone:
-        return 0
-    query = ExpiryNotice.delete().where(ExpiryNotice.token_id.in_([token_id for (token_id,) in gone]))
-    deleted: int = plane.database.execute(query)
-    return deleted
+def prune(plane: Plane, after: str = "", *, limit: int = 1000) -> tuple[int, str | None]:
+    """Delete the notices of tokens that are gone; see ``tokens.prune_gone``."""
+    return tokens.prune_gone(plane, ExpiryNotice, after, limit)

@@ -12,7 +12,7 @@ from common.core.scopes import UNSCOPED, Scope, scope_of
 from common.core.tokens import display_form
 from common.models.base import rfc3339
 from common.models.token import TokenRecord, TokenTrait
-from common.services import accounts, audit, limits, memberships, tokens
+from common.services import accounts, audit, limits, memberships, tenant_limits, tokens
 from common.services.plane import Plane
 from common.services.principal import Principal
 
@@ -53,7 +53,7 @@ def rotate_own(plane: Plane, who: Principal, given: str, rotation: Rotation) -> 
     The new one in the form of ``tokens.create``, with ``replaces`` (the id of the old one) and ``old_expires_at``. With
     a token no more comes of it than that may do, and for no longer. Raises TenantNotFound, NotYourTenant,
     TokenNotFound, AmbiguousToken, TokenReplaced, Conflict for one that has ended, BadField, ProofDue,
-    GivesMoreThanHeld.
+    GivesMoreThanHeld, TooManyInGrace.
     """
     tenant_id = tokens.own_tenant(who)
     limits.token_creation(plane, who)
@@ -84,6 +84,8 @@ def _rotate(plane: Plane, actor: Principal, old: _Old, rotation: Rotation) -> di
     asked = parse_expiry(rotation.expires_at, rotation.expires_in, now)
     end = tokens.earlier(asked if asked is not None else old.expires_at, tokens.end_of_credential(plane, actor))
     draft = tokens.Draft(old.tenant_id, old.user_id, old.name, end, old.scope, old.dialog_id, old.source)
+    if rotation.grace_s:
+        tenant_limits.make_sure_of_grace(plane, old.tenant_id)
     made = tokens.write(plane, draft)
     old_end = tokens.earlier(old.expires_at, now + rotation.grace_s * 1000)
     plane.database.run("UPDATE rk_token SET expires_at = ? WHERE id = ?", (old_end, old.token_id))

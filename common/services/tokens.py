@@ -30,14 +30,15 @@ from common.core.tokens import (
     stored_form,
 )
 from common.models.base import created, http_date, rfc3339
-from common.models.token import ApiToken, TokenRecord, TokenTrait
-from common.services import accounts, audit, limits, memberships, proving, tenant_limits
+from common.models.token import ApiToken, ExpiryNotice, TokenRecord, TokenTrait
+from common.services import accounts, audit, limits, memberships, proving, retired_tokens, tenant_limits
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal, system
+from common.services.retired_tokens import Retired
 
 _ROW = "k.tenant_id, k.token, k.beta, k.dialog_id, k.source, k.create_time, k.update_time"
-_RECORD = "t.id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at, t.created_at"
+_RECORD = "t.id, t.user_id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at, t.created_at"
 _TRAITS = "r.scopes, r.replaced_by"
 _WITH_TRAITS = "LEFT JOIN rk_token_trait r ON r.token_id = t.id"
 _BOTH = "FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id"
@@ -49,7 +50,7 @@ _PREFIX_LENGTH = len(TOKEN_PREFIX) + SHOWN_AT_EACH_END
 _LOOKALIKES = 100
 # The whole list is read by so many.
 _PIECE = 500
-_NO_RECORD = (None,) * 9
+_NO_RECORD = (None,) * 10
 #: A token that has not been used for so long, or never since it was made, is shown as unused.
 UNUSED_MS = 90 * 24 * 3600 * 1000
 
@@ -132,19 +133,20 @@ def own(plane: Plane, who: Principal) -> list[dict[str, Any]]:
 
     In the form of ``create``.
 
-    ``token`` and ``beta`` are display forms where tokens are hashed. Raises TenantNotFound, NotYourTenant.
+    ``token`` and ``beta`` are display forms where tokens are hashed, of those that act for a fellow owner, and for a
+    caller whose own token may do less than the account. Raises TenantNotFound, NotYourTenant.
     """
-    return _listing(plane, own_tenant(who), whole=plane.plain_tokens)
+    return _listing(plane, own_tenant(who), whose=_shown_whole(plane, who))
 
 
 def own_page(plane: Plane, who: Principal, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
     """``own``, a page at a time: ``{tokens, next_cursor}``."""
-    return _page(plane, of_tenant(own_tenant(who)), limit, cursor, whole=plane.plain_tokens)
+    return _page(plane, of_tenant(own_tenant(who)), limit, cursor, whose=_shown_whole(plane, who))
 
 
 def own_of_dialog(plane: Plane, who: Principal, dialog_id: str) -> list[dict[str, Any]]:
     """``own``, but only those that were made for one dialog or agent."""
-    return _listing(plane, own_tenant(who), whole=plane.plain_tokens, dialog_id=dialog_id)
+    return _listing(plane, own_tenant(who), whose=_shown_whole(plane, who), dialog_id=dialog_id)
 
 
 def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
@@ -154,11 +156,12 @@ def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
     whole only to who might make one for that account. Raises UserNotFound.
     """
     account = accounts.get(plane, email)
-    whole, reach = _may_see_whole(plane, actor, account), of_account(plane, account)
+    whose = account.id if _may_see_whole(plane, actor, account) else None
+    reach = of_account(plane, account)
     listed: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
-        page = _page(plane, reach, _PIECE, cursor, whole=whole)
+        page = _page(plane, reach, _PIECE, cursor, whose=whose)
         listed += page["tokens"]
         cursor = page["next_cursor"]
         if cursor is None:
@@ -170,7 +173,8 @@ def page_of_user(
 ) -> dict[str, Any]:
     """``of_user``, a page at a time: ``{tokens, next_cursor}``."""
     account = accounts.get(plane, email)
-    return _page(plane, of_account(plane, account), limit, cursor, whole=_may_see_whole(plane, actor, account))
+    whose = account.id if _may_see_whole(plane, actor, account) else None
+    return _page(plane, of_account(plane, account), limit, cursor, whose=whose)
 
 
 def delete(plane: Plane, who: Principal, given: Sequence[str], *, tenant_id: str | None = None) -> int:
@@ -199,16 +203,23 @@ def delete_of_user(plane: Plane, actor: Principal, email: str, given: str) -> No
 def retire_expired(plane: Plane, *, limit: int = 500) -> int:
     """Delete tokens whose time is over, for a RAGFlow in the same database knows of no end; how many went."""
     rows = plane.database.all(
-        "SELECT id, tenant_id, stored, display FROM rk_token WHERE expires_at <= ? ORDER BY expires_at, id LIMIT ?",
+        "SELECT id, tenant_id, stored, display, user_id FROM rk_token "
+        "WHERE expires_at <= ? ORDER BY expires_at, id LIMIT ?",
         (plane.now_ms(), limit),
     )
-    for token_id, tenant_id, stored, display in rows:
+    retired = 0
+    for token_id, tenant_id, stored, display, user_id in rows:
         with plane.database.transaction():
             plane.database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored))
-            plane.database.run("DELETE FROM rk_token WHERE id = ?", (token_id,))
+            if not plane.database.run("DELETE FROM rk_token WHERE id = ?", (token_id,)):
+                # Somebody has deleted it meanwhile, and said so.
+                continue
+            retired += 1
+            gone = Retired(stored, token_id, tenant_id, user_id, "expired")
+            retired_tokens.keep(plane.database, plane.now_ms(), [gone])
             before = {"id": token_id, "tenant": tenant_id, "expired": True}
             audit.record(plane, EventTag.TOKEN_DELETE, system("expiry"), target=("token", display), before=before)
-    return len(rows)
+    return retired
 
 
 def count_unused(plane: Plane) -> int:
@@ -219,17 +230,25 @@ def count_unused(plane: Plane) -> int:
     return row[0] if row else 0
 
 
-def prune_traits(plane: Plane, *, limit: int = 1000) -> int:
-    """Delete up to ``limit`` traits of tokens that are gone; returns how many."""
-    gone = plane.database.all(
-        "SELECT r.token_id FROM rk_token_trait r LEFT JOIN rk_token t ON t.id = r.token_id WHERE t.id IS NULL LIMIT ?",
-        (limit,),
+def prune_traits(plane: Plane, after: str = "", *, limit: int = 1000) -> tuple[int, str | None]:
+    """Delete the traits of tokens that are gone; see ``prune_gone``."""
+    return prune_gone(plane, TokenTrait, after, limit)
+
+
+def prune_gone(plane: Plane, model: type[TokenTrait | ExpiryNotice], after: str, limit: int) -> tuple[int, str | None]:
+    """Look at up to ``limit`` rows beyond the token id ``after``, and delete those whose token is gone.
+
+    Returns how many went, and the id to go on after, None at the end.
+    """
+    table = model._meta.table_name
+    rows = plane.database.all(
+        f"SELECT r.token_id, t.id FROM {table} r LEFT JOIN rk_token t ON t.id = r.token_id "
+        "WHERE r.token_id > ? ORDER BY r.token_id LIMIT ?",
+        (after, limit),
     )
-    if not gone:
-        return 0
-    query = TokenTrait.delete().where(TokenTrait.token_id.in_([token_id for (token_id,) in gone]))
-    deleted: int = plane.database.execute(query)
-    return deleted
+    gone = {token_id for token_id, found in rows if found is None}
+    deleted: int = plane.database.execute(model.delete().where(model.token_id.in_(gone))) if gone else 0
+    return deleted, rows[-1][0] if len(rows) == limit else None
 
 
 def own_tenant(who: Principal) -> str:
@@ -250,6 +269,11 @@ def of_account(plane: Plane, account: AccountRow) -> Reach:
     """The tokens of an account."""
     # RAGFlow takes what it made in a tenant for the account whose home that is.
     return Reach("user_id", account.id, memberships.home_of(plane, account.id))
+
+
+def _shown_whole(plane: Plane, who: Principal) -> str | None:
+    """The account whose tokens the caller sees whole in lists, if any: one that sees a token can act by it."""
+    return who.user_id if plane.plain_tokens and not who.is_limited else None
 
 
 def _may_see_whole(plane: Plane, actor: Principal, account: AccountRow) -> bool:
@@ -386,14 +410,14 @@ def write(plane: Plane, draft: Draft) -> dict[str, Any]:
     }
 
 
-def _listing(plane: Plane, tenant_id: str, *, whole: bool, dialog_id: str | None = None) -> list[dict[str, Any]]:
+def _listing(plane: Plane, tenant_id: str, *, whose: str | None, dialog_id: str | None = None) -> list[dict[str, Any]]:
     condition, params = (" AND k.dialog_id = ?", (dialog_id,)) if dialog_id is not None else ("", ())
     rows = plane.database.all(f"{_LISTED}{condition} ORDER BY t.id IS NULL, {_ORDER}", (tenant_id, *params))
     unused_since = plane.now_ms() - UNUSED_MS
-    return [_shown(row, whole, unused_since) for row in rows]
+    return [_shown(row, whose, unused_since) for row in rows]
 
 
-def _page(plane: Plane, reach: Reach, limit: int, cursor: str | None, *, whole: bool) -> dict[str, Any]:
+def _page(plane: Plane, reach: Reach, limit: int, cursor: str | None, *, whose: str | None) -> dict[str, Any]:
     """Tokens with a record come oldest first, then those without, by value; both are read off an index.
 
     A cursor is a record's moment and id; or, since a token itself must not stand in it, how a token begins, and how
@@ -407,10 +431,10 @@ def _page(plane: Plane, reach: Reach, limit: int, cursor: str | None, *, whole: 
     if since >= 0:
         rows, next_cursor = _recorded(plane, reach, limit, since, mark)
         if next_cursor is not None:
-            return {"tokens": [_shown(row, whole, unused_since) for row in rows], "next_cursor": next_cursor}
+            return {"tokens": [_shown(row, whose, unused_since) for row in rows], "next_cursor": next_cursor}
         mark, skipped = "", 0
     others, next_cursor = _unrecorded(plane, reach, limit - len(rows), mark, skipped)
-    return {"tokens": [_shown(row, whole, unused_since) for row in (*rows, *others)], "next_cursor": next_cursor}
+    return {"tokens": [_shown(row, whose, unused_since) for row in (*rows, *others)], "next_cursor": next_cursor}
 
 
 def _recorded(
@@ -454,9 +478,12 @@ def _unrecorded(
     return shown, encode_cursor([-1, begin, counted[0] if counted else 0])
 
 
-def _shown(row: tuple[Any, ...], whole: bool, unused_since: int) -> dict[str, Any]:
+def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[str, Any]:
+    """A row as lists show it; ``whose`` is the account whose tokens are shown whole where they are stored so."""
     tenant_id, token, beta, dialog_id, source, create_time, update_time, *record = row
-    token_id, display, beta_display, name, expires_at, last_used_at, created_at, scopes, replaced_by = record
+    token_id, user_id, display, beta_display, name, expires_at, last_used_at, created_at, scopes, replaced_by = record
+    # RAGFlow takes what it made for a token of the account whose home the tenant is.
+    whole = whose is not None and whose == (user_id or tenant_id)
     used_at = last_used_at or created_at
     return {
         "tenant_id": tenant_id,
@@ -493,7 +520,12 @@ def _delete(plane: Plane, actor: Principal, reach: Reach, given: str) -> int:
     tenant_id, stored, token_id, display = found
     if not plane.database.run("DELETE FROM api_token WHERE tenant_id = ? AND token = ?", (tenant_id, stored)):
         return 0
+    record = plane.database.one("SELECT user_id FROM rk_token WHERE tenant_id = ? AND stored = ?", (tenant_id, stored))
     plane.database.run("DELETE FROM rk_token WHERE tenant_id = ? AND stored = ?", (tenant_id, stored))
+    # What RAGFlow made acts for an owner of its tenant.
+    for user_id in record or memberships.owners(plane, tenant_id)[:1]:
+        gone = Retired(stored, token_id or stored[-8:], tenant_id, user_id, "deleted")
+        retired_tokens.keep(plane.database, plane.now_ms(), [gone])
     before = {"id": token_id, "tenant": tenant_id}
     audit.record(plane, EventTag.TOKEN_DELETE, actor, target=("token", display), before=before)
     return 1

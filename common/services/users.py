@@ -12,9 +12,10 @@ from common.core.delegation import check_may_give
 from common.core.emails import email_key, parse_email
 from common.core.errors import (
     BadField,
-    Conflict,
     Forbidden,
+    NotOnYourself,
     PasswordChangeDue,
+    ProofDue,
     StoreUnavailable,
     UserNotFound,
     WrongCurrentPassword,
@@ -28,7 +29,6 @@ from common.services import (
     claims,
     default_role,
     invitations,
-    limits,
     memberships,
     passwords,
     proving,
@@ -160,7 +160,8 @@ def create_user(
     if is_superuser:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     address = parse_email(email, field="username")
-    owner = passwords.new_owner(address, nickname, administers=is_superuser)
+    administers = is_superuser or default_role.administers(plane)
+    owner = passwords.new_owner(address, nickname, administers=administers)
     password_hash = passwords.new_hash(plane, password, owner)
     with plane.database.transaction():
         default_role.lock(plane)
@@ -210,7 +211,12 @@ def update_user_password(
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
     must_change = not is_own and plane.variables.flag("password.must_change_after_reset")
     with plane.database.transaction():
+        looked_at = account.password
         account, actor = accounts.hold_to_act_on(plane, actor, email)
+        if is_own and account.password != looked_at:
+            # Somebody else has set it while hashes were computed: what was proven, was proven with the one before.
+            raise WrongCurrentPassword if current is not None else ProofDue
+        unchanged = unchanged and account.password == looked_at
         if not unchanged:
             accounts.change(plane, account.id, password=new_hash)
         plane.database.execute(Account.update(must_change=must_change).where(Account.user_id == account.id))
@@ -228,11 +234,7 @@ def _require_current_password(plane: Plane, actor: Principal, account: AccountRo
     if actor.session_id is None:
         raise Forbidden("A token can't change the password; log in first.")
     if current is not None:
-        attempt = limits.login_attempt(plane, actor.origin, account.email)
-        if not passwords.matches(plane, account.password, current):
-            attempt.failed()
-            raise WrongCurrentPassword
-        attempt.succeeded()
+        proving.require_current_password(plane, actor, account, current)
         return
     proving.require_recent_proof(plane, actor)
 
@@ -240,14 +242,14 @@ def _require_current_password(plane: Plane, actor: Principal, account: AccountRo
 def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, active: bool) -> bool:
     """Switch an account on or off; returns whether that changed anything.
 
-    Switching off ends every session; tokens rest until it is on again. Raises UserNotFound, Conflict for oneself,
+    Switching off ends every session; tokens rest until it is on again. Raises UserNotFound, NotOnYourself,
     LastSuperuser, GivesMoreThanHeld.
     """
     with plane.database.transaction():
         plane.database.lock("superusers")
         account, actor = accounts.hold_to_act_on(plane, actor, email)
         if actor.user_id == account.id and not active:
-            raise Conflict("You can't switch off your own account.")
+            raise NotOnYourself("You can't switch off your own account.")
         if not active and account.is_active:
             accounts.keep_a_superuser(plane, account)
         if account.is_active == active:
@@ -264,7 +266,7 @@ def update_user_activate_status(plane: Plane, actor: Principal, email: str, *, a
 def update_user_superuser(plane: Plane, actor: Principal, email: str, *, superuser: bool) -> bool:
     """Make an account superuser, or an ordinary one; returns whether that changed anything.
 
-    Raises UserNotFound, Conflict for oneself, LastSuperuser, GivesMoreThanHeld unless the actor is a superuser.
+    Raises UserNotFound, NotOnYourself, LastSuperuser, GivesMoreThanHeld unless the actor is a superuser.
     """
     check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     with plane.database.transaction():
@@ -272,7 +274,7 @@ def update_user_superuser(plane: Plane, actor: Principal, email: str, *, superus
         account, actor = accounts.hold_to_act_on(plane, actor, email)
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
         if actor.user_id == account.id:
-            raise Conflict("You can't change this of your own account.")
+            raise NotOnYourself("You can't change this of your own account.")
         if account.is_superuser == superuser:
             return False
         set_superuser(plane, actor, account, superuser)

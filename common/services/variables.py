@@ -16,6 +16,7 @@ from common.core.variables import VARIABLES, Value, found, parsed
 from common.secret import Secret
 from common.services.ragflow_settings import RagflowSettings
 from common.stores.database import Database
+from common.stores.waiting import refuse_on_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ EVERY_S = 1.0
 VERSION = "variables_version"
 
 _NO_VERSION = -1
-_TENANT_CALLS = "SELECT tenant_id, requests_per_minute FROM rk_tenant_limit WHERE requests_per_minute IS NOT NULL"
 
 
 class StoredText(NamedTuple):
@@ -42,15 +42,16 @@ class _Snapshot(NamedTuple):
     texts: Mapping[str, StoredText]
     values: Mapping[str, Value]
     features: Mapping[str, Feature]
-    tenant_calls: Mapping[str, int]
 
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
-_NOTHING = _Snapshot(_NO_VERSION, _EMPTY, _EMPTY, _EMPTY, _EMPTY)
+_NOTHING = _Snapshot(_NO_VERSION, _EMPTY, _EMPTY, _EMPTY)
 
 
 class Variables:
     """The values that are set, as of at most a second ago, and the registered defaults for all others.
+
+    What has to be read for that raises MustWait on an event loop.
 
     The version comes with every authentication; who isn't authenticated has it asked for, once a second. While the
     database is down the last values count. A RAGFlow in the same database doesn't count versions, so its rows are
@@ -105,11 +106,6 @@ class Variables:
         flag = self.features().get(name)
         return flag is not None and flag.holds_for(tenant_id)
 
-    def tenant_calls(self, tenant_id: str) -> int:
-        """Calls of the user API that a tenant may make in a minute, its own limit or that of all; 0 is any number."""
-        most = self.integer("limit.tenant_calls")
-        return self._current.tenant_calls.get(tenant_id, most)
-
     def glance(self, name: str) -> int:
         """The value of an integer variable as far as it is known, for callers that must wait for nothing.
 
@@ -126,6 +122,7 @@ class Variables:
     def follow(self, version: int) -> None:
         """Take note of the version that is stored now; the values are read again only when it is another one."""
         if version != self._current.version:
+            refuse_on_event_loop()
             self._read(version)
         if not self._beside_ragflow():
             self._due_at = self._clock() + EVERY_S
@@ -166,6 +163,7 @@ class Variables:
             self._database.close()
 
     def _look(self) -> None:
+        refuse_on_event_loop()
         # One thread asks; the others go on with what is known, but for the very first look.
         if not self._lock.acquire(blocking=self._current.version == _NO_VERSION):
             return
@@ -186,8 +184,8 @@ class Variables:
             log.warning("settings not looked up: %s", error.reason)
 
     def _read(self, version: int) -> None:
-        texts, calls = self.stored(), dict(self._database.all(_TENANT_CALLS))
-        if texts == self._current.texts and calls == self._current.tenant_calls:
+        texts = self.stored()
+        if texts == self._current.texts:
             self._current = self._current._replace(version=version)
             return
         values = dict(_values(texts))
@@ -196,7 +194,7 @@ class Variables:
             for name, value in values.items()
             if name.startswith(features.PREFIX)
         }
-        parts: tuple[Mapping[str, Any], ...] = (texts, values, flags, calls)
+        parts: tuple[Mapping[str, Any], ...] = (texts, values, flags)
         self._current = _Snapshot(version, *map(MappingProxyType, parts))
 
 

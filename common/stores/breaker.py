@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from common.core.errors import StoreUnavailable
+from common.stores.waiting import refuse_on_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,11 @@ class Breaker:
             yield
 
     def admit(self) -> int:
-        """The beginning of a guard, for a call that is too frequent for a context manager; see ``failed``."""
+        """The beginning of a guard, for a call that is too frequent for a context manager; see ``failed``.
+
+        Raises MustWait on an event loop: a server may take its time.
+        """
+        refuse_on_event_loop()
         state = self._present()
         epoch = state.circuit.admit()
         if epoch is None:

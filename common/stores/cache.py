@@ -39,6 +39,12 @@ class Cache(Protocol):
     def delete(self, key: str) -> bool:
         """Removes a value or a counter; True when there was one."""
 
+    def redeem(self, key: str, into: str, value: str, ttl_s: float) -> bool:
+        """In one step removes what is under ``key`` and stores a value under ``into`` for ``ttl_s`` seconds.
+
+        False, and nothing is stored, when there was nothing to remove.
+        """
+
     def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """Adds to a counter, atomically among all processes.
 
@@ -154,6 +160,18 @@ class SqliteCache:
         """See ``Cache.delete``."""
         rows = self._run("DELETE FROM entry WHERE key = ? RETURNING expires_at", (key,))
         return bool(rows) and (rows[0][0] is None or rows[0][0] > self._clock())
+
+    def redeem(self, key: str, into: str, value: str, ttl_s: float) -> bool:
+        """See ``Cache.redeem``."""
+        now = self._clock()
+        with self._file.transaction() as connection:
+            rows = connection.execute("DELETE FROM entry WHERE key = ? RETURNING expires_at", (key,)).fetchall()
+            there = bool(rows) and (rows[0][0] is None or rows[0][0] > now)
+            if there:
+                connection.execute(
+                    "INSERT OR REPLACE INTO entry (key, value, expires_at) VALUES (?, ?, ?)", (into, value, now + ttl_s)
+                )
+        return there
 
     def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """See ``Cache.incr``."""

@@ -8,7 +8,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +17,21 @@ import peewee as orm
 
 from common.core.errors import StoreUnavailable
 from common.stores.network import causes
+from common.stores.waiting import MustWait, on_event_loop, refuse_on_event_loop
 
 STORE = "metadata"
 BUSY_TIMEOUT_S = 5.0
 _WAL_RETRY_S = 0.01
 # A read asks only so often whether the file is still there: asking costs twice what the smallest look-up does.
 _RECHECK_S = 0.1
+# On an event loop, a statement that has taken so long is left to a thread; SQLite asks every so many steps, which it
+# counts over all runs of a statement.
+_AT_ONCE_S = 0.003
+_ASK_EVERY_STEPS = 5_000
+# So is what has more rows: to make an answer of them takes longer than to read them.
+_ROWS_AT_ONCE = 100
+# What SQLite says of that, and of a lock for which nobody waits there.
+_MUST_WAIT = ("interrupted", "locked", "busy")
 # A file that is locked against readers too won't be free in a moment.
 _HEALTH_TIMEOUT_S = 0.5
 
@@ -41,6 +51,8 @@ _OUTAGES = (
 # A transaction that SQLite has undone by itself, as it does when the disk is full, can't be undone again: what counts
 # is the error before.
 _UNDONE = ("no transaction is active", "no such savepoint")
+# What Python says of a text that is no UTF-8; nothing here writes one.
+_NO_TEXT = "Could not decode to UTF-8"
 
 
 class Taken(Exception):
@@ -49,6 +61,9 @@ class Taken(Exception):
 
 class Database(Protocol):
     """What use-cases may ask of the metadata store. ``?`` marks a parameter on every implementation."""
+
+    #: What the driver raises where a statement is refused for a reason that nobody foresaw.
+    defects: tuple[type[Exception], ...]
 
     @property
     def peewee(self) -> orm.Database:
@@ -90,6 +105,12 @@ class Database(Protocol):
     def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
         """Make an index on one of our own tables, if it is missing."""
 
+    def drop_index(self, name: str, table: str) -> None:
+        """Remove an index of our own from one of our own tables, if it is there."""
+
+    def by_index(self, name: str) -> str:
+        """What stands behind a table's name in a SELECT that must read off this index, whatever the store estimates."""
+
     def add_column(self, table: str, field: orm.Field) -> None:
         """Add a model's column, which may be null, to the table of ours that lacks it."""
 
@@ -117,6 +138,9 @@ class _WalDatabase(orm.SqliteDatabase):
         self._path = path.absolute()
         self._opened = threading.local()
         super().__init__(f"{self._uri}?mode={'rwc' if make else 'rw'}", uri=True, **options)
+        # peewee has threads open and close their connections in turn. They share nothing, and whoever waits for a file
+        # that is locked would keep everybody else waiting, an event loop too.
+        self._lock = nullcontext()
 
     def has_moved(self, recheck_s: float) -> bool:
         """Whether this thread's connection is to another file than the one that is there now.
@@ -124,7 +148,7 @@ class _WalDatabase(orm.SqliteDatabase):
         Looked at when ``recheck_s`` have passed since the last look, or the connection is new. Raises OSError where
         there is no file.
         """
-        now = time.monotonic()
+        now = self._opened.asked_at = time.monotonic()
         if now < self._opened.looked_at + recheck_s:
             return False
         moved = bool(self._file_now() != self._opened.file)
@@ -136,18 +160,30 @@ class _WalDatabase(orm.SqliteDatabase):
         return found.st_dev, found.st_ino
 
     def _connect(self) -> Any:
-        connection = self._connect_patiently()
+        connection = self._connect_at_once() if on_event_loop() else self._connect_patiently()
         self.database = f"{self._uri}?mode=rw"
-        self._opened.looked_at, self._opened.file = -math.inf, None
+        self._opened.looked_at, self._opened.asked_at, self._opened.file = -math.inf, time.monotonic(), None
         with suppress(OSError):
             self._opened.file = self._file_now()
+        return connection
+
+    def _connect_at_once(self) -> Any:
+        """For an event loop: waits for no lock, and works on no statement for long."""
+        connection = sqlite3.connect(self.database, timeout=0, isolation_level=None, **self.connect_params)
+        try:
+            self._add_conn_hooks(connection)  # type: ignore[attr-defined]  # peewee's stubs leave it out
+        except sqlite3.Error:
+            connection.close()
+            raise
+        opened = self._opened
+        connection.set_progress_handler(lambda: time.monotonic() > opened.asked_at + _AT_ONCE_S, _ASK_EVERY_STEPS)
         return connection
 
     def _connect_patiently(self) -> Any:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
-                return super()._connect()  # type: ignore[misc]  # peewee's stubs leave it out
+                return super()._connect()  # type: ignore[misc]  # as above
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
@@ -157,8 +193,11 @@ class _WalDatabase(orm.SqliteDatabase):
 class SqliteStore:
     """The embedded twin: SQLite in WAL mode, every commit on disk before it is acknowledged.
 
-    A file that is missing is made at first use, or with ``make`` off an outage.
+    A file that is missing is made at first use, or with ``make`` off an outage. On an event loop ``one`` and ``all``
+    raise MustWait where the answer is no matter of a moment, and everything else does.
     """
+
+    defects: tuple[type[Exception], ...] = (sqlite3.Error, orm.PeeweeException)
 
     def __init__(self, path: Path, *, make: bool = True, recheck_s: float = _RECHECK_S) -> None:
         self.path = path
@@ -180,6 +219,7 @@ class SqliteStore:
         try:
             row: tuple[Any, ...] | None = self._connection(self._recheck_s).execute(sql, params).fetchone()
         except (sqlite3.Error, orm.DatabaseError) as error:
+            self._leave_to_a_thread(error)
             _tell(error)
             raise
         return row
@@ -188,8 +228,31 @@ class SqliteStore:
         try:
             rows: list[tuple[Any, ...]] = self._connection(self._recheck_s).execute(sql, params).fetchall()
         except (sqlite3.Error, orm.DatabaseError) as error:
+            self._leave_to_a_thread(error)
+            if _NO_TEXT in str(error):
+                return self._all_as_it_is(sql, params)
             _tell(error)
             raise
+        if len(rows) > _ROWS_AT_ONCE:
+            refuse_on_event_loop()
+        return rows
+
+    def _leave_to_a_thread(self, error: BaseException) -> None:
+        """Raises MustWait on an event loop where the error says that the statement would have taken longer."""
+        if on_event_loop() and any(sign in str(error) for sign in _MUST_WAIT):
+            # Python would keep the statement as one that is in use, and have it parsed anew at each further run.
+            self.close()
+            raise MustWait from error
+
+    def _all_as_it_is(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """``all`` where somebody has put bytes into a text that are none: each stands as half of a surrogate pair."""
+        with _outages():
+            connection = self._connection()
+            connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+            try:
+                rows: list[tuple[Any, ...]] = connection.execute(sql, params).fetchall()
+            finally:
+                connection.text_factory = str
         return rows
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -247,6 +310,12 @@ class SqliteStore:
     def create_index(self, name: str, table: str, columns: str, *, unique: bool = False) -> None:
         self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX IF NOT EXISTS {name} ON {table} ({columns})")
 
+    def drop_index(self, name: str, table: str) -> None:
+        self.run(f"DROP INDEX IF EXISTS {name}")
+
+    def by_index(self, name: str) -> str:
+        return f"INDEXED BY {name}"
+
     def add_column(self, table: str, field: orm.Field) -> None:
         self.run(f"ALTER TABLE {table} ADD COLUMN {column_of(self.peewee, field)}")
 
@@ -292,7 +361,8 @@ def column_of(database: orm.Database, field: orm.Field) -> str:
 
 @contextmanager
 def _outages() -> Iterator[None]:
-    """Tell an unreachable store and a taken value apart from a wrong statement."""
+    """Tell an unreachable store and a taken value apart from a wrong statement. Raises MustWait on an event loop."""
+    refuse_on_event_loop()
     try:
         yield
     except (sqlite3.Error, orm.DatabaseError) as error:

@@ -19,6 +19,10 @@ _DISK_FULL, _FULL, _CAN_NOT_WRITE = "its disk is full", "it is full", "it can't 
 DEADLOCK = ER.LOCK_DEADLOCK
 REFUSED_CREDENTIALS = ER.ACCESS_DENIED_ERROR
 TOO_LONG = "the statement took too long"
+_READ_ONLY = "it is read-only"
+_OUT_OF_CLUSTER = "it takes no statements now; a node of a cluster may have left it"
+#: What another server may not say that the address leads to by now.
+OF_ONE_SERVER = frozenset({_READ_ONLY, _OUT_OF_CLUSTER})
 #: What a server says that has no room; it may be read, and some changes still find room in what it has.
 FULL = frozenset({_DISK_FULL, _FULL, _CAN_NOT_WRITE})
 FOREIGN = "it does not speak the protocol of MySQL"
@@ -50,10 +54,10 @@ _REFUSALS = {
     ER.COLUMNACCESS_DENIED_ERROR: "the user may not do that to a column of one of its tables",
     ER.SPECIFIC_ACCESS_DENIED_ERROR: "the user lacks a privilege",
     ER.NO_SUCH_TABLE: "its tables are missing",
-    ER.OPTION_PREVENTS_STATEMENT: "it is read-only",
-    ER.OPEN_AS_READONLY: "it is read-only",
-    1792: "it is read-only",
-    1836: "it is read-only",
+    ER.OPTION_PREVENTS_STATEMENT: _READ_ONLY,
+    ER.OPEN_AS_READONLY: _READ_ONLY,
+    1792: _READ_ONLY,
+    1836: _READ_ONLY,
     ER.DISK_FULL: _DISK_FULL,
     ER.RECORD_FILE_FULL: _FULL,
     ER.ERROR_ON_WRITE: _CAN_NOT_WRITE,
@@ -67,6 +71,11 @@ _REFUSALS = {
     DEADLOCK: "another transaction was in the way, and this one was undone (deadlock)",
     _LOCK_WAIT: "another transaction held what was needed for too long",
     ER.LOCK_TABLE_FULL: "it has no room for more locks",
+    # A node that has left its cluster (Galera, Group Replication) answers so whatever is asked.
+    ER.UNKNOWN_COM_ERROR: _OUT_OF_CLUSTER,
+    3100: _OUT_OF_CLUSTER,
+    3101: _OUT_OF_CLUSTER,
+    ER.ERROR_DURING_COMMIT: "it could not commit",
     CR.CR_SSL_CONNECTION_ERROR: "it does not offer TLS",
 }
 

@@ -25,6 +25,7 @@ from common.stores.mysql_errors import (
     DEADLOCK,
     FOREIGN,
     FULL,
+    OF_ONE_SERVER,
     REFUSED_CREDENTIALS,
     TOO_LONG,
     code_of,
@@ -78,6 +79,8 @@ class MysqlStore:
     ``reread`` gives the section as it is configured now (None: it can't be told), and they are tried once more if they
     are others. In the file ``refusals`` the processes of a home tell each other that the server is full.
     """
+
+    defects: tuple[type[Exception], ...] = (MySQLError,)
 
     def __init__(
         self,
@@ -143,7 +146,9 @@ class MysqlStore:
             _roll_back(local.connection)
             raise
         finally:
-            local.depth, local.doomed = 0, None
+            doomed, local.depth, local.doomed = local.doomed, 0, None
+            if doomed is not None:
+                self._leave_if_demoted(local, doomed)
 
     def lock(self, name: str) -> None:
         """See ``Database.lock``. The row of a new name is locked by the statement that makes it."""
@@ -201,6 +206,15 @@ class MysqlStore:
         """See ``Database.create_index``."""
         if name not in self._indexes(table):
             self.run(f"CREATE {'UNIQUE ' if unique else ''}INDEX {name} ON {table} ({columns})")
+
+    def drop_index(self, name: str, table: str) -> None:
+        """See ``Database.drop_index``."""
+        if name in self._indexes(table):
+            self.run(f"DROP INDEX {name} ON {table}")
+
+    def by_index(self, name: str) -> str:
+        """See ``Database.by_index``."""
+        return f"FORCE INDEX ({name})"
 
     def add_column(self, table: str, field: orm.Field) -> None:
         """See ``Database.add_column``."""
@@ -280,7 +294,13 @@ class MysqlStore:
             return self._alone(local, ask, repeatable=repeatable)
         except StoreUnavailable as error:
             self._failed(local, error)
+            self._leave_if_demoted(local, error)
             raise
+
+    def _leave_if_demoted(self, local: _Thread, error: StoreUnavailable) -> None:
+        """A replica, or a node that has left its cluster, keeps its connections, while its address leads elsewhere."""
+        if error.reason in OF_ONE_SERVER and not local.pinned:
+            self.close()
 
     def _alone(self, local: _Thread, ask: _Ask, *, repeatable: bool) -> Cursor:
         """A statement outside of a transaction; the victim of a deadlock is repeated, for nothing was done then."""

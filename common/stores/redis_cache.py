@@ -15,7 +15,7 @@ from common.conf.sections import RedisSection
 from common.core.errors import StoreUnavailable
 from common.stores.breaker import Breaker
 from common.stores.cache import HEARTBEATS_KEPT_S, Count
-from common.stores.redis_connection import BoundedConnection, Command, reason_of
+from common.stores.redis_connection import BoundedConnection, Command, is_read_only, reason_of
 from common.stores.sockets import tls_context
 
 STORE = "cache"
@@ -40,6 +40,11 @@ if left < 0 or left > window then
     left = window
 end
 return {value, left}
+"""
+_REDEEM = """
+if redis.call('DEL', KEYS[1]) == 0 then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 _ACQUIRE = """
 local owner = redis.call('GET', KEYS[1])
@@ -108,6 +113,10 @@ class RedisCache:
     def delete(self, key: str) -> bool:
         """See ``Cache.delete``."""
         return bool(self._ask("DEL", _value_key(key)))
+
+    def redeem(self, key: str, into: str, value: str, ttl_s: float) -> bool:
+        """See ``Cache.redeem``."""
+        return bool(self._ask("EVAL", _REDEEM, 2, _value_key(key), _value_key(into), value, _milliseconds(ttl_s)))
 
     def incr(self, key: str, window_s: float, by: int = 1) -> Count:
         """See ``Cache.incr``."""
@@ -226,13 +235,17 @@ class RedisCache:
         ends_at = time.monotonic() + self._timeout_s
         try:
             try:
-                return self._connection().exchange(commands, ends_at)
+                answers = self._connection().exchange(commands, ends_at)
             except AuthenticationError:
                 if not self._credentials_changed():
                     raise
-                return self._connection().exchange(commands, ends_at)
+                answers = self._connection().exchange(commands, ends_at)
         except (RedisError, OSError) as error:
             raise StoreUnavailable(STORE, reason_of(error)) from error
+        if any(is_read_only(answer) for answer in answers):
+            # Made a replica, it keeps its connections, while its address leads to another one by now.
+            self.close()
+        return answers
 
     def _connection(self) -> BoundedConnection:
         """This thread's connection; it connects at its first exchange."""

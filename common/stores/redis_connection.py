@@ -96,10 +96,11 @@ class BoundedConnection(Connection):
 
 
 # By the first word of the server's refusal: what it means. It may quote keys or names, so its own words are not shown.
+_REPLICA = "it is a read-only replica"
 _REFUSALS = {
     "NOAUTH": "it wants a password",
     "NOPERM": "the user may not do that there",
-    "READONLY": "it is a read-only replica",
+    "READONLY": _REPLICA,
     "OOM": "it is full: its memory limit is reached",
     "MISCONF": "it takes no writes: it can't save to its disk",
     "NOREPLICAS": "it takes no writes: too few replicas are connected",
@@ -110,9 +111,16 @@ _REFUSALS = {
     "WRONGTYPE": "a key holds another type of value: another program uses its name",
 }
 _ERRORS = {
+    # Up to Redis 6.2 a script that met it says so in the middle of its words.
+    " -READONLY ": _REPLICA,
     "max number of clients reached": "it accepts no more connections (maxclients)",
     "DB index is out of range": "it has no database of that number",
 }
+
+
+def is_read_only(answer: object) -> bool:
+    """Whether a replica refused a change."""
+    return isinstance(answer, ResponseError) and _refusal(answer) == _REPLICA
 
 
 def reason_of(error: RedisError | OSError) -> str:

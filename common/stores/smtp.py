@@ -49,7 +49,7 @@ def send(
             if server.mail_use_tls:
                 client.starttls(context=TimedTls(context))  # type: ignore[call-overload]  # as much as it uses
             if server.mail_username and server.mail_password is not None:
-                client.login(server.mail_username, server.mail_password.reveal())
+                _log_in(client, server.mail_username, server.mail_password)
             client.send_message(message)
             # The message is accepted: whatever happens now, it must not be sent again.
             with suppress(OSError, smtplib.SMTPException):
@@ -88,6 +88,14 @@ class _Client(smtplib.SMTP):
         if left_s <= 0:
             raise TimeoutError("the mail server took too long")
         return min(left_s, self._answer_s)
+
+
+def _log_in(client: _Client, name: str, password: Secret) -> None:
+    try:
+        client.login(name, password.reveal())
+    except UnicodeEncodeError:
+        # What can't be encoded stands in the error: a letter of the password, perhaps.
+        raise MailRefused("the user name or the password has letters beyond ASCII, which a mail login lacks") from None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.core.errors import StoreUnavailable
+from common.stores.waiting import refuse_on_event_loop
 
 _WAL_RETRY_S = 0.01
 
@@ -54,8 +55,10 @@ class SqliteFile:
         """This thread's connection, for single statements (each its own transaction).
 
         ``create`` tells what a missing file means: True makes a new one, False is ``StoreUnavailable``. What
-        SQLite raises because of the file or its disk becomes ``StoreUnavailable`` too.
+        SQLite raises because of the file or its disk becomes ``StoreUnavailable`` too. Raises MustWait on an event
+        loop.
         """
+        refuse_on_event_loop()
         try:
             yield self._connection(create)
         except sqlite3.DatabaseError as error:

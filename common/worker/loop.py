@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 VISIBILITY_S = 60.0
 #: Seconds that a job in hand gets at a stop before it is given back.
 GRACE_S = 7.0
-# What these kinds begin with waits for servers that are not ours.
-_OUTWARD = ("mail", "audit")
+# What these kinds begin with waits for nothing else: mail and audit for servers that are not ours, and what follows a
+# RAGFlow in the same database has its minute, while a purge may take hours.
+_OF_THEIR_OWN = ("mail", "audit", "ragflow")
 # How often an idle worker looks, and the longest wait between two looks while the store is down.
 _IDLE_S = 0.5
 _LONGEST_OUTAGE_WAIT_S = 5.0
@@ -56,6 +57,7 @@ def handlers() -> dict[str, Handler]:
         audit_delivery.TO_WEBHOOK: audit_delivery.deliver,
         audit_delivery.TO_FILE: audit_delivery.deliver,
         periodic.HOUSEKEEPING: periodic.keep_house,
+        **periodic.chores(),
     }
 
 
@@ -91,12 +93,11 @@ def run(plane: Plane, stop: threading.Event, registry: Mapping[str, Handler] | N
 
 
 def lanes(registry: Mapping[str, Handler]) -> dict[str, dict[str, Handler]]:
-    """The kinds of jobs that are worked on side by side: mails wait for a server that is not ours, and only for it, and
-    so do audit events."""
+    """The kinds of jobs that are worked on side by side, by the name of the lane."""
     found: dict[str, dict[str, Handler]] = {}
     for kind, handler in registry.items():
         of = kind.partition(".")[0]
-        found.setdefault(of if of in _OUTWARD else "jobs", {})[kind] = handler
+        found.setdefault(of if of in _OF_THEIR_OWN else "jobs", {})[kind] = handler
     return found
 
 

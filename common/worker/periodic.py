@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from common.core.errors import StoreUnavailable
 from common.services import (
@@ -15,6 +16,7 @@ from common.services import (
     jobs,
     registration,
     reset_links,
+    retired_tokens,
     sessions,
     token_expiry,
     tokens,
@@ -28,7 +30,7 @@ HOUSEKEEPING = "housekeeping"
 _LEASE = "scheduler"
 _LEASE_S = 75.0
 _BATCH = 1000
-# One run removes at most this many batches of a kind; the rest waits for the next run.
+# One run removes at most this many batches of a kind that an index leads to; the rest waits for the next run.
 _BATCHES = 100
 
 
@@ -79,28 +81,51 @@ def stand_down(plane: Plane, scheduler: str) -> None:
 
 
 def keep_house(task: jobs.Task) -> None:
-    """Remove what is over of sessions, invitations, registrations, links, tokens, jobs and the cache store's values.
+    """The job ``housekeeping``: a job for each chore, so that what one of them meets holds up no other."""
+    with task.plane.database.transaction():
+        for kind in chores():
+            jobs.enqueue(task.plane, kind, {}, dedupe_key=kind)
 
-    Progress has the counts.
-    """
-    plane = task.plane
-    chores: dict[str, Callable[[], int]] = {
-        "sessions": lambda: sessions.prune(plane, limit=_BATCH),
-        "invitations": lambda: invitations.prune(plane, limit=_BATCH),
-        "registrations": lambda: registration.prune(plane, limit=_BATCH),
-        "reset_links": lambda: reset_links.prune(plane, limit=_BATCH),
-        "expiry_notices": lambda: token_expiry.prune(plane, limit=_BATCH),
-        "token_traits": lambda: tokens.prune_traits(plane, limit=_BATCH),
-        "audit_events": lambda: audit_retention.drop_segment(plane),
-        "jobs": lambda: jobs.prune(plane, limit=_BATCH, but_dead=_NEVER_FORGOTTEN),
-        "cache": lambda: plane.cache.purge_expired(_BATCH),
+
+def chores() -> dict[str, jobs.Handler]:
+    """The handler of each chore's job: it removes what is over of one kind. Progress has ``removed``, the count."""
+    batches: dict[str, Callable[[Plane], int]] = {
+        "sessions": partial(sessions.prune, limit=_BATCH),
+        "invitations": partial(invitations.prune, limit=_BATCH),
+        "registrations": partial(registration.prune, limit=_BATCH),
+        "reset_links": partial(reset_links.prune, limit=_BATCH),
+        "retired_tokens": partial(retired_tokens.prune, limit=_BATCH),
+        "audit_events": audit_retention.drop_segment,
+        "jobs": partial(jobs.prune, limit=_BATCH, but_dead=_NEVER_FORGOTTEN),
+        "cache": lambda plane: plane.cache.purge_expired(_BATCH),
     }
-    removed = dict.fromkeys(chores, 0)
-    for name, chore in chores.items():
-        for _ in range(_BATCHES):
-            task.pause_point()
-            count = chore()
-            if not count:
-                break
-            removed[name] += count
+    walks: dict[str, Callable[[Plane, str], tuple[int, str | None]]] = {
+        "expiry_notices": partial(token_expiry.prune, limit=_BATCH),
+        "token_traits": partial(tokens.prune_traits, limit=_BATCH),
+    }
+    return {
+        **{f"{HOUSEKEEPING}.{name}": partial(_remove, prune) for name, prune in batches.items()},
+        **{f"{HOUSEKEEPING}.{name}": partial(_walk, prune) for name, prune in walks.items()},
+    }
+
+
+def _remove(prune: Callable[[Plane], int], task: jobs.Task) -> None:
+    removed = 0
+    for _ in range(_BATCHES):
+        task.pause_point()
+        count = prune(task.plane)
+        if not count:
+            break
+        removed += count
     task.save({"removed": removed})
+
+
+def _walk(prune: Callable[[Plane, str], tuple[int, str | None]], task: jobs.Task) -> None:
+    """Go through all of a table by its key. Another attempt goes on where this one came to."""
+    progress = task.job.progress or {}
+    removed, after = progress.get("removed", 0), progress.get("after", "")
+    while after is not None:
+        task.pause_point()
+        count, after = prune(task.plane, after)
+        removed += count
+        task.save({"removed": removed} | ({} if after is None else {"after": after}))

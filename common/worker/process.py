@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import TextIO
 
 from common.core.errors import StoreUnavailable
 from common.services import level_watch
@@ -22,18 +21,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LONGEST_WAIT_S = 5.0
 
 
-def main(errors: TextIO = sys.stderr) -> int:
+def main() -> int:
     """Work until SIGTERM or SIGINT; the process's exit status.
 
     A wrong setting is one sentence on standard error and status 2.
     """
     try:
         settings = load()
-        logging.basicConfig(stream=errors, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        level_watch.apply(settings.log_levels)
+        level_watch.start_logging(settings.log_levels)
         return _work_until_told(settings)
     except SettingsError as error:
-        errors.write(f"{error}\n")
+        sys.stderr.write(f"{error}\n")
         return 2
 
 

@@ -109,6 +109,24 @@ def test_a_default_role_that_becomes_administrative_is_given_to_nobody(world: Wo
     assert roles_of(world.root, "new@ragkeeper.test") == ["member"]
 
 
+def test_a_default_role_that_a_superuser_chose_before_it_was_administrative_is_given_to_nobody(world: World) -> None:
+    make_role(world, "editor", {"role": ["write"], "audit": ["read"]})
+    make_role(world, "less", {})
+    put(world.root, default_role="less")
+    editor = world.person()
+    give_role(world, editor, "editor")
+    granted = editor.administer("POST", "/roles/less/permission", {"resource": "audit", "actions": ["read"]})
+
+    register(world)
+    put(world.root, default_role="")
+    put(world.root, default_role="less")
+    register(world, "second@ragkeeper.test")
+
+    assert granted.status_code == 200
+    assert roles_of(world.root, "new@ragkeeper.test") == ["member"]
+    assert roles_of(world.root, "second@ragkeeper.test") == ["less"]
+
+
 def test_nobody_makes_an_account_whose_default_role_is_above_them(world: World) -> None:
     make_role(world, "clerk", {"user": ["read", "create"]})
     clerk = world.person()

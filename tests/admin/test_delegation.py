@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from common.core.errors import GivesMoreThanHeld, NotSignedIn
+from common.core.errors import GivesMoreThanHeld, NotSignedIn, PermissionMissing
 from common.core.permissions import BUILT_IN_ROLES
 from common.http.access import BEFORE_THE_ANSWER
-from common.services import passwords, roles, sessions, tenants
+from common.services import assignments, passwords, roles, sessions, tenants
 from common.services.principal import Origin, Principal
 from tests.people import Person, World, new_password
-from tests.roles import forget_roles, give_role, make_role, permissions_of
+from tests.roles import SHELL, forget_roles, give_role, make_role, permissions_of
 
 ROLE_TABLES = ("rk_role", "rk_role_parent", "rk_role_grant", "rk_user_role", "rk_state")
 
@@ -87,8 +87,9 @@ def test_what_a_use_case_refuses_stands_in_the_audit_trail_too(world: World) -> 
     assert assign(manager, other, "superuser").status_code == 403
 
     result, actor, target, _, after = world.events("access:refused")[-1]
-    assert (result, actor, target) == ("refused", manager.email, "PUT /api/v1/admin/users/<email>/role")
+    assert (result, actor, target) == ("refused", manager.email, other.email)
     assert "hold" in after
+    assert "PUT /api/v1/admin/users/<email>/role" in after
 
 
 def test_a_refused_read_leaves_its_record_to_whoever_can_wait_for_writers(world: World) -> None:
@@ -329,3 +330,31 @@ def test_nobody_who_is_gone_founds_an_organisation(world: World, monkeypatch: py
 
     assert founder.ask("POST", "/api/v1/tenants", {"name": "Nobody's"}).status_code == 401
     assert world.plane.database.one("SELECT 1 FROM tenant WHERE name = ?", ("Nobody's",)) is None
+
+
+def test_a_request_in_flight_does_nothing_once_its_actor_may_not_ask_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, victim = holder(world, "user-manager"), world.person()
+    assert manager.admin_session
+    meanwhile(monkeypatch, lambda: give_role(world, manager, "member"))
+
+    refused = manager.administer("PUT", f"/users/{victim.email}/password", {"new_password": new_password()})
+
+    assert refused.status_code == 403
+    assert "user:write" in refused.json["message"]  # type: ignore[index]
+    assert victim.session
+
+
+def test_a_role_that_replaces_another_takes_the_right_to_assign_as_it_is_by_then(world: World) -> None:
+    make_role(world, "assigner", {"role": ["assign"]})
+    make_role(world, "deleter", {"role": ["delete"]})
+    make_role(world, "gone")
+    make_role(world, "instead")
+    actor = holder(world, "deleter")
+    assignments.add_user_roles(world.plane, SHELL, actor.email, ["assigner"])
+    admitted = _principal(world, actor)
+    give_role(world, actor, "deleter")
+
+    with pytest.raises(PermissionMissing):
+        roles.delete_role(world.plane, admitted, "gone", reassign_to="instead")

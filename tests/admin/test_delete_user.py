@@ -13,12 +13,13 @@ import pytest
 
 from common.conf.sections import MinioSection
 from common.core.errors import StoreUnavailable, UserNotFound
-from common.services import accounts, belongings, deletion, jobs
+from common.services import accounts, belongings, deletion, jobs, retired_tokens
 from common.services.jobs import JobInterrupted, JobLost, Task
 from common.services.plane import Plane
 from common.services.principal import system
+from common.services.retired_tokens import Retired
 from common.stores.s3_storage import S3Storage
-from tests.people import Clock, Person, World
+from tests.people import START_MS, Clock, Person, World
 from tests.ragflow.content import TABLES, fill, make_tables
 from tests.ragflow.database import beside
 from tests.statements import statements
@@ -176,11 +177,14 @@ def test_S14_tokens_of_a_deleted_user_are_dead_in_every_tenant(world: World) -> 
     shared = organisation(world, friend, (someone, "owner"))
     for person, tenant_id in ((someone, someone.user_id), (someone, shared), (friend, shared)):
         token(world, person, tenant_id)
+        gone = Retired(uuid4().hex, "t", tenant_id, person.user_id, "deleted")
+        retired_tokens.keep(world.plane.database, START_MS, [gone])
     switch_off(world, someone)
 
     delete(world, someone)
 
-    assert world.plane.database.all("SELECT user_id FROM rk_token") == [(friend.user_id,)]
+    for table in ("rk_token", "rk_retired_token"):
+        assert world.plane.database.all(f"SELECT user_id FROM {table}") == [(friend.user_id,)]
     assert world.plane.database.one("SELECT COUNT(*) FROM api_token") == (1,)
 
 
@@ -230,6 +234,10 @@ def test_R24_nothing_of_the_user_is_left_in_any_store_and_nothing_of_the_neighbo
         "VALUES ('i', ?, 'new@b.co', 'new@b.co', 'normal', ?, 0, 0)",
         (own, someone.user_id),
     )
+    world.plane.database.run(
+        "INSERT INTO rk_retired_token VALUES ('digest', 't1', ?, ?, 'deleted', 0)", (own, someone.user_id)
+    )
+    world.plane.database.run("INSERT INTO rk_tenant_limit (tenant_id, tokens, updated_at) VALUES (?, 5, 0)", (own,))
     assert set(belongings.count(world.plane, own)) == set(belongings.LINKS) >= set(TABLES)
     before = stored(world.plane, neighbour.user_id)
     switch_off(world, someone)
@@ -661,6 +669,12 @@ def test_the_account_goes_also_while_documents_and_objects_are_down(
     run_purge(world.plane)
 
     assert mentions(world.plane, someone.user_id) == {}
+
+
+def test_of_our_own_tables_none_with_a_tenants_rows_is_forgotten(world: World) -> None:
+    tables = world.plane.database.tables_with(["tenant_id"])
+
+    assert {table for table in tables if table.startswith("rk_")} - belongings.LINKS.keys() == set()
 
 
 def _no_row_hangs_in_the_air(plane: Plane) -> None:

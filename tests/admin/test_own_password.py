@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from common.core.session_limits import PROOF_MS
+from common.services import passwords
 from tests.people import Clock, Person, World, new_password
 
 
@@ -101,6 +105,19 @@ def test_a_superuser_is_made_with_15_an_ordinary_account_with_12(root: Person) -
         assert root.administer("POST", "/users", body).status_code == status
 
 
+def test_where_newcomers_administer_at_once_theirs_has_15(world: World, root: Person) -> None:
+    def register(number: int, password: str) -> int:
+        body = {"nickname": "Newcomer", "email": f"new{number}@ragkeeper.test", "password": password}
+        return int(world.api.ask("POST", "/v1/user/register", body).json["code"])
+
+    assert register(1, "corr3ct horse!") == 0
+    assert root.administer("PUT", "/variables", {"var_name": "default_role", "var_value": "auditor"}).status_code == 200
+
+    assert (register(2, "corr3ct horse!"), register(3, "corr3ct horse!!")) == (101, 0)
+    made = {"username": "made@ragkeeper.test", "password": "corr3ct horse!"}
+    assert root.administer("POST", "/users", made).status_code == 400
+
+
 @pytest.mark.parametrize("password", ["password1234", "aaaaaaaaaaaaaaaa", "new.ragkeeper.2024", "12345678901234567"])
 def test_S21_nobody_registers_with_a_password_that_is_tried_first(world: World, password: str) -> None:
     body = {"nickname": "Newcomer", "email": "new@ragkeeper.test", "password": password}
@@ -108,3 +125,76 @@ def test_S21_nobody_registers_with_a_password_that_is_tried_first(world: World, 
 
     assert (answer.status_code, answer.json["code"]) == (200, 101)
     assert password not in answer.json["message"]
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Have something done while the next new password is being hashed."""
+    new_hash = passwords.new_hash
+
+    def acting(*values: Any, **more: Any) -> str:
+        monkeypatch.setattr(passwords, "new_hash", new_hash)
+        act()
+        return new_hash(*values, **more)
+
+    monkeypatch.setattr(passwords, "new_hash", acting)
+
+
+@pytest.mark.parametrize("way", ["9380", "9381", "9381, a moment after the login"])
+def test_who_had_the_password_does_not_win_over_who_has_set_another_meanwhile(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    someone, given, new = world.person(is_superuser=True), new_password(), new_password()
+    assert root.admin_session
+    assert someone.admin_session
+
+    def take_away() -> None:
+        path = f"/users/{someone.email}/password"
+        assert root.administer("PUT", path, {"new_password": given}).status_code == 200
+
+    meanwhile(monkeypatch, take_away)
+    if way == "9380":
+        body = {"password": someone.password, "new_password": new}
+        answer = world.api.ask("POST", "/v1/user/setting", body, credential=someone.admin_session)
+        assert answer.json["code"] == 109
+    else:
+        current = {"password": someone.password} if way == "9381" else {}
+        assert set_own(someone, new_password=new, **current)[0] == 403
+
+    assert (log_in(world, someone.email, given), log_in(world, someone.email, new)) == (0, 109)
+
+
+def test_nobody_sets_a_password_of_an_account_that_was_switched_off_meanwhile(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone, new = world.person(), new_password()
+    assert root.admin_session
+    assert someone.session
+
+    def switch(status: str) -> None:
+        path = f"/users/{someone.email}/activate"
+        assert root.administer("PUT", path, {"activate_status": status}).status_code == 200
+
+    meanwhile(monkeypatch, lambda: switch("off"))
+    body = {"password": someone.password, "new_password": new}
+    assert someone.ask("POST", "/v1/user/setting", body).status_code == 401
+
+    switch("on")
+    assert (log_in(world, someone.email, someone.password), log_in(world, someone.email, new)) == (0, 109)
+
+
+def test_what_an_administrator_sets_holds_also_when_it_was_changed_meanwhile(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone, new = world.person(), new_password()
+    assert someone.session
+    body = {"password": someone.password, "new_password": new}
+
+    def change() -> None:
+        assert someone.ask("POST", "/v1/user/setting", body).json["code"] == 0
+
+    assert root.admin_session
+    meanwhile(monkeypatch, change)
+    answer = root.administer("PUT", f"/users/{someone.email}/password", {"new_password": someone.password})
+
+    assert answer.json["message"] == "Password updated successfully."
+    assert (log_in(world, someone.email, someone.password), log_in(world, someone.email, new)) == (0, 109)

@@ -164,14 +164,15 @@ def test_whatever_happens_to_the_account_ends_it(showing: World, change: Change)
     assert use(showing, token, new_password(), "9380").status_code == 409
 
 
-@pytest.mark.parametrize("fall", ["role", "off"])
+@pytest.mark.parametrize("fall", ["role", "rights", "off"])
 def test_whoever_falls_takes_their_links_along(showing: World, root: Person, fall: str) -> None:
     maker, operator = manager(showing), showing.person()
     token = made(maker, operator.email)
     if fall == "off":
         root.administer("PUT", f"/users/{maker.email}/activate", {"activate_status": "off"})
-    else:
+    if fall == "role":
         root.administer("PUT", f"/users/{operator.email}/role", {"role_name": "user-manager"})
+    if fall in ("role", "rights"):
         root.administer("PUT", f"/users/{maker.email}/role", {"role_name": "viewer"})
 
     assert use(showing, token, new_password()).status_code == 409

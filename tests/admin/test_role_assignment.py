@@ -97,6 +97,41 @@ def test_a_grant_to_an_ancestor_of_the_held_role_works_at_once(world: World, roo
     assert someone.administer("PUT", "/roles/keeper", {"description": "x"}).status_code == 200
 
 
+def test_what_is_changed_in_one_process_holds_on_the_next_request_of_every_other_one(
+    world: World, root: Person, others: list[World]
+) -> None:
+    someone = world.person()
+
+    def statuses() -> list[int]:
+        """What each process makes of a change of a role, which needs role:write."""
+        return [
+            process.admin.ask(
+                "PUT", "/api/v1/admin/roles/target", {"description": "x"}, credential=someone.admin_session
+            ).status_code
+            for process in (*others, world)
+        ]
+
+    root.administer("POST", "/roles", {"role_name": "target"})
+    root.administer("POST", "/roles", {"role_name": "keeper", "parents": ["viewer"]})
+    root.administer("POST", "/roles", {"role_name": "base"})
+    assign(root, someone, "keeper")
+    assert statuses() == [403] * 3
+
+    root.administer("POST", "/roles/base/permission", {"resource": "role", "actions": ["write"]})
+    root.administer("PUT", "/roles/keeper", {"parents": ["viewer", "base"]})
+    assert statuses() == [200] * 3
+    root.administer("DELETE", "/roles/base/permission", {"resource": "role", "actions": ["write"]})
+    assert statuses() == [403] * 3
+    root.administer("POST", "/roles/keeper/permission", {"resource": "role", "actions": ["write"]})
+    assert statuses() == [200] * 3
+    assign(root, someone, "viewer")
+    assert statuses() == [403] * 3
+    assign(root, someone, "superuser")
+    assert statuses() == [200] * 3
+    assign(root, someone, "member")
+    assert statuses() == [403] * 3
+
+
 def test_unknown_people_and_roles_are_404_and_nonsense_is_400(world: World, root: Person) -> None:
     someone = world.person()
 

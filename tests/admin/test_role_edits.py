@@ -75,9 +75,12 @@ def test_parents_come_and_go_one_by_one(family: World, root: Person) -> None:
         ({"parents": ["nobody"]}, 400), ({"parents": []}, 400), ({}, 400), ({"parents": ["other"]}, 409),
     ):  # fmt: skip
         assert root.administer("POST", "/roles/other/parents", body).status_code == status
-    assert root.administer("POST", "/roles/viewer/parents", {"parents": ["other"]}).status_code == 409
     assert root.administer("POST", "/roles/base/parents", {"parents": ["top"]}).status_code == 409
     assert stored(family) == before
+    assert root.administer("POST", "/roles/viewer/parents", {"parents": ["other"]}).status_code == 409
+    now = stored(family)
+    assert len(now.pop("rk_audit_event")) == len(before.pop("rk_audit_event")) + 1
+    assert now == before
 
 
 def test_a_dry_run_names_who_gains_and_loses_what_and_writes_nothing(family: World, root: Person) -> None:

@@ -16,6 +16,7 @@ from werkzeug.serving import make_server
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
+from common import health_utils
 from common.models.role import RoleHolder
 from common.services import opening, supervision
 from common.services.plane import Plane
@@ -24,6 +25,7 @@ from common.settings import ServiceEntry, Settings, load
 from tests.backends import stores
 from tests.breaking import PLACES, listed_as, take_away
 from tests.people import Clock, Person, Port, World, settings_for
+from tests.ports import free_ports
 
 DEFAULT = [
     (0, "ragflow_0", "ragflow_server"),
@@ -64,11 +66,6 @@ def listening() -> Iterator[int]:
     """A port on which connections are accepted by the kernel, and nobody ever answers."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         yield server.getsockname()[1]
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return int(server.getsockname()[1])
 
 
 @contextmanager
@@ -149,7 +146,7 @@ def test_something_else_on_the_port_is_not_the_user_api(world: World) -> None:
 
 
 def test_a_server_that_is_not_there_fails(world: World) -> None:
-    other = with_services(world, entry("ragflow_0", "ragflow_server", host="127.0.0.1", port=free_port()))
+    other = with_services(world, entry("ragflow_0", "ragflow_server", host="127.0.0.1", port=free_ports(1)[0]))
 
     assert services_of(other.root)["ragflow_0"]["status"] == "fail"
 
@@ -168,7 +165,7 @@ def test_R10_a_server_that_never_answers_stalls_the_page_for_its_timeout_only(wo
 
 
 def test_R11_what_is_configured_and_not_used_is_unknown_with_the_reason(world: World) -> None:
-    root = with_services(world, entry("infinity", "retrieval", host="127.0.0.1", port=free_port())).root
+    root = with_services(world, entry("infinity", "retrieval", host="127.0.0.1", port=free_ports(1)[0])).root
 
     listed = services_of(root)["infinity"]
     details = root.administer("GET", f"/services/{listed['id']}").json["data"]
@@ -209,13 +206,50 @@ def test_R12_every_kind_of_store_is_listed_also_without_a_port(tmp_path: Path) -
     assert "hunter2" not in shown
 
 
-def test_S3_no_secret_is_in_the_lists(tmp_path: Path, world: World) -> None:
-    # Secrets never become part of an entry; what a section shows of itself is all there is.
-    other = with_services(world, entry("postgres", host="db", port=5432, extra={"username": "rag"}))
+def test_S3_no_secret_of_the_file_is_in_any_answer(tmp_path: Path, world: World) -> None:
+    conf = tmp_path / "with secrets"
+    conf.mkdir()
+    # Sections that select no store, so that nobody looks for a server; what they show is made as that of the others.
+    (conf / "service_conf.yaml").write_text(
+        "postgres: {host: '127.0.0.1', port: 1, user: rag, password: hunter2}\n"
+        "os: {hosts: 'http://admin:hunter2@127.0.0.1:1', password: hunter2}\n"
+        "oss: {access_key: hunter2, secret_key: hunter2, endpoint_url: 'https://u:hunter2@127.0.0.1:1'}\n"
+        "azure: {container_url: 'https://127.0.0.1:1/c?sig=hunter2', sas_token: hunter2}\n"
+        "opendal: {scheme: fs, config: {password: hunter2}}\n"
+        "oceanbase: {config: {host: '127.0.0.1', port: 1, password: hunter2}}\n"
+        "rabbitmq: {host: '127.0.0.1', port: 1, password: hunter2}\n"
+        "smtp: {mail_server: '127.0.0.1', mail_password: hunter2}\n"
+    )
+    services = load({"RAGKEEPER_HOME": str(tmp_path / "other"), "RAGKEEPER_CONF": str(conf)}).services
+    root = with_services(world, *services).root
 
-    for path in ("/services", "/configs"):
-        listed = {each["name"]: each for each in other.root.administer("GET", path).json["data"]}
-        assert listed["postgres"]["extra"] == {"username": "rag"}
+    listed = services_of(root)
+    answers = [root.administer("GET", path) for path in ("/services", "/configs", "/environments", "/settings")]
+    answers += [root.administer("GET", f"/services/{each['id']}") for each in listed.values()]
+    kinds = {each["service_type"] for each in listed.values()}
+    answers += [root.administer("GET", f"/service_types/{kind}") for kind in kinds]
+
+    assert listed["postgres"]["extra"] == {"username": "rag", "meta_type": "postgres"}
+    assert len(listed) >= 8
+    for answer in answers:
+        assert answer.status_code == 200
+        assert "hunter2" not in answer.get_data(as_text=True)
+
+
+def test_R14_a_postgres_of_the_file_is_asked_nothing_and_the_metadata_store_in_its_own_language(world: World) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as postgres:
+        postgres.setblocking(False)
+        root = with_services(world, entry("postgres", host="127.0.0.1", port=postgres.getsockname()[1])).root
+        listed = services_of(root)["postgres"]
+        details = root.administer("GET", f"/services/{listed['id']}").json["data"]
+        with pytest.raises(BlockingIOError):
+            postgres.accept()
+    own = health_utils.get_mysql_status(world.plane)
+
+    assert listed["status"] == details["status"] == "unknown"
+    assert "no probe for its kind" in details["message"]
+    assert own["status"] == "alive"
+    assert own["message"]["type"] == ("mysql" if stores.is_server("metadata") else "sqlite")
 
 
 def test_S25_details_of_the_metadata_store_hold_no_statement(root: Person) -> None:

@@ -17,6 +17,10 @@ def test_S4_the_login_answer_holds_neither_password_nor_token(root: Person, worl
 
     assert answer.json["data"]["email"] == root.email
     assert not {"password", "access_token"} & answer.json["data"].keys()
+    stored = world.plane.database.one("SELECT password, access_token FROM user WHERE id = ?", (root.user_id,))
+    assert stored
+    for secret in (*filter(None, stored), answer.headers["Authorization"], root.password):
+        assert secret not in answer.get_data(as_text=True)
 
 
 def test_unknown_account_wrong_password_and_switched_off_account_are_answered_alike(world: World) -> None:

@@ -50,17 +50,21 @@ def test_logins_at_once_leave_exactly_as_many_sessions_as_there_may_be(world: Wo
 
 def test_two_pages_that_refresh_in_the_same_moment_both_get_tokens_that_work(world: World) -> None:
     for _ in range(5):
-        pair = logging_in(world.person(), grant="refresh")().json["data"]
+        someone = world.person()
+        pair = logging_in(someone, grant="refresh")().json["data"]
         answers: list[Any] = []
 
         statuses = at_once(world, *[refreshing(world, pair["refresh_token"], answers)] * 2)
 
         assert statuses == [200, 200]
+        assert len({answer.json["data"]["refresh_token"] for answer in answers}) == 2
         for answer in answers:
             given = answer.json["data"]
             assert world.api.ask("GET", "/v1/user/info", credential=given["access_token"]).status_code == 200
             again = world.api.ask("POST", "/api/v1/auth/refresh", {"refresh_token": given["refresh_token"]})
             assert again.status_code == 200
+        assert open_sessions(world, someone) == 1
+    assert world.events("session:reuse") == []
 
 
 def test_a_refresh_that_meets_the_end_of_its_account_gives_nothing_that_works(world: World, root: Person) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from common.core.session_limits import PROOF_MS
 from common.models.role import RoleHolder
-from tests.people import Person, World
+from tests.people import Clock, Person, World
 
 
 def session_of(person: Person, agent: str = "Agent/1") -> str:
@@ -113,6 +114,26 @@ def test_nobody_ends_a_session_of_someone_who_holds_more(world: World, way: str)
     lost = session_of(below)
     assert manager.administer("DELETE", f"/users/{below.email}/sessions").status_code == 200
     assert not works(world, lost)
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_one_s_own_take_a_password_of_just_now_here_too(world: World, clock: Clock, every: bool) -> None:
+    someone, root = world.person(), world.root
+    mine, theirs = session_of(root), session_of(someone)
+    (shown,) = root.administer("GET", f"/users/{someone.email}/sessions").json["data"]["sessions"]
+    below = "/sessions" if every else f"/sessions/{shown['id']}"
+    (own,) = [
+        each["id"]
+        for each in root.administer("GET", f"/users/{root.email}/sessions").json["data"]["sessions"]
+        if each["realm"] == "user"
+    ]
+    clock.forward(seconds=PROOF_MS / 1000)
+
+    refused = root.administer("DELETE", f"/users/{root.email}" + ("/sessions" if every else f"/sessions/{own}"))
+    assert (refused.status_code, refused.json["reason"]) == (403, "reauthenticate")
+    assert works(world, mine)
+    assert root.administer("DELETE", f"/users/{someone.email}{below}").status_code == 200
+    assert not works(world, theirs)
 
 
 def test_an_unknown_account_is_404(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.secret import Secret
-from common.services import opening, settings
+from common.services import settings
 from common.services.plane import Plane
 from tests.people import Person, World
 from tests.roles import SHELL, give_role, make_role
@@ -339,18 +339,19 @@ def test_a_variable_is_set_by_its_text_as_ragflows_client_does(root: Person) -> 
 # Every process
 
 
-def test_another_process_has_a_change_with_its_next_authentication(world: World) -> None:
-    other = opening.open_plane(world.plane.settings, now_ms=world.plane.now_ms)
-    try:
-        assert other.variables.integer(INTERVAL) == 0
-        change(world.root, {INTERVAL: 7})
-        row = world.plane.database.one("SELECT value FROM rk_state WHERE name = 'variables_version'")
-        assert row
-        other.variables.follow(row[0])
-        assert other.variables.integer(INTERVAL) == 7
-    finally:
-        for store in (other.database, other.cache, other.documents):
-            store.close()
+def test_another_process_has_a_change_with_its_next_authentication(world: World, others: list[World]) -> None:
+    someone = world.person()
+
+    def statuses(process: World) -> list[int]:
+        path = "/v1/system/version"
+        return [process.api.ask("GET", path, credential=someone.session).status_code for _ in range(2)]
+
+    assert [statuses(process) for process in others] == [[200, 200]] * 2
+    change(world.root, {"limit.tenant_calls": 1})
+    # The one call of this minute is for all of them.
+    assert [statuses(process) for process in others] == [[200, 429], [429, 429]]
+    change(world.root, {"limit.tenant_calls": None})
+    assert [statuses(process) for process in others] == [[200, 200]] * 2
 
 
 def test_the_shell_may_set_everything_and_is_named(plane: Plane, root: Person) -> None:

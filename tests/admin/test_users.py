@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from admin.server.app import create_app as create_admin
+from api.app import create_app as create_api
 from common.models.content import Knowledgebase, UserCanvas
 from common.services import accounts, users
-from tests.people import START_MS, Clock, Person, World, new_password
+from tests.people import START_MS, Clock, Person, Port, World, new_password
+from tests.roles import give_role
 
 CLI_22 = {"User-Agent": "RAGFlow-CLI/0.22.1", "Accept": "*/*"}
 
@@ -56,10 +61,17 @@ def test_accounts_of_one_email_that_ragflow_left_are_all_listed(
     assert len(listed) == 2
 
 
-def test_R28_dates_are_true_gmt(world: World, root: Person) -> None:
-    shown = root.administer("GET", f"/users/{root.email}").json["data"][0]["create_date"]
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "America/St_Johns"])
+def test_R28_dates_are_true_gmt_wherever_the_server_stands(world: World, zone: str) -> None:
+    plane = replace(world.plane, zone=ZoneInfo(zone))
+    root = World(plane, Port(create_admin(plane)), Port(create_api(plane))).root
 
-    assert parsedate_to_datetime(shown).timestamp() * 1000 == START_MS
+    of_admin = root.administer("GET", f"/users/{root.email}").json["data"][0]["create_date"]
+    of_api = root.ask("GET", "/v1/user/info").json["data"]["create_date"]
+
+    for shown in (of_admin, of_api):
+        assert shown.endswith(" GMT")
+        assert parsedate_to_datetime(shown).timestamp() * 1000 == START_MS
 
 
 @pytest.mark.parametrize("sort", ["email", "-email", "create_time", "-create_time", "nickname", "-nickname"])
@@ -158,8 +170,10 @@ def test_S27_emails_are_kept_as_written_and_compared_without_case(world: World, 
     assert (again.status_code, again.json["code"]) == (409, 409)
     shown = root.administer("GET", "/users/MIXED.CASE@ragkeeper.test").json["data"][0]
     assert shown["email"] == "Mixed.Case@ragkeeper.test"
-    oneself = root.administer("PUT", f"/users/{root.email.upper()}/activate", {"activate_status": "off"})
-    assert oneself.status_code == 409
+    world.person(is_superuser=True)
+    for method, path, body in (("PUT", "activate", {"activate_status": "off"}), ("DELETE", "admin", None)):
+        oneself = root.administer(method, f"/users/{root.email.upper()}/{path}", body)
+        assert oneself.status_code == 409, path
 
 
 @pytest.mark.parametrize(
@@ -203,12 +217,15 @@ def test_R9_an_unknown_user_is_404(root: Person) -> None:
 def test_S15_switching_off_ends_sessions_on_both_servers_at_once(world: World, root: Person) -> None:
     someone = world.person()
     assert someone.ask("GET", "/v1/user/info").json["code"] == 0
+    give_role(world, someone, "viewer")
+    assert someone.administer("GET", "/users").status_code == 200
 
     assert root.administer("PUT", f"/users/{someone.email}/activate", {"activate_status": "OFF"}).status_code == 200
 
     assert someone.ask("GET", "/v1/user/info").status_code == 401
     root.administer("PUT", f"/users/{someone.email}/activate", {"activate_status": "on"})
     assert someone.ask("GET", "/v1/user/info").status_code == 401, "switching on never revives a session"
+    assert someone.administer("GET", "/users").status_code == 401
 
 
 def test_S16_a_password_reset_ends_the_sessions(world: World, root: Person) -> None:
@@ -250,7 +267,8 @@ def test_an_inactive_superuser_does_not_count_as_one_who_is_left(world: World, r
 
 
 def test_S1_S2_basic_auth_makes_nobody_and_admits_administrators_only(world: World, root: Person) -> None:
-    member = world.person()
+    member, off = world.person(), world.person(is_superuser=True)
+    root.administer("PUT", f"/users/{off.email}/activate", {"activate_status": "off"})
 
     def basic(email: str, password: str, **more: str) -> int:
         encoded = base64.b64encode(password.encode()).decode()
@@ -258,14 +276,27 @@ def test_S1_S2_basic_auth_makes_nobody_and_admits_administrators_only(world: Wor
         return world.admin.ask("GET", "/api/v1/admin/auth", headers={"Authorization": f"Basic {header}"}).status_code
 
     assert basic("nobody@ragkeeper.test", "admin") == 401
-    assert world.plane.database.one("SELECT COUNT(*) FROM user") == (2,)
+    assert world.plane.database.one("SELECT COUNT(*) FROM user") == (3,)
     assert basic(member.email, member.password) == 403
+    assert basic(off.email, off.password) == 401
     assert basic(root.email, "not the password") == 401
     assert basic(root.email, root.password) == 200
     assert world.admin.ask("GET", "/api/v1/admin/auth").status_code == 401
 
 
-def test_R1_R2_errors_have_true_statuses_and_json_for_the_old_client(world: World) -> None:
+def test_R1_R2_errors_have_true_statuses_and_json_for_the_old_client(world: World, root: Person) -> None:
+    member = world.person()
+
+    def told(method: str, path: str, body: Any = None, credential: str | None = None) -> tuple[int, int]:
+        answer = world.admin.ask(method, f"/api/v1/admin{path}", body, credential=credential, headers=CLI_22)
+        return answer.status_code, answer.json["code"]
+
+    assert told("GET", "/users", credential=member.session) == (403, 403)
+    assert told("GET", "/users/nobody@ragkeeper.test", credential=root.admin_session) == (404, 404)
+    assert told("POST", "/login", {"email": member.email, "password": "wrong"}) == (401, 401)
+    assert told("POST", "/users", {}, credential=root.admin_session) == (400, 400)
+    assert told("PUT", f"/users/{root.email}/activate", {"activate_status": "off"}, root.admin_session) == (409, 409)
+
     anonymous = world.admin.ask("GET", "/api/v1/admin/users", headers=CLI_22)
     browser = world.admin.ask("GET", "/api/v1/admin/users", headers={"Accept": "text/html"})
 

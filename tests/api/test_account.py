@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from common.core.errors import StoreUnavailable
+from common.services import profile
 from tests.people import Clock, Person, World, new_password
 
+UNWRITABLE = "id, email, is_superuser, status, access_token, create_time, is_active, login_channel"
 LOGINS = ["/v1/user/login", "/api/v1/auth/login"]
 
 
@@ -24,6 +27,25 @@ def test_S5_login_shows_no_hash_and_no_token(world: World, path: str) -> None:
     assert answer.json["message"] == "Welcome back!"
     assert answer.headers["Access-Control-Expose-Headers"] == "Authorization"
     assert not {"password", "access_token"} & answer.json["data"].keys()
+
+
+@pytest.mark.parametrize("path", ["/v1/user/register", "/api/v1/users"])
+def test_S5_neither_registering_nor_ones_own_account_shows_them(world: World, path: str) -> None:
+    body = {"nickname": "New One", "email": "new@ragkeeper.test", "password": new_password()}
+    registered = world.api.ask("POST", path, body)
+    session = registered.headers["Authorization"]
+    shown = [
+        world.api.ask("GET", own, credential=session)
+        for own in ("/v1/user/info", "/api/v1/users/me", "/v1/user/tenant_info")
+    ]
+
+    stored = world.plane.database.one("SELECT password, access_token FROM user WHERE email = ?", (body["email"],))
+    assert stored
+    for answer in (registered, *shown):
+        assert answer.json["code"] == 0
+        assert not {"password", "access_token"} & answer.json["data"].keys()
+        for secret in (*filter(None, stored), session, body["password"]):
+            assert secret not in answer.get_data(as_text=True)
 
 
 def test_every_login_failure_is_the_same_109(world: World, root: Person) -> None:
@@ -82,6 +104,25 @@ def test_R30_who_is_not_signed_in_gets_401_with_ragflows_text(world: World) -> N
         answer = world.api.ask("GET", "/v1/user/info", credential=credential)
         assert (answer.status_code, answer.json["code"]) == (401, 401)
         assert answer.json["message"] == "<Unauthorized '401: Unauthorized'>"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("401 Unauthorized"), 500), (StoreUnavailable("metadata", "401 Unauthorized"), 503)],
+)
+def test_R30_what_goes_wrong_is_no_401_although_its_text_speaks_of_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    someone = world.person()
+    assert someone.session
+
+    def fails(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(profile, "own_profile", fails)
+        assert someone.ask("GET", "/v1/user/info").status_code == status
+    assert someone.ask("GET", "/v1/user/info").status_code == 200
 
 
 def test_registering_logs_in_and_makes_the_tenant(world: World) -> None:
@@ -147,23 +188,19 @@ def test_a_body_over_the_limit_is_413(world: World) -> None:
 
 def test_S10_only_allowed_columns_of_ones_own_row_are_written(world: World) -> None:
     someone = world.person()
-    before = world.plane.database.one(
-        "SELECT id, email, is_superuser, status FROM user WHERE id = ?", (someone.user_id,)
-    )
+    before = world.plane.database.one(f"SELECT {UNWRITABLE} FROM user WHERE id = ?", (someone.user_id,))
 
     answer = someone.ask(
         "POST",
         "/v1/user/setting",
         {
             "nickname": "Renamed", "language": "Chinese", "id": "other", "email": "root@x.test", "is_superuser": True,
-            "access_token": "x" * 32, "status": "0", "create_time": 1,
+            "access_token": "x" * 32, "status": "0", "create_time": 1, "is_active": "0", "login_channel": "mine",
         },
     )  # fmt: skip
 
     assert answer.json == {"code": 0, "message": "success", "data": True}
-    after = world.plane.database.one(
-        "SELECT id, email, is_superuser, status FROM user WHERE id = ?", (someone.user_id,)
-    )
+    after = world.plane.database.one(f"SELECT {UNWRITABLE} FROM user WHERE id = ?", (someone.user_id,))
     assert after == before
     assert someone.ask("GET", "/v1/user/info").json["data"]["nickname"] == "Renamed"
 

@@ -192,6 +192,7 @@ def test_no_credential_is_a_500(port: Port, header: str) -> None:
         b"Basic AAA6AAA=",
     ],
 )
+@pytest.mark.usefixtures("root")
 def test_a_basic_credential_that_can_not_be_read_is_none(world: World, header: bytes) -> None:
     answer = world.admin.ask("GET", "/api/v1/admin/auth", headers={"Authorization": header.decode("latin-1")})
 

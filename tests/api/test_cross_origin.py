@@ -23,6 +23,8 @@ def test_a_page_may_read_answers_and_errors_of_the_user_api(world: World, root: 
     assert root.ask("GET", "/v1/user/info", headers=ORIGIN).headers["Access-Control-Allow-Origin"] == "*"
     refused = world.api.ask("GET", "/v1/user/info", headers=ORIGIN)
     assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "*")
+    readable = set(refused.headers["Access-Control-Expose-Headers"].split(", "))
+    assert readable >= {"Retry-After", "RateLimit", "RateLimit-Policy"}
 
 
 def test_a_login_carries_each_header_once(world: World) -> None:

@@ -52,6 +52,18 @@ def test_every_operation_names_the_permission_that_is_asked_for_and_has_its_own_
     assert len({operation["operationId"] for operation in operations.values()}) == len(operations)
 
 
+def test_every_operation_with_a_caller_says_that_calls_may_be_limited(port: Port) -> None:
+    document = port.ask("GET", "/openapi.json").json
+
+    silent = [
+        operation["operationId"]
+        for item in document["paths"].values()
+        for operation in item.values()
+        if operation["security"] and "429" not in operation["responses"]
+    ]
+    assert silent == []
+
+
 def test_the_page_loads_its_files_from_this_server_only(port: Port) -> None:
     page = port.ask("GET", "/docs")
     text = page.get_data(as_text=True)

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from werkzeug.test import TestResponse
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.core.errors import StoreUnavailable
-from common.services import captcha_image, jobs
+from common.services import accounts, captcha_image, jobs, key_rotation, passwords
 from common.services.plane import Plane
 from common.worker.loop import Worker, handlers
 from common.worker.tally import Tally
@@ -218,6 +219,166 @@ def test_a_password_that_will_not_do_costs_neither_code_nor_verification(
     assert answer.json["code"] == 101
     assert said in answer.json["message"]
     assert forgetful.resets()[0].json["code"] == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_store_that_is_down_costs_neither_code_nor_verification(
+    forgetful: Forgetful, sink: MailSink, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+) -> None:
+    def down(*_: object, **__: object) -> None:
+        raise StoreUnavailable("metadata", "read-only")
+
+    code = forgetful.code(sink)
+    given = {"otp": code} if at_once else {}
+    if not at_once:
+        forgetful.asks("verify", otp=code)
+    with monkeypatch.context() as patched:
+        patched.setattr(accounts, "change", down)
+        assert forgetful.resets(**given)[0].json["code"] == 503
+
+    assert forgetful.resets(**given)[0].json["code"] == 0
+
+
+@pytest.mark.parametrize("down", ["metadata", "cache"])
+def test_a_code_that_no_store_takes_begins_no_minute_and_leaves_the_one_before(
+    forgetful: Forgetful, sink: MailSink, clock: Clock, monkeypatch: pytest.MonkeyPatch, down: str
+) -> None:
+    before = forgetful.code(sink)
+    clock.forward(seconds=61)
+    keep = type(forgetful.world.plane.cache).set
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreUnavailable("metadata", "read-only")
+
+    def refuse_codes(cache: Any, key: str, *more: Any) -> None:
+        if key.startswith("reset:code:"):
+            raise StoreUnavailable("cache", "it is full")
+        keep(cache, key, *more)
+
+    with monkeypatch.context() as patched:
+        if down == "metadata":
+            patched.setattr(jobs, "enqueue", refuse)
+        else:
+            patched.setattr(type(forgetful.world.plane.cache), "set", refuse_codes)
+        assert forgetful.wants_code().json["code"] == 503
+    work(forgetful.world)
+
+    assert len(sink.messages) == 1
+    assert forgetful.asks("verify", otp=before).json["code"] == 0
+    assert forgetful.code(sink) != before
+    assert forgetful.wants_code().headers["Retry-After"] == "60"
+
+
+def test_a_verification_that_no_cache_takes_costs_no_code(
+    forgetful: Forgetful, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreUnavailable("cache", "the connection was cut")
+
+    code = forgetful.code(sink)
+    with monkeypatch.context() as patched:
+        for change in ("set", "redeem"):
+            patched.setattr(type(forgetful.world.plane.cache), change, refuse)
+        assert forgetful.asks("verify", otp=code).json["code"] == 503
+
+    assert forgetful.asks("verify", otp=code).json["code"] == 0
+    assert forgetful.resets()[0].json["code"] == 0
+
+
+def test_a_verification_whose_answer_was_lost_stands(
+    forgetful: Forgetful, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(forgetful.world.plane.cache)
+    redeem = kind.redeem
+
+    def lost(*asked: Any) -> None:
+        redeem(*asked)
+        raise StoreUnavailable("cache", "the connection was cut")
+
+    code = forgetful.code(sink)
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "redeem", lost)
+        assert forgetful.asks("verify", otp=code).json["code"] == 503
+
+    assert forgetful.resets()[0].json["code"] == 0
+
+
+class Cut:
+    """A transaction whose COMMIT is kept, and its answer lost."""
+
+    def __init__(self, kept: Any) -> None:
+        self.kept = kept
+
+    def __enter__(self) -> None:
+        self.kept.__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self.kept.__exit__(*raised)
+        raise StoreUnavailable("metadata", "the connection was cut")
+
+
+@contextmanager
+def answers_lost(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Meanwhile what is committed is kept, and nobody is told."""
+    kind = type(plane.database)
+    begin = kind.transaction
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "transaction", lambda store: Cut(begin(store)))
+        yield
+
+
+def test_a_code_that_may_be_on_its_way_counts(
+    forgetful: Forgetful, sink: MailSink, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = forgetful.code(sink)
+    clock.forward(seconds=61)
+    with answers_lost(forgetful.world.plane, monkeypatch):
+        assert forgetful.wants_code().json["code"] == 503
+    work(forgetful.world)
+
+    assert code_in(sink) != before
+    assert forgetful.asks("verify", otp=code_in(sink)).json["code"] == 0
+
+
+def test_a_password_that_may_have_been_set_has_used_the_proof_up(
+    forgetful: Forgetful, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgetful.asks("verify", otp=forgetful.code(sink))
+    with answers_lost(forgetful.world.plane, monkeypatch):
+        answer, password = forgetful.resets()
+        assert answer.json["code"] == 503
+
+    assert log_in(forgetful.world, forgetful.email, password) == 0
+    assert forgetful.resets()[0].json["code"] == 10
+
+
+def test_a_newer_code_is_not_replaced_by_one_that_an_outage_gives_back(
+    forgetful: Forgetful, sink: MailSink, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = forgetful.code(sink)
+    clock.forward(seconds=61)
+    newer: list[str] = []
+
+    def overtaken(*_: object) -> None:
+        newer.append(forgetful.code(sink))
+        raise StoreUnavailable("metadata", "read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(passwords, "hash_opened", overtaken)
+        assert forgetful.resets(otp=first)[0].json["code"] == 503
+
+    assert newer != [first]
+    assert forgetful.asks("verify", otp=newer[0]).json["code"] == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_code_outlives_the_rotation_of_the_secret_key(forgetful: Forgetful, sink: MailSink, *, at_once: bool) -> None:
+    code = forgetful.code(sink)
+    if not at_once:
+        forgetful.asks("verify", otp=code)
+    key_rotation.rotate(forgetful.world.plane)
+
+    assert forgetful.resets(**({"otp": code} if at_once else {}))[0].json["code"] == 0
 
 
 @pytest.mark.parametrize("step", ["otp", "verify", "reset"])

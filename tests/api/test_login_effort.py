@@ -20,8 +20,8 @@ from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.models.account import User
 from common.models.base import created
-from common.services import opening
-from tests.people import Clock, Person, Port, World, settings_for
+from common.services import accounts, opening, passwords
+from tests.people import Clock, Person, Port, World, close, new_password, settings_for
 from tests.statements import statements
 
 KINDS = {"off": "argon2id", "on": "scrypt"}
@@ -39,7 +39,10 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
     """A world on a database of its own, and on a shared one."""
     settings = settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE=request.param)
     plane = opening.open_plane(settings, now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    made = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    # Before the first account nobody is told that a login failed.
+    made.person()
+    yield made
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 
@@ -161,6 +164,49 @@ def test_S6_a_ciphertext_that_is_wrong_in_any_way_is_answered_like_a_wrong_passw
         answers.add(world.api.ask("POST", "/v1/user/login", body).get_data())
 
     assert len(answers) == 1
+
+
+def test_S6_a_ciphertext_that_is_sent_again_is_worth_what_its_password_is_and_no_more(
+    world: World, clock: Clock
+) -> None:
+    """RAGFlow's form has neither a nonce nor a time, so what was recorded on its way can't be told from a login; what
+    can be held is that it opens nothing that the password itself would not, leaves its traces, and ends with it."""
+    someone = world.person()
+    recorded = sealed(world, base64.b64encode(someone.password.encode()))
+    for _ in range(3):
+        assert log_in(world, someone.email, recorded) == 0
+
+    page = someone.ask("GET", "/api/v1/sessions").json["data"]["sessions"]
+    assert len(page) == 4
+    assert [event[0] for event in world.events("session:login")] == ["ok"] * 4
+    assert recorded not in str(world.events("session:login"))
+    assert ask_with_basic(world, someone.email, recorded) == 403
+
+    changed = someone.ask("POST", "/v1/user/setting", {"password": someone.password, "new_password": new_password()})
+    assert changed.json["code"] == 0
+    # It is a guess like any other now, and after five of them the account waits.
+    assert [log_in(world, someone.email, recorded) for _ in range(6)] == [109] * 5 + [429]
+    assert world.events("session:login_refused")
+
+
+def test_S6_a_ciphertext_for_one_plane_opens_nothing_at_another(world: World, tmp_path: Path, clock: Clock) -> None:
+    settings = settings_for(tmp_path / "another home")
+    plane = opening.open_plane(settings, now_ms=clock)
+    other = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    someone = world.person()
+    with plane.database.transaction():
+        namesake = accounts.make(
+            plane,
+            email=someone.email,
+            nickname="Namesake",
+            password_hash=passwords.new_hash(plane, someone.password, passwords.Owner()),
+        )
+    recorded = sealed(world, base64.b64encode(someone.password.encode()))
+
+    assert log_in(world, someone.email, recorded) == 0
+    assert log_in(other, namesake.email, recorded) == 109
+    assert log_in(other, namesake.email, someone.password) == 0
+    close(plane)
 
 
 def test_S6_no_home_has_the_pair_that_ragflow_publishes(world: World, tmp_path: Path) -> None:

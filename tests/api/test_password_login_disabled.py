@@ -34,6 +34,21 @@ def test_a_right_password_opens_no_session(disabled: World, path: str) -> None:
     assert disabled.plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
 
 
+def test_tries_are_in_the_audit_trail_once_a_network_and_quarter_of_an_hour(disabled: World, clock: Clock) -> None:
+    def log_in(address: str) -> None:
+        body = {"email": "nobody@ragkeeper.test", "password": "any"}
+        disabled.api.ask("POST", "/v1/user/login", body, environ_overrides={"REMOTE_ADDR": address})
+
+    for address in ("2001:db8::1", "2001:db8::2", "2001:db8::1", "2001:db8:1::1"):
+        log_in(address)
+    clock.forward(seconds=901)
+    log_in("2001:db8::1")
+
+    found = disabled.events("session:login_refused")
+    assert [event[:3] for event in found] == [("refused", None, "nobody@ragkeeper.test")] * 3
+    assert '"reason":"password login is disabled"' in found[0][4]
+
+
 def test_registration_opens_none_and_makes_no_account(disabled: World) -> None:
     body = {"email": "new@ragkeeper.test", "nickname": "New", "password": new_password()}
 

@@ -82,6 +82,7 @@ def test_the_admin_server_refreshes_for_administrators_only(world: World) -> Non
     pair = pair_of(world.person())
 
     assert refresh(world.admin, pair["refresh_token"]).status_code == 403
+    assert [event[0] for event in world.events("session:login_refused")] == ["refused"]
     assert works(world.api, refreshed(world.api, pair["refresh_token"]))
 
 
@@ -114,6 +115,20 @@ def test_a_token_that_is_used_again_later_ends_the_session_and_is_recorded(world
     trail = str(world.plane.database.all("SELECT * FROM rk_audit_event"))
     assert stolen not in trail
     assert owner["access_token"] not in trail
+
+
+def test_who_still_refreshes_a_session_that_is_over_is_in_the_trail(world: World, clock: Clock) -> None:
+    someone = world.person()
+    ended, idle = pair_of(someone), pair_of(someone)
+    world.api.ask("POST", "/v1/user/logout", credential=ended["access_token"])
+    assert [refresh(world.api, ended["refresh_token"]).status_code for _ in range(2)] == [401, 401]
+    clock.forward(seconds=DAY + 61)
+    assert refresh(world.admin, idle["refresh_token"]).status_code == 401
+
+    assert world.events("session:misuse") == [
+        ("refused", someone.email, "POST /api/v1/auth/refresh", None, f'{{"reason":"{reason}"}}')
+        for reason in ("ended", "expired")
+    ]
 
 
 def test_a_token_of_an_older_generation_is_reuse_at_once(world: World) -> None:

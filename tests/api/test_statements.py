@@ -15,6 +15,7 @@ from common.core.permissions import MAX_DEPTH
 from common.models.account import Session
 from common.models.tenant import Invitation, MembershipClaim, UserTenant
 from common.models.token import ApiToken, TokenRecord
+from common.models.variable import TenantLimit
 from common.services.plane import Plane
 from common.services.tenants import MODELS
 from tests.bench import roles as bench_roles
@@ -40,6 +41,12 @@ def succeed(answer: TestResponse) -> None:
     assert answer.status_code == 200
     assert answer.json is not None
     assert answer.json["code"] == 0, answer.json
+
+
+def limit_tenants(plane: Plane, numbers: range) -> None:
+    """Give these tenants a limit of calls of their own, in the running transaction."""
+    for number in numbers:
+        plane.database.insert(TenantLimit, tenant_id=seed.id_of(number), requests_per_minute=5, updated_at=0)
 
 
 def test_a_session_is_authenticated_with_exactly_one_statement(plane: Plane, root: Person) -> None:
@@ -97,8 +104,25 @@ def test_a_read_looks_at_no_more_rows_when_there_are_more_accounts(plane: Plane,
 
     with plane.database.transaction():
         seed.fill(plane.database, range(500))
+        limit_tenants(plane, range(500))
 
     assert looked_at(plane, lambda: succeed(read(root))) <= alone * 1.2 + FEW
+
+
+def test_a_change_of_a_setting_costs_no_more_when_more_tenants_have_limits_of_their_own(world: World) -> None:
+    plane, someone = world.plane, world.person()
+    calls = iter(range(1000, 2000))
+
+    def read() -> None:
+        world.set_variable("limit.tenant_calls", str(next(calls)))
+        succeed(READS["version"](someone))
+
+    read()
+    alone = looked_at(plane, read)
+    with plane.database.transaction():
+        limit_tenants(plane, range(500))
+
+    assert looked_at(plane, read) <= alone * 1.2 + FEW
 
 
 def test_a_request_looks_at_no_more_rows_when_there_are_more_roles_or_a_longer_chain_of_them(world: World) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app as create_api
+from common.core.errors import StoreUnavailable
 from common.services import opening
 from common.version import version_text
 from tests.backends import stores
 from tests.breaking import put_garbage, reason_of_absence, take_away
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, Port, World, new_password, settings_for
 
 
 @pytest.fixture
@@ -133,6 +134,38 @@ def test_R17_heartbeats_are_null_and_not_empty_when_they_cannot_be_read(world: W
 
     assert status["redis"]["status"] == "red"
     assert status["task_executor_heartbeats"] is None
+
+
+@pytest.mark.parametrize("port", ["api", "admin"])
+def test_how_often_limits_were_counted_per_process_is_shown_to_operators_only(
+    world: World, someone: Person, monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    root = operator_of(world)
+    assert someone.session
+    assert root.session
+    assert root.admin_session
+
+    def down(*_: object, **__: object) -> None:
+        raise StoreUnavailable("cache", "down for the test")
+
+    def told(credential: str) -> int | None:
+        answer = getattr(world, port).ask("GET", "/v1/system/status", credential=credential)
+        assert answer.status_code == 200
+        fallbacks: int | None = answer.json["data"]["redis"].get("fallbacks")
+        return fallbacks
+
+    operators = root.session if port == "api" else root.admin_session
+    assert told(operators) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(world.plane.cache, "incr", down)
+        body = {"email": "new@ragkeeper.test", "nickname": "New", "password": new_password()}
+        assert world.api.ask("POST", "/v1/user/register", body).json["code"] == 0
+    counted = world.plane.counts.fallbacks
+
+    assert counted > 0
+    assert told(operators) == counted
+    if port == "api":
+        assert told(someone.session) is None
 
 
 def test_what_an_executor_has_in_hand_is_shown_to_operators_only(world: World, someone: Person) -> None:

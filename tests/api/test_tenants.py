@@ -189,3 +189,20 @@ def test_double_and_dangling_rows_of_ragflow_are_shown_once_or_not_at_all(world:
     assert tenants_of(member) == {member.user_id: "owner", owner.user_id: "normal"}
     listed = owner.ask("GET", f"/v1/tenant/{owner.user_id}/user/list").json["data"]
     assert [(item["user_id"], item["role"]) for item in listed] == [(member.user_id, "normal")]
+
+
+def test_what_is_refused_in_somebody_elses_tenant_is_in_the_audit_trail(world: World) -> None:
+    owner, stranger = world.person(), world.person()
+
+    stranger.ask("POST", f"/v1/tenant/{owner.user_id}/user", {"email": stranger.email})
+    stranger.ask("DELETE", f"/v1/tenant/{owner.user_id}/user/{owner.user_id}")
+    stranger.ask("GET", "/v1/user/tenant_info", headers={"X-Tenant": owner.user_id})
+
+    assert [event[:3] for event in world.events("access:refused")] == [
+        ("refused", stranger.email, owner.user_id),
+        ("refused", stranger.email, owner.user_id),
+        ("refused", stranger.email, owner.user_id),
+    ]
+    routes = ("POST /v1/tenant/<tenant_id>/user", "DELETE /v1/tenant/<tenant_id>/user/<user_id>")
+    for event, route in zip(world.events("access:refused"), (*routes, "GET /v1/user/tenant_info"), strict=True):
+        assert f'"route":"{route}"' in event[4]

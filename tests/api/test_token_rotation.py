@@ -198,6 +198,24 @@ def test_an_administrator_rotates_within_what_they_hold(world: World, root: Pers
     assert ask(manager, owner, superior["id"]).status_code == 404
 
 
+def test_a_tenant_has_no_more_tokens_in_their_grace_than_it_may_have(world: World, owner: Person, clock: Clock) -> None:
+    token = make(owner)
+    world.set_variable("tenant_limit.tokens", "1")
+    for _ in range(2):
+        token = rotate(owner, token["id"]).json["data"]
+        assert token["token"]
+
+    refused = rotate(owner, token["id"])
+
+    assert refused.json["code"] == 409
+    assert "grace_s 0" in refused.json["message"]
+    at_once = rotate(owner, token["id"], {"grace_s": 0}).json["data"]
+    assert works(world, at_once["token"])
+    clock.forward(seconds=3601)
+    tokens.retire_expired(world.plane)
+    assert rotate(owner, at_once["id"]).json["code"] == 0
+
+
 def test_one_that_is_being_rotated_gets_no_notice_of_its_end(world: World, owner: Person, clock: Clock) -> None:
     old = make(owner)
     clock.forward(days=2)
@@ -213,6 +231,6 @@ def test_what_is_kept_of_a_token_goes_with_it(world: World, owner: Person) -> No
     new = rotate(owner, old["id"]).json["data"]
     owner.ask("DELETE", f"{TOKENS}/{old['id']}")
 
-    assert tokens.prune_traits(world.plane) == 1
+    assert tokens.prune_traits(world.plane) == (1, None)
     assert world.plane.database.all("SELECT token_id FROM rk_token_trait") == [(new["id"],)]
     assert works(world, new["token"])

@@ -115,6 +115,26 @@ def test_plain_storage_shows_whole_values_also_of_tokens_that_ragflow_made(plain
     assert {token for _, token, _ in stored(plain)} == {made["token"], THEIRS}
 
 
+def test_plain_storage_shows_a_token_whole_to_nobody_who_could_do_more_with_it(plain: World) -> None:
+    owner, fellow = plain.person(), plain.person()
+    org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    plain.root.administer("POST", f"/tenants/{org}/users", {"email": fellow.email, "role": "owner"})
+    acting = {"X-Tenant": org}
+    made = make(owner, headers=acting)
+    narrow = make(owner, {"scopes": ["read:token"]}, headers=acting)["token"]
+    shown = {made["id"]: (display_form(made["token"]), display_form(made["beta"]))}
+
+    for query in ("", "?limit=10"):
+        lists = [
+            fellow.ask("GET", LIST + query, headers=acting).json["data"],
+            plain.api.ask("GET", LIST + query, credential=narrow).json["data"],
+            owner.ask("GET", LIST + query, headers=acting).json["data"],
+        ]
+        by_id = [{each["id"]: each for each in (items["tokens"] if query else items)} for items in lists]
+        seen = [{made["id"]: (items[made["id"]]["token"], items[made["id"]]["beta"])} for items in by_id]
+        assert seen == [shown, shown, {made["id"]: (made["token"], made["beta"])}]
+
+
 def test_a_token_that_ragflow_made_works_and_is_hidden_where_tokens_are_hashed(world: World, owner: Person) -> None:
     ragflow_row(world, owner.user_id, THEIRS)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from tests.servers import free_ports
+from tests.ports import free_ports
 from tests.waiting import pause
 
 START_LIMIT_S = 30.0

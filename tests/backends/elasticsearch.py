@@ -26,7 +26,7 @@ import pytest
 
 from tests.backends.child import START_LIMIT_S, ChildServer
 from tests.backends.one_for_all import OneForAll
-from tests.servers import free_ports
+from tests.ports import free_ports
 
 BINARY = Path(sysconfig.get_path("purelib")) / "osmem_server" / "bin" / "osmem-server"
 #: What the front says in place of the server: a status and a body; None to let the server answer.

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import health, lists, logins, reads, report, roles, starts, trail
+from tests.bench import health, limits, lists, logins, reads, report, roles, starts, trail
 from tests.bench.effort import QUICK, WHOLE, Effort
 from tests.bench.load import LoadFailed
 from tests.bench.processes import StartFailed
@@ -27,6 +27,7 @@ GROUPS: dict[str, Callable[[Effort, Path], Iterator[Line]]] = {
     "pages": lists.measure_pages,
     "whole list": lists.measure_whole_list,
     "logins": logins.measure,
+    "limits": limits.measure,
     "starts": starts.measure,
     "audit writes": trail.measure_writes,
     "audit pages": trail.measure_pages,

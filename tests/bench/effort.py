@@ -18,6 +18,7 @@ class Effort:
     few_users: int
     many_users: int
     listed_users: int
+    many_roles: int
     logins: int
     events: int
     written_s: float
@@ -32,6 +33,7 @@ WHOLE = Effort(
     few_users=1_000,
     many_users=100_000,
     listed_users=10_000,
+    many_roles=10_000,
     logins=200,
     events=100_000,
     written_s=20.0,
@@ -45,6 +47,7 @@ QUICK = Effort(
     few_users=600,
     many_users=1_200,
     listed_users=600,
+    many_roles=1_000,
     logins=32,
     events=3_000,
     written_s=1.0,

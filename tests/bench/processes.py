@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.ports import free_ports
 
 READY_LIMIT_S = 30.0
 STOP_LIMIT_S = 15.0
@@ -102,7 +103,7 @@ class Plane:
 @contextmanager
 def running_plane(settings: dict[str, str], log: Path) -> Iterator[Plane]:
     """``ragkeeper serve`` on free ports, ready; stopped at the end."""
-    admin_port, api_port = _free_ports(2)
+    admin_port, api_port = free_ports(2)
     ports = {"RAGKEEPER_ADMIN_PORT": str(admin_port), "RAGKEEPER_API_PORT": str(api_port)}
     # Nobody has to learn of a server's end before it comes.
     settings = {"RAGKEEPER_DRAIN_S": "0", **settings}
@@ -114,7 +115,7 @@ def running_plane(settings: dict[str, str], log: Path) -> Iterator[Plane]:
 @contextmanager
 def running_raw_app(options: tuple[str, ...], log: Path, app: str = "app") -> Iterator[tuple[Server, int]]:
     """The reference app under gunicorn with these options; gives the server and its port."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     command = (
         *(sys.executable, "-m", "gunicorn", f"tests.bench.raw_app:{app}", "--bind", f"127.0.0.1:{port}"),
         *("--no-control-socket", "--log-level", "warning", *options),
@@ -198,12 +199,3 @@ def _ask(
         return answer.status, answer.headers, answer.read()
     finally:
         connection.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [listener.getsockname()[1] for listener in listeners]
-    finally:
-        for listener in listeners:
-            listener.close()

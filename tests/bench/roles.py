@@ -23,7 +23,6 @@ from tests.bench.reads import Subject
 from tests.bench.report import Line, spread
 
 PATH = "/v1/system/version"
-SIZES = (1, 100, 10_000)
 BAND = 0.10
 CHECK_US = 2.0
 # Roles that one person holds, to see what each costs.
@@ -35,18 +34,19 @@ _AT_ONCE = 500
 
 def measure(effort: Effort, folder: Path) -> Iterator[Line]:
     """A line for each number of roles, beside the least one, and lines for a check and for a change."""
-    homes = [folder / f"{size}-roles" for size in SIZES]
-    for home, size in zip(homes, SIZES, strict=True):
-        _make(home, size)
+    sizes = (1, 100, effort.many_roles)
+    homes = [folder / f"{size}-roles" for size in sizes]
+    for home, size in zip(homes, sizes, strict=True):
+        _make(home, size, with_chain=size == sizes[-1])
     log = folder / "roles.log"
     with ExitStack() as stack:
         planes = [stack.enter_context(running_plane(seed.environment(home), log)) for home in homes]
         subjects = [
             _subject(f"{size:,} role{'s' if size > 1 else ''}", plane, "one")
-            for size, plane in zip(SIZES, planes, strict=True)
+            for size, plane in zip(sizes, planes, strict=True)
         ]
-        subjects.append(_subject(f"a chain {MAX_DEPTH} deep among {SIZES[-1]:,} roles", planes[-1], "chain"))
-        subjects.append(_subject(f"{MANY_HELD} roles of {SIZES[-1]:,} held at once", planes[-1], "many"))
+        subjects.append(_subject(f"a chain {MAX_DEPTH} deep among {sizes[-1]:,} roles", planes[-1], "chain"))
+        subjects.append(_subject(f"{MANY_HELD} roles of {sizes[-1]:,} held at once", planes[-1], "many"))
         for subject in subjects:
             subject.warm_up(max(effort.reads // 10, 8))
         first, *others = subjects
@@ -58,7 +58,7 @@ def measure(effort: Effort, folder: Path) -> Iterator[Line]:
         yield Line(f"GET {PATH}, {first.name}", f"{spread(first.cpu_us, 0)} µs CPU", figures={"cpu_us": first.cpu_us})
         for subject, of_subject in zip(others, ratios, strict=True):
             yield _line(subject, of_subject, held_at_once=subject is subjects[-1])
-    yield from _in_this_process(homes[-1])
+    yield from _in_this_process(homes[-1], sizes[-1])
 
 
 def _line(subject: Subject, ratios: list[float], *, held_at_once: bool) -> Line:
@@ -72,7 +72,7 @@ def _line(subject: Subject, ratios: list[float], *, held_at_once: bool) -> Line:
     )
 
 
-def _in_this_process(home: Path) -> Iterator[Line]:
+def _in_this_process(home: Path, size: int) -> Iterator[Line]:
     plane = opening.open_plane(load(seed.environment(home)))
     try:
         began = time.perf_counter()
@@ -94,7 +94,7 @@ def _in_this_process(home: Path) -> Iterator[Line]:
         figures={"us": each},
     )
     yield Line(
-        f"the first request of a process after a change, {SIZES[-1]:,} roles",
+        f"the first request of a process after a change, {size:,} roles",
         f"{read_ms:.0f} ms to read them, {compiled_ms:.2f} ms for a chain {MAX_DEPTH} deep",
         figures={"read_ms": read_ms, "compiled_ms": compiled_ms},
     )
@@ -116,14 +116,14 @@ def _email(person: str) -> str:
     return f"{person}@bench.ragkeeper.test"
 
 
-def _make(home: Path, size: int) -> None:
-    """A home with so many roles, and the people who hold some of them."""
+def _make(home: Path, size: int, *, with_chain: bool) -> None:
+    """A home with so many roles, beside those of a chain where there is to be one, and people who hold some of them."""
     seed.make_home(home, 100)
     plane = opening.open_plane(load(seed.environment(home)))
     with plane.database.transaction():
         fill(plane.database, size)
     held = {"one": ["role-0"]}
-    if size == SIZES[-1]:
+    if with_chain:
         for number in reversed(range(MAX_DEPTH + 1)):
             above = [f"chain-{number + 1}"] if number < MAX_DEPTH else []
             roles.create_role(plane, SHELL, role_name=f"chain-{number}", parents=above)

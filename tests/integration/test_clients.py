@@ -24,12 +24,12 @@ from common.http.bridge import HASHING_WAITING, THREADS
 from common.settings import Settings
 from tests.integration import told_early
 from tests.people import new_password
+from tests.ports import free_ports
 from tests.servers import (
     COMMAND,
     Live,
     end,
     environment_for,
-    free_ports,
     running,
     set_variables,
     until,

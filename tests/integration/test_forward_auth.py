@@ -25,7 +25,8 @@ from common.services.principal import system
 from common.settings import load
 from tests.backends.nginx import nginx
 from tests.people import new_password
-from tests.servers import COMMAND, Live, end, environment_for, free_ports, wait_until_ready
+from tests.ports import free_ports
+from tests.servers import COMMAND, Live, end, environment_for, wait_until_ready
 
 pytestmark = [pytest.mark.slow, pytest.mark.embedded]
 

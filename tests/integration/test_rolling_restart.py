@@ -17,7 +17,8 @@ import pytest
 
 from tests.backends.nginx import nginx
 from tests.people import new_password
-from tests.servers import COMMAND, Live, end, environment_for, free_ports, set_variables, wait_until_ready
+from tests.ports import free_ports
+from tests.servers import COMMAND, Live, end, environment_for, set_variables, wait_until_ready
 
 pytestmark = pytest.mark.slow
 

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,9 @@ import psutil
 import pytest
 
 from tests.people import new_password
-from tests.servers import COMMAND, Live, end, environment_for, free_ports, running, start, until, wait_until_ready
+from tests.pipes import fill_pipe
+from tests.ports import free_ports
+from tests.servers import COMMAND, Live, end, environment_for, running, start, until, wait_until_ready
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +114,51 @@ def test_a_given_password_counts_and_shows_in_no_argument_no_file_and_no_environ
     for file in home.glob("super*"):
         assert given not in file.read_text()
         assert file.stat().st_mode & 0o077 == 0
+
+
+def test_S8_S24_nothing_secret_is_printed_and_a_session_works_on_both_ports_and_after_a_restart(tmp_path: Path) -> None:
+    home, given = tmp_path / "home", new_password()
+    environment_for(home)
+    (tmp_path / "conf" / "service_conf.yaml").write_text(
+        "user_default_llm: {api_key: hunter2-a, default_models: {chat_model: {name: m, api_key: hunter2-b}}}\n"
+        "smtp: {mail_server: '127.0.0.1', mail_password: hunter2-c}\n"
+        "oceanbase: {config: {host: '127.0.0.1', password: hunter2-d}}\n"
+        "opendal: {scheme: fs, config: {password: hunter2-e}}\n"
+    )
+    printed, sessions = "", list[str]()
+    for _ in range(2):
+        with running(home, RAGKEEPER_ADMIN_PASSWORD=given, LOG_LEVELS="root=DEBUG") as live:
+            sessions.append(log_in(live, given).headers["Authorization"])
+            for session in sessions:
+                for url in (f"{live.admin_url}/api/v1/admin/users", f"{live.api_url}/v1/user/info"):
+                    answer = httpx.get(url, headers={"Authorization": session}, timeout=10)
+                    assert (answer.status_code, answer.json()["code"]) == (200, 0)
+            printed += live.printed()
+
+    assert "task_executor_" in printed
+    for secret in ("hunter2", given, (home / "secret_key").read_text().strip()):
+        assert secret not in printed
+
+
+def test_R39_it_starts_while_every_superuser_is_switched_off_and_the_shell_lets_one_in_again(tmp_path: Path) -> None:
+    home, given = tmp_path / "home", new_password()
+    with running(home, RAGKEEPER_ADMIN_PASSWORD=given) as live:
+        assert log_in(live, given).status_code == 200
+    with closing(sqlite3.connect(home / "ragkeeper.db")) as database, database:
+        assert database.execute("UPDATE user SET is_active = '0' WHERE is_superuser").rowcount == 1
+
+    with running(home, RAGKEEPER_ADMIN_PASSWORD=given) as live:
+        assert log_in(live, given).status_code == 401
+        assert "Generated password" not in live.printed()
+        with closing(sqlite3.connect(home / "ragkeeper.db")) as database:
+            assert database.execute("SELECT is_active FROM user").fetchall() == [("0",)], "nobody else was made"
+
+        said = subprocess.run(
+            [COMMAND, "recover-admin", ADMINISTRATOR], env=environment_for(home), capture_output=True, timeout=30
+        )
+        assert said.returncode == 0, said.stderr
+        [password] = re.findall(r"Generated password +(\S+)", said.stdout.decode())
+        assert log_in(live, password).status_code == 200
 
 
 def test_a_port_in_use_an_unwritable_home_and_a_wrong_setting_are_one_sentence_each(tmp_path: Path) -> None:
@@ -313,3 +361,56 @@ def test_the_servers_run_alone_too_and_the_database_is_brought_up_to_date_before
             assert process.wait(STOP_S) == 0
         finally:
             end(process)
+
+
+def test_a_server_whose_log_nobody_reads_any_more_answers_for_its_liveness(tmp_path: Path) -> None:
+    """A cache that hangs is noted where requests wait for its probe, on the event loop; and processes die."""
+    home, (port, other_port) = tmp_path / "home", free_ports(2)
+    reader, writer = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as hanging, (tmp_path / "output").open("wb") as sink:
+        given = {
+            "RAGKEEPER_API_PORT": str(port),
+            "RAGKEEPER_ADMIN_PORT": str(other_port),
+            "RAGKEEPER_REDIS_URL": f"redis://127.0.0.1:{hanging.getsockname()[1]}/0",
+        }
+        process = subprocess.Popen(
+            [COMMAND, "api"], env=environment_for(home, **given), cwd=tmp_path, stdout=sink, stderr=writer
+        )
+        live = Live(process, home, other_port, port, tmp_path / "output")
+        try:
+            until(lambda: says(f"{live.api_url}/livez") == 200, live)
+            fill_pipe(writer)
+            for _ in range(6):
+                # A connection each, so that both processes of the server are met.
+                assert says(f"{live.api_url}/v1/system/healthz") == 500
+            assert [says(f"{live.api_url}/livez") for _ in range(20)] == [200] * 20
+            # The master has something to say of this, too, and makes new ones.
+            killed = psutil.Process(process.pid).children()
+            for server in killed:
+                server.kill()
+            until(lambda: says(f"{live.api_url}/livez") == 200, live)
+            assert not set(psutil.Process(process.pid).children()) & set(killed)
+            os.set_blocking(reader, False)
+            drain(reader)
+            psutil.Process(process.pid).children()[0].kill()
+            until(lambda: b"log lines were dropped: standard error was not read" in drain(reader), live)
+        finally:
+            end(process)
+            os.close(reader)
+            os.close(writer)
+
+
+def drain(reader: int) -> bytes:
+    """What is in a pipe."""
+    try:
+        return os.read(reader, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def says(url: str) -> int | None:
+    """The status of a GET over a connection of its own, None where there is no answer."""
+    try:
+        return httpx.get(url, timeout=10).status_code
+    except httpx.TransportError:
+        return None

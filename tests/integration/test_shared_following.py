@@ -168,7 +168,9 @@ def test_every_hour_rows_without_times_are_found_and_what_is_gone_is_let_go(
 ) -> None:
     alice, bob = scheduled.known("alice"), scheduled.known("bob")
     assert alice.ask("POST", "/api/v1/system/tokens", {}).json["code"] == 0  # type: ignore[index]
-    assert bob.ask("POST", "/api/v1/system/tokens", {}).json["code"] == 0  # type: ignore[index]
+    bobs = bob.ask("POST", "/api/v1/system/tokens", {}).json["data"]  # type: ignore[index]
+    gone = alice.ask("POST", "/api/v1/system/tokens", {}).json["data"]["id"]  # type: ignore[index]
+    assert alice.ask("DELETE", f"/api/v1/system/tokens/{gone}").json["code"] == 0  # type: ignore[index]
     scheduled.site.database.all("DELETE FROM api_token WHERE tenant_id = ?", (bob.user_id,))
     timeless = add_user(
         scheduled.site.database, "new.timeless@ragflow.test", create_time=None, update_time=None, update_date=None
@@ -177,10 +179,13 @@ def test_every_hour_rows_without_times_are_found_and_what_is_gone_is_let_go(
     minute(scheduled, clock, following.WALK)
 
     assert keys(scheduled.plane)[timeless.id] == "new.timeless@ragflow.test"
-    for table in ("rk_account", "rk_session", "rk_token", "rk_membership"):
+    for table in ("rk_account", "rk_session", "rk_token", "rk_retired_token", "rk_membership"):
         rows = scheduled.plane.database.one(f"SELECT COUNT(*) FROM {table} WHERE user_id = ?", (alice.user_id,))
         assert rows == (0,), table
     assert scheduled.plane.database.one("SELECT COUNT(*) FROM rk_token WHERE user_id = ?", (bob.user_id,)) == (0,)
+    assert scheduled.api.ask("GET", "/api/v1/users/me", credential=bobs["token"]).status_code == 401
+    (misuse,) = scheduled.events("token:misuse")
+    assert (misuse[1], misuse[4]) == (bob.email, '{"reason":"deleted in RAGFlow"}')
 
 
 def test_a_token_of_somebody_who_is_gone_does_not_come_back_as_another_owners(

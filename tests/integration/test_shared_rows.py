@@ -79,7 +79,7 @@ def test_a_day_of_use_changes_only_what_was_asked_for(shared: SharedWorld, clock
 def claims_up_to_date(shared: SharedWorld) -> None:
     """What the worker does once in a while."""
     claims.follow(shared.plane.database, shared.plane.now_ms())
-    for _ in claims.walk(shared.plane.database):
+    for _ in claims.walk(shared.plane.database, shared.plane.now_ms()):
         pass
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from common.services import belongings, deletion, jobs, opening
+from common.services import audit_check, belongings, deletion, jobs, opening
 from common.services.plane import Plane
 from common.services.principal import system
 from common.settings import load
 from tests.people import World
+from tests.pipes import fill_pipe
 from tests.ragflow.content import fill, make_tables
+from tests.trail import happen
 from tests.waiting import pause
 
 pytestmark = pytest.mark.alone
@@ -29,11 +31,11 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A worker on a home."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, errors: int | None = None) -> None:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "common.worker"], cwd=ROOT, env=environment, stderr=output
+                [sys.executable, "-m", "common.worker"], cwd=ROOT, env=environment, stderr=errors or output
             )
 
     def until(self, condition: Callable[[], Any], within_s: float = 20) -> Any:
@@ -62,12 +64,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], Process]]:
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts workers; what is left of them at the end is killed."""
     started: list[Process] = []
 
-    def one() -> Process:
-        started.append(Process(environment, tmp_path / "worker.log"))
+    def one(errors: int | None = None) -> Process:
+        started.append(Process(environment, tmp_path / "worker.log", errors))
         return started[-1]
 
     yield one
@@ -125,6 +127,35 @@ def test_two_workers_report_side_by_side_and_stop_at_control_c(plane: Plane, sta
     workers[1].until(lambda: len(plane.cache.heartbeats(since=0)) == 2)
 
     assert [worker.end(signal.SIGINT) for worker in workers] == [0, 0]
+
+
+def test_a_worker_whose_log_nobody_reads_works_on_and_ends_when_told_to(
+    plane: Plane, start: Callable[..., Process]
+) -> None:
+    reader, writer = os.pipe()
+    fill_pipe(writer)
+    try:
+        worker = start(errors=writer)
+        with plane.database.transaction():
+            refused = jobs.enqueue(plane, "user.purge", {"of": "nobody"})
+        worker.until(lambda: jobs.get(plane, str(refused))["error"])
+        happen(plane)
+        worker.until(lambda: audit_check.verify(plane).unsealed == 0)
+        assert worker.end(signal.SIGTERM) == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_it_seals_what_happens(plane: Plane, start: Callable[[], Process]) -> None:
+    worker = start()
+    happen(plane, 3)
+
+    worker.until(lambda: audit_check.verify(plane).unsealed == 0)
+
+    verdict = audit_check.verify(plane)
+    assert verdict.problem is None
+    assert verdict.sealed >= 3
 
 
 def test_a_purge_is_resumed_after_the_worker_was_killed_in_the_middle_of_it(

@@ -36,7 +36,6 @@ class Outcome:
     not_done: int
     redelivered: int
     redone: int
-    kills: int
     seconds: float
 
     @property
@@ -66,11 +65,18 @@ def run(environment: Mapping[str, str], *, count: int, workers: int, kills: int,
     """Let ``workers`` processes do ``count`` jobs while one of them is killed ``kills`` times, at random."""
     plane, chance = open_plane(load(environment)), random.Random(seed)
     plane.database.create(Effect)
-    wanted = _enqueue(plane, count)
+    # The last jobs come after the last kill, so that however quick the machine is, nobody is killed for nothing.
+    early = count - count // 5
+    moments = sorted(chance.randrange(early) for _ in range(kills))
+    wanted = _enqueue(plane, early)
     began = time.monotonic()
     with _crew(environment, workers) as crew:
-        done = _kill_while_they_work(plane, crew, environment, count, kills, chance)
-    outcome = _judge(plane, wanted, done, time.monotonic() - began)
+        for moment in moments:
+            _wait_until_done(plane, moment, chance)
+            _kill_one_of(crew, environment, chance)
+        wanted |= _enqueue(plane, count - early)
+        _wait_until_done(plane, count, chance)
+    outcome = _judge(plane, wanted, time.monotonic() - began)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
     return outcome
@@ -100,30 +106,21 @@ def _start(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "tests.soak.worker"], cwd=ROOT, env=dict(environment))
 
 
-def _kill_while_they_work(
-    plane: Plane,
-    crew: list[subprocess.Popen[bytes]],
-    environment: Mapping[str, str],
-    count: int,
-    kills: int,
-    chance: random.Random,
-) -> int:
-    """Kill one of the crew whenever so many jobs are done as chance says; returns how many were killed."""
-    moments = sorted(chance.randrange(count) for _ in range(kills))
-    killed, seen, changed_at = 0, -1, time.monotonic()
+def _kill_one_of(crew: list[subprocess.Popen[bytes]], environment: Mapping[str, str], chance: random.Random) -> None:
+    victim = chance.randrange(len(crew))
+    crew[victim].kill()
+    crew[victim].wait()
+    crew[victim] = _start(environment)
+
+
+def _wait_until_done(plane: Plane, count: int, chance: random.Random) -> None:
+    seen, changed_at = -1, time.monotonic()
     while (done := _done(plane)) < count:
         if done != seen:
             seen, changed_at = done, time.monotonic()
         if time.monotonic() - changed_at > _STUCK_S:
             raise TimeoutError(f"nothing was done for {_STUCK_S:.0f} s; {done} of {count} jobs are")
-        if killed < len(moments) and moments[killed] <= done:
-            victim = chance.randrange(len(crew))
-            crew[victim].kill()
-            crew[victim].wait()
-            crew[victim] = _start(environment)
-            killed += 1
         time.sleep(chance.uniform(0.005, 0.05))
-    return killed
 
 
 def _done(plane: Plane) -> int:
@@ -131,7 +128,7 @@ def _done(plane: Plane) -> int:
     return int(row[0]) if row else 0
 
 
-def _judge(plane: Plane, wanted: set[int], kills: int, seconds: float) -> Outcome:
+def _judge(plane: Plane, wanted: set[int], seconds: float) -> Outcome:
     effects = dict(plane.database.all("SELECT job_id, attempt FROM soak_effect"))
     rows = plane.database.all("SELECT id, state, attempts FROM rk_job WHERE kind = ?", (KIND,))
     attempts = {job_id: tries for job_id, _, tries in rows}
@@ -142,6 +139,5 @@ def _judge(plane: Plane, wanted: set[int], kills: int, seconds: float) -> Outcom
         not_done=len(wanted - {job_id for job_id, state, _ in rows if state == "done"}),
         redelivered=sum(tries > 1 for tries in attempts.values()),
         redone=sum(attempts.get(job_id, 0) > attempt for job_id, attempt in effects.items()),
-        kills=kills,
         seconds=round(seconds, 1),
     )

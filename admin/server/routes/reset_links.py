@@ -23,7 +23,7 @@ class MadeLink(Item):
 
 @routes.post(
     "/users/<email>/reset-link",
-    requires=Holds("user", "write"),
+    requires=Holds(*reset_links.MAKING),
     data=MadeLink,
     statuses=(404, 409),
     sensitive=True,

@@ -29,7 +29,7 @@ def list_sessions(call: Call, email: str) -> dict[str, Any]:
     requires=Holds("session", "delete"),
     data=Ended,
     statuses=(404,),
-    summary="End all sessions of an account",
+    summary="End all sessions of an account; to end one's own takes the password, as it does on /api/v1/sessions",
 )
 def end_sessions(call: Call, email: str) -> Reply:
     ended = session_lists.end_all_of_user(call.plane, call.who, email)
@@ -40,7 +40,7 @@ def end_sessions(call: Call, email: str) -> Reply:
     "/users/<email>/sessions/<session_id>",
     requires=Holds("session", "delete"),
     statuses=(404,),
-    summary="End one session of an account",
+    summary="End one session of an account; one of one's own takes the password, as it does on /api/v1/sessions",
 )
 def end_session(call: Call, email: str, session_id: str) -> Reply:
     session_lists.end_of_user(call.plane, call.who, email, session_id)

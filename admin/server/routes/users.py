@@ -123,6 +123,7 @@ def create_user(call: Call) -> Reply:
     requires=READ,
     data=list[UserDetails] | UserDetails,
     statuses=(404,),
+    at_once=True,
     summary="Show an account",
 )
 def show_user(call: Call, email: str) -> Any:

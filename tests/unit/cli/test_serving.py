@@ -15,7 +15,7 @@ from common.secret import Secret
 from common.services import first_start
 from common.settings import Settings, SettingsError
 from tests.people import settings_for
-from tests.servers import free_ports
+from tests.ports import free_ports
 
 
 def conf_of(settings: Settings) -> configparser.RawConfigParser:

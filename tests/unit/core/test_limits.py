@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.core.limits import Policy, headers, login_wait_s, network_of
+from common.core.limits import Policy, headers, login_wait_s, network_of, source_of
 
 
 def test_waits_begin_after_the_free_failures_and_double_up_to_a_quarter_of_an_hour() -> None:
@@ -27,6 +27,19 @@ def test_waits_begin_after_the_free_failures_and_double_up_to_a_quarter_of_an_ho
 )
 def test_the_network_of_an_address(address: str | None, network: str | None) -> None:
     assert network_of(address) == network
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("192.0.2.77", "192.0.2.77/32"),
+        ("::ffff:192.0.2.77", "192.0.2.77/32"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("unix:/run/x", None),
+    ],
+)
+def test_what_counts_as_one_address(address: str, source: str | None) -> None:
+    assert source_of(address) == source
 
 
 def test_what_headers_say_of_a_limit_that_is_reached() -> None:

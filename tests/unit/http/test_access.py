@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from werkzeug.test import Client, TestResponse
@@ -137,3 +139,27 @@ def test_a_log_that_cant_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatc
         access.write_line(b"{}")
     finally:
         os.close(writer)
+
+
+def test_a_log_that_is_full_keeps_no_event_loop_waiting_and_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while os.write(writing, b"." * 4096):
+            pass
+    monkeypatch.setattr(access, "_STDOUT", writing)
+    written: list[bytes] = []
+    left: list[Callable[[], None]] = []
+
+    async def on_a_loop() -> None:
+        front = access.logging_access(app, written.append)
+        Client(front).get("/", environ_base={access.BEFORE_THE_ANSWER: left})
+
+    asyncio.run(on_a_loop())
+    os.close(reading)
+    os.close(writing)
+
+    assert not written
+    [line] = left
+    line()
+    assert json.loads(written[0])["status"] == 200

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -15,9 +16,10 @@ import pytest
 from flask import Flask, Response, request
 
 from common.http import bridge
-from common.http.access import BEFORE_THE_ANSWER, logging_access
+from common.http.access import BEFORE_THE_ANSWER, COUNTED, logging_access
 from common.http.bridge import PONG, Bridge
 from common.http.wsgi_types import Environ
+from common.stores.waiting import MustWait, refuse_on_event_loop
 
 LIMIT = 1000
 Message = dict[str, Any]
@@ -201,7 +203,6 @@ def test_bodies_hold_no_more_memory_together_than_they_may(app: Flask, monkeypat
     clients = [Client("POST", "/shown/a", b"x" * 900, b"x") for _ in range(3)]
 
     async def in_turn(client: Client) -> Message:
-        await asyncio.sleep(0)
         return await Client.receive(client)
 
     for client in clients:
@@ -370,3 +371,150 @@ def test_what_readers_have_written_holds_up_no_other_reader_and_is_written_befor
 
     assert {client.body for client in (*refused[:-1], *others)} == {b"answered"}
     assert sorted(done) == sorted(client.scope["path"] for client in refused)
+
+
+def answering_where_it_runs(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    environ["REMOTE_ADDR"] += f" in {threading.current_thread().name}"
+    if "long" in environ["PATH_INFO"]:
+        refuse_on_event_loop()
+    start_response("200 OK", [])
+    said = f"{environ['REMOTE_ADDR']}, sent {environ['wsgi.input'].read().decode()}"
+    return [said.encode()]
+
+
+def test_what_is_a_matter_of_a_moment_is_answered_on_the_event_loop_and_else_begun_anew_in_a_thread() -> None:
+    here, elsewhere = Client("GET", "/moment"), Client("GET", "/other")
+    long, sent = Client("GET", "/moment/long"), Client("POST", "/moment/long", b"ab", b"c")
+    ask(bridged(answering_where_it_runs, at_once=re.compile(r"\w+ /moment.*")), here, elsewhere, long, sent)
+
+    assert here.body == b"192.0.2.7 in MainThread, sent "
+    assert re.fullmatch(rb"192\.0\.2\.7 in read-\d, sent ", elsewhere.body)
+    # What the first try left in the environ has not stayed.
+    assert re.fullmatch(rb"192\.0\.2\.7 in read-\d, sent ", long.body)
+    assert re.fullmatch(rb"192\.0\.2\.7 in write-\d, sent abc", sent.body)
+
+
+def test_a_body_that_takes_long_to_read_is_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "AT_ONCE_BYTES", 4)
+    short, long = Client("POST", "/moment", b"abcd"), Client("POST", "/moment", b"abcd", b"e")
+    ask(bridged(answering_where_it_runs, at_once=re.compile("POST /moment")), short, long)
+
+    assert short.body == b"192.0.2.7 in MainThread, sent abcd"
+    assert re.fullmatch(rb"192\.0\.2\.7 in write-\d, sent abcde", long.body)
+
+
+def test_what_has_counted_on_the_event_loop_is_told_so_in_the_thread() -> None:
+    told: list[bool] = []
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        told.append(COUNTED in environ)
+        environ[COUNTED] = True
+        return answering_where_it_runs(environ, start_response)
+
+    ask(bridged(app, at_once=re.compile("GET /long")), Client("GET", "/long"))
+
+    assert told == [False, True]
+
+
+def test_the_event_loop_hears_others_before_it_has_answered_all_who_ask_at_the_same_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bridge, "STRETCH_S", 0.001)
+
+    def taking_as_long_as_a_stretch(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        ends = time.monotonic() + bridge.STRETCH_S
+        while time.monotonic() <= ends:
+            pass
+        start_response("200 OK", [])
+        return [threading.current_thread().name.encode()]
+
+    made = bridged(taking_as_long_as_a_stretch, at_once=re.compile("GET /moment"))
+    first, *others, later = [Client("GET", "/moment") for _ in range(5)]
+
+    async def run() -> None:
+        made.open(asyncio.get_running_loop())
+        await asyncio.gather(*(made(each.scope, each.receive, each.send) for each in (first, *others)))
+        await made(later.scope, later.receive, later.send)
+
+    asyncio.run(run())
+
+    assert first.body == later.body == b"MainThread"
+    assert {client.body.partition(b"-")[0] for client in others} == {b"read"}
+
+
+def test_what_has_to_wait_has_no_access_line_before_it_is_answered(lines: Lines) -> None:
+    client = Client("GET", "/long")
+    ask(bridged(logging_access(answering_where_it_runs), at_once=re.compile("GET /long")), client)
+
+    [line] = lines()
+    assert (line["status"], line["address"].count("in")) == (200, 1)
+
+
+def test_what_is_to_be_written_for_a_request_on_the_event_loop_is_written_elsewhere_and_before_the_answer() -> None:
+    wrote: list[str] = []
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ[BEFORE_THE_ANSWER].append(lambda: wrote.append(threading.current_thread().name))
+        start_response("403 FORBIDDEN", [])
+        return [f"{wrote}".encode()]
+
+    client = Client("GET", "/moment")
+    ask(bridged(app, at_once=re.compile("GET /moment")), client)
+
+    assert (client.status, client.body) == (403, b"[]")
+    assert [name.partition("-")[0] for name in wrote] == ["write"]
+
+
+def test_refusals_on_the_event_loop_count_as_reads_and_keep_no_writer_out() -> None:
+    locked, waiting, done = threading.Event(), threading.Semaphore(0), list[str]()
+
+    def write(path: str) -> None:
+        waiting.release()
+        assert locked.wait(10)
+        done.append(path)
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            environ[BEFORE_THE_ANSWER].append(partial(write, environ["PATH_INFO"]))
+        start_response("200 OK" if environ["REQUEST_METHOD"] == "POST" else "403 FORBIDDEN", [])
+        return []
+
+    most = bridge.THREADS + bridge.WAITING
+    refused = [Client("GET", "/moment") for _ in range(most + 5)]
+    writer = Client("POST", "/other")
+
+    async def run() -> None:
+        made = bridged(app, at_once=re.compile("GET /moment"))
+        made.open(asyncio.get_running_loop())
+        # All of them on the loop, however long that takes.
+        made._goes_on = lambda: True  # type: ignore[method-assign]
+        held = [asyncio.create_task(made(each.scope, each.receive, each.send)) for each in refused]
+        for _ in range(bridge.THREADS):
+            await asyncio.to_thread(waiting.acquire, timeout=10)
+        held.append(asyncio.create_task(made(writer.scope, writer.receive, writer.send)))
+        locked.set()
+        await asyncio.gather(*held)
+
+    asyncio.run(run())
+
+    assert [client.status for client in refused] == [403] * most + [503] * 5
+    assert writer.status == 200
+    assert len(done) == most
+
+
+def test_an_app_that_fails_on_the_event_loop_is_a_500_and_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    def broken(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        asked.append(threading.current_thread().name)
+        raise LookupError("of its own")
+
+    client = Client("GET", "/moment")
+    ask(bridged(broken, at_once=re.compile("GET /moment")), client)
+
+    assert (client.status, asked) == (500, ["MainThread"])
+    assert "of its own" in caplog.text
+
+
+def test_MustWait_passes_whoever_deals_with_errors() -> None:
+    assert not issubclass(MustWait, Exception)

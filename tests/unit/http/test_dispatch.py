@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flask import Response, request
+from flask import Response, request, url_for
 
 from common.http.answers import json_response
 from common.http.dispatch import DirectFlask
@@ -63,3 +63,8 @@ def test_double_slashes_lead_to_the_path_without_on_the_host_that_was_asked(app:
 
     assert answer.status_code == 308
     assert answer.headers["Location"] == "http://plane.test:9380/things/a"
+
+
+def test_no_url_is_built(app: DirectFlask) -> None:
+    with app.test_request_context(), pytest.raises(LookupError, match="no URL"):
+        url_for("thing", name="a")

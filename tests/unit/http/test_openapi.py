@@ -143,7 +143,10 @@ def test_ragflows_routes_have_true_statuses_for_those_who_ask_for_problem_detail
 
 @pytest.mark.parametrize(
     ("dialect", "implied"),
-    [("admin", {"400", "401", "403", "413", "415", "503"}), ("ragflow", {"401", "403", "413", "503", "4XX"})],
+    [
+        ("admin", {"400", "401", "403", "413", "415", "429", "503"}),
+        ("ragflow", {"401", "403", "413", "429", "503", "4XX"}),
+    ],
 )
 def test_statuses_that_the_kind_of_a_route_implies_are_documented(dialect: str, implied: set[str]) -> None:
     found = operation(declared(dialect, "POST", body=NewThing))

@@ -140,6 +140,21 @@ def test_a_file_gets_every_sealed_event_as_a_line(plane: Plane) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_a_full_disk_left_of_a_batch_stands_alone_in_the_file(plane: Plane) -> None:
+    configure(plane, file="trail.jsonl")
+    sealed(plane, 2)
+    audit_delivery.enqueue_due(plane)
+    (plane.settings.home / FOLDER).mkdir()
+    path = plane.settings.home / FOLDER / "trail.jsonl"
+    path.write_text('{"id":"half of a')
+
+    audit_delivery.deliver(task(plane, TO_FILE))
+
+    half, *whole = path.read_text().splitlines()
+    assert half == '{"id":"half of a'
+    assert [json.loads(line)["id"] for line in whole] == uids(plane)
+
+
 def test_a_file_that_can_not_be_written_to_is_tried_later(plane: Plane) -> None:
     configure(plane, file="trail.jsonl")
     sealed(plane, 1)
@@ -178,13 +193,14 @@ def test_a_segment_stays_until_its_outlets_have_it(plane: Plane, clock: Clock) -
     assert audit_retention.drop_segment(plane) == 4
 
 
-def test_a_webhook_that_hangs_holds_up_no_other_job() -> None:
-    registry = dict.fromkeys(("mail.invitation", TO_WEBHOOK, TO_FILE, "purge"), lambda task: None)
+def test_a_webhook_that_hangs_and_a_long_purge_hold_up_no_other_job() -> None:
+    registry = dict.fromkeys(("mail.invitation", TO_WEBHOOK, TO_FILE, "ragflow.follow", "purge"), lambda task: None)
 
     found = lanes(registry)
 
     assert {of: sorted(lane) for of, lane in found.items()} == {
         "mail": ["mail.invitation"],
         "audit": [TO_FILE, TO_WEBHOOK],
+        "ragflow": ["ragflow.follow"],
         "jobs": ["purge"],
     }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from secrets import token_hex
 
 import pytest
 from peewee import BigAutoField, BigIntegerField, CharField
 
-from common.core.audit_chain import CONTENT
+from common.core.audit_chain import CONTENT, PARTS
 from common.core.audit_tags import EventTag
 from common.migrations.runner import migrate
 from common.models.base import LongTextField, Table
@@ -20,8 +22,10 @@ from common.services.audit_sealing import ANCHORS_FILE, BATCH, HEAD_FILE
 from common.services.audit_trail import Filter
 from common.services.keys import put_first
 from common.services.plane import Plane
+from common.settings import load
 from common.worker.loop import close_stores
-from tests.people import Clock
+from tests.bench import seed
+from tests.people import Clock, settle
 from tests.trail import SHELL, happen, problem, sealed, uids
 
 
@@ -191,6 +195,17 @@ def test_an_event_that_is_removed_before_its_seal_is_found(plane: Plane) -> None
     assert (found.kind, found.uid) == ("missing", row[0])
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_an_event_that_searches_no_longer_find_is_found(plane: Plane, part: str) -> None:
+    uid = sealed(plane, 3, actor="one@x.test", target="other@x.test")[0]
+    assert audit_check.verify(plane).is_whole
+
+    run(plane, "DELETE FROM rk_audit_name WHERE part = ?", part)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("hidden", uid, 1)
+
+
 def test_events_that_changed_places_are_found(plane: Plane) -> None:
     second, fourth = sealed(plane, 5)[1::2]
 
@@ -224,6 +239,66 @@ def test_an_inserted_event_gets_no_seal_that_counts(plane: Plane) -> None:
     assert forged not in uids(plane)
     found = problem(plane)
     assert (found.kind, found.uid) == ("inserted", forged)
+
+
+def test_what_is_written_while_the_chain_is_put_aside_gets_no_signature(plane: Plane) -> None:
+    """Whoever could have an event signed by emptying the tables for a moment could put it into the chain later."""
+    first = sealed(plane, 3)[0]
+    forged = f"{'f' * 16}{token_hex(6)}"
+    kept = {table: plane.database.all(f"SELECT * FROM {table}") for table in ("rk_audit_seal", "rk_audit_anchor")}
+    for table in kept:
+        run(plane, f"DELETE FROM {table}")
+    copy_of(plane, first, uid=forged, mac=None, key_id=None)
+    audit_sealing.seal_all(plane)
+    for table, rows in kept.items():
+        plane.database.run(f"DELETE FROM {table}")
+        for row in rows:
+            run(plane, f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", forged)
+
+    sealed(plane, 1)
+
+    found = problem(plane)
+    assert (found.kind, found.uid) == ("inserted", forged)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Plane]:
+    """A plane on SQLite, whatever the stores of this run."""
+    settle(tmp_path / "embedded")
+    opened = opening.open_plane(load(seed.environment(tmp_path / "embedded")))
+    yield opened
+    close_stores(opened)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ("UPDATE rk_audit_event SET `after` = x'7b7d' WHERE uid = ?", "broken"),
+        ("UPDATE rk_audit_event SET `after` = CAST(x'7bff' AS TEXT) WHERE uid = ?", "broken"),
+        ("UPDATE rk_audit_event SET at = 1.5 WHERE uid = ?", "broken"),
+        ("UPDATE rk_audit_event SET mac = CAST(mac AS BLOB) WHERE uid = ?", "broken"),
+        ("UPDATE rk_audit_seal SET digest = CAST(digest AS BLOB) WHERE uid = ?", "moved"),
+    ],
+)
+def test_a_value_of_another_kind_is_found_and_stops_nothing(embedded: Plane, change: str, kind: str) -> None:
+    """Columns of a server have one kind each; those of SQLite take any."""
+    uid = sealed(embedded, 3)[1]
+
+    run(embedded, change, uid)
+
+    assert problem(embedded).kind == kind
+    assert len(audit_trail.page(embedded, Filter())["events"]) == 3
+
+
+def test_a_note_of_the_head_of_other_kinds_is_found(plane: Plane) -> None:
+    sealed(plane, 2)
+    path = plane.settings.home / HEAD_FILE
+    note = json.loads(path.read_text())
+
+    for wrong in ({"mac": 1}, {"seq": [1]}, {"digest": {}}, {"key_id": None}):
+        path.write_text(json.dumps(note | wrong))
+        assert problem(plane).kind == "anchor"
 
 
 def test_a_genuine_event_that_is_put_back_without_its_seal_is_an_inserted_one(plane: Plane) -> None:
@@ -442,3 +517,30 @@ def test_what_is_put_back_into_a_dropped_segment_is_found(plane: Plane, clock: C
 
     found = problem(plane)
     assert (found.kind, found.uid, found.seq) == ("inserted", uid, 1)
+
+
+def test_a_time_that_was_put_into_the_database_drops_nothing(plane: Plane, clock: Clock) -> None:
+    sealed(plane, 3)
+    clock.forward(days=40)
+    sealed(plane, 1)
+    keep_for(plane, 60)
+
+    run(plane, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
+    run(plane, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    plane.variables.forget()
+    unsaid = audit_retention.drop_segment(plane)
+    keep_for(plane, 20)
+    said = audit_retention.drop_segment(plane)
+
+    assert (unsaid, said) == (0, 3)
+
+
+def test_what_was_set_before_all_that_is_left_is_still_known(plane: Plane, clock: Clock) -> None:
+    keep_for(plane, 30)
+    for _ in range(3):
+        sealed(plane, 2)
+        clock.forward(days=40)
+    sealed(plane, 1)
+
+    assert [audit_retention.drop_segment(plane) for _ in range(3)] == [3, 2, 2]
+    assert plane.database.one("SELECT COUNT(*) FROM rk_audit_event WHERE tag = 'setting:update'") == (0,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -161,6 +162,71 @@ def test_a_backup_overwrites_nothing(plane: Plane, tmp_path: Path, monkeypatch: 
     with pytest.raises(ArchiveRefused, match="exists already"):
         backup.back_up(plane.settings, target, tell)
     assert target.read_text() == "precious"
+
+
+@pytest.fixture(params=["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK"])
+def no_hard_links(plane: Plane, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that gives a file one name only."""
+    number = getattr(errno, request.param)
+
+    def refuse(source: Path, target: Path) -> None:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source), None, str(target))
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_without_hard_links_a_backup_is_made_as_well_and_overwrites_nothing(
+    plane: Plane, tmp_path: Path, elsewhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, replace = tmp_path / "kept.tar", Path.replace
+
+    def in_between(draft: Path, final: Path) -> Path:
+        with pytest.raises(ArchiveRefused, match="exists already"):
+            backup.back_up(plane.settings, target, tell)
+        assert refused(elsewhere, target), "what stands there until it is whole is an archive already"
+        return replace(draft, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", in_between)
+        backup.back_up(plane.settings, target, tell)
+
+    assert target.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(Path, "exists", lambda path: path != target and os.path.lexists(path))
+    with pytest.raises(ArchiveRefused, match="exists already"):
+        backup.back_up(plane.settings, target, tell)
+    monkeypatch.undo()
+    restore.restore(elsewhere, target, tell)
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_an_archive_that_cant_get_its_name_leaves_nothing_and_is_one_sentence(
+    plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "kept.tar"
+
+    def fail(draft: Path, final: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(draft), None, str(final))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        backup.back_up(plane.settings, target, tell)
+    assert (caught.value.filename, caught.value.filename2) == (str(target), None)
+    assert not [path for path in tmp_path.iterdir() if "kept" in path.name or "backup" in path.name]
+
+
+def test_a_folder_that_takes_no_more_is_told_as_it_is(
+    plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="No space left"):
+        backup.back_up(plane.settings, tmp_path / "kept.tar", tell)
+    assert not (tmp_path / "kept.tar").exists()
 
 
 def test_what_is_not_there_is_not_backed_up(plane: Plane, tmp_path: Path) -> None:

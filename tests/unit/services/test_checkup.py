@@ -66,6 +66,20 @@ def test_it_finds_what_is_broken_changes_nothing_unasked_and_repairs_it_once(
     assert count(plane, home, ann.user_id, ann.user_id) == 1
 
 
+def test_a_token_that_a_repair_removes_is_still_known_while_its_account_is_there(world: World, ann: Person) -> None:
+    plane = world.plane
+    made = ann.ask("POST", "/api/v1/system/tokens", {}).json["data"]  # type: ignore[index]
+    plane.database.run("DELETE FROM api_token")
+    plane.database.run("INSERT INTO rk_token VALUES ('t', 'sha256:x', 't', 'gone', 'r…z', 'b…', NULL, 1, NULL, NULL)")
+
+    assert unwell(plane, fix=True)["tokens"] == "fixed"
+
+    assert world.api.ask("GET", "/v1/user/info", credential=made["token"]).status_code == 401
+    ((_, email, *_, after),) = world.events("token:misuse")
+    assert (email, after) == (ann.email, '{"reason":"removed by a repair"}')
+    assert plane.database.all("SELECT token_name FROM rk_retired_token") == [(made["id"],)]
+
+
 def test_tokens_that_nobody_uses_are_counted_and_nothing_is_wrong_with_them(
     world: World, ann: Person, clock: Clock
 ) -> None:

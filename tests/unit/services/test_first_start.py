@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from common.core.errors import StoreUnavailable
-from common.services import first_start, opening
+from common.core.errors import BadField, StoreUnavailable
+from common.services import claims, first_start, opening
+from common.services.plane import Plane
 from tests.people import settings_for
 
 
@@ -82,3 +83,44 @@ def test_each_reason_is_told_once_and_not_the_one_that_was_told_before(
         "not ready: the metadata store can't be used: the connection was refused",
         "the metadata store is there and up to date",
     ]
+
+
+@pytest.mark.parametrize("column", ["nickname", "is_superuser"])
+def test_a_database_whose_tables_do_not_fit_is_told_of_and_used_once_they_do(
+    plane: Plane, caplog: pytest.LogCaptureFixture, column: str
+) -> None:
+    """One of these is missed by what is claimed, the other by what makes the first administrator."""
+    plane.database.run("DELETE FROM rk_state WHERE name = 'claims_filled'")
+    plane.database.run(f"ALTER TABLE user RENAME COLUMN {column} TO lost")
+
+    def mend(_: float) -> None:
+        plane.database.run(f"ALTER TABLE user RENAME COLUMN lost TO {column}")
+
+    assert first_start.catch_up(plane, True, pause=mend) is not None
+    [said] = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert said.startswith("not ready: the metadata store can't be used: it refused what a start does (")
+    assert column in said
+
+
+def test_a_value_that_no_column_takes_is_told_of_and_a_start_goes_on_once_one_does(
+    plane: Plane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a MySQL store says it of a column that is too narrow."""
+
+    def refuse(*_: object) -> None:
+        raise BadField("email_key: is too long.", field="email_key")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, "fill", refuse)
+        first_start.catch_up(plane, False, pause=lambda _: patched.undo())
+
+    [said] = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert "email_key: is too long." in said
+
+
+def test_a_start_on_a_database_whose_tables_do_not_fit_says_so(plane: Plane) -> None:
+    plane.database.run("DELETE FROM rk_state WHERE name = 'claims_filled'")
+    plane.database.run("ALTER TABLE user RENAME COLUMN nickname TO lost")
+    with pytest.raises(StoreUnavailable) as told:
+        opening.open_plane(plane.settings)
+    assert "nickname" in told.value.reason

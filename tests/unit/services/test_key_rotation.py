@@ -168,6 +168,19 @@ def test_a_process_that_still_signs_with_the_old_key_knows_the_sessions_of_the_n
             store.close()
 
 
+def test_what_was_hashed_by_one_key_is_known_on_both_sides_of_a_rotation(world: World) -> None:
+    plane, other = world.plane, load_keys(world.plane.settings, world.plane.cache)
+    before = plane.keys.mac("for a test", "12345678")
+    rotate(plane)
+    after = plane.keys.mac("for a test", "12345678")
+
+    assert before != after
+    assert plane.keys.is_mac(before, "for a test", "12345678")
+    assert other.is_mac(after, "for a test", "12345678")
+    assert not other.is_mac(after, "for a test", "12345679")
+    assert not other.is_mac(after, "for another", "12345678")
+
+
 def test_the_audit_trail_stays_whole_over_a_rotation(plane: Plane) -> None:
     settings.update_config(plane, SHELL, {"probe.timeout": 1})
     rotate(plane)

@@ -84,3 +84,21 @@ def test_a_use_that_could_not_be_written_is_kept_and_written_with_the_next_one(
 
     assert last_seen(plane) == 5
     assert uses.unwritten("s") == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_after_an_error_that_nobody_foresaw_uses_are_written_again(
+    plane: Plane, uses: LastUses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise LookupError("unforeseen")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(plane.database), "run", broken)
+        uses.note(plane.database, "s", 5)
+        uses.wait(10)
+
+    uses.note(plane.database, "other", 6)
+    uses.wait(10)
+
+    assert last_seen(plane) == 5

@@ -16,6 +16,7 @@ from common.core.errors import BadField
 from common.core.passwords import encode_for_hash
 from common.services import accounts, opening, passwords
 from common.services.plane import Plane
+from common.services.recovery import generated_password
 from tests.people import Clock, World, settings_for
 
 
@@ -206,3 +207,7 @@ def test_logins_that_renew_one_hash_at_once_all_succeed(world: World) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(log_in, range(3))) == [0, 0, 0]
+
+
+def test_no_generated_password_is_taken_for_an_option() -> None:
+    assert all(generated_password().reveal().isalnum() for _ in range(50))

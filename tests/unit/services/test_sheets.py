@@ -105,6 +105,28 @@ def test_xml_with_entities_is_refused(name: str) -> None:
             sheets.addresses(repacked(workbook(["email"]), name, text))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entities_are_found_whatever_the_workbook_calls_its_sheet(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    laughs = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]><a>&c;</a>'.encode(encoding)
+    packed = io.BytesIO(workbook(["email"]))
+    with zipfile.ZipFile(packed, "a") as more:
+        more.writestr("xl/worksheets/sheet1.png", laughs)
+    # Here a parser may refuse them that is no part of an installation.
+    monkeypatch.setattr(openpyxl, "load_workbook", lambda *_, **__: pytest.fail("the workbook was parsed"))
+
+    with pytest.raises(BadField, match="can't be read"):
+        sheets.addresses(packed.getvalue())
+
+
+def test_of_a_long_text_that_many_cells_may_share_a_beginning_is_looked_at() -> None:
+    long = "x" * 5000 + " "
+
+    for content in (workbook(["email"], [long]), f"email\n{long}\n".encode()):
+        assert sheets.addresses(content) == [FileRow(2, "x" * 1024)]
+
+
 def test_a_sheet_that_claims_a_million_rows_costs_no_more_than_it_has() -> None:
     sheet = (
         b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><dimension ref="A1:XFD1048576"/>'

@@ -166,7 +166,7 @@ def test_notices_of_tokens_that_are_gone_are_forgotten(
     look(mailing)
     mailing.database.run("DELETE FROM rk_token WHERE name = 'gone'")
 
-    assert token_expiry.prune(mailing) == 1
+    assert token_expiry.prune(mailing) == (1, None)
     assert mailing.database.all("SELECT token_id FROM rk_expiry_notice") == [("kept-30",)]
 
 

@@ -136,6 +136,24 @@ def test_deleting_tells_whether_there_was_something(cache, pass_):
     assert cache.delete("k") is False
 
 
+def test_a_value_is_redeemed_for_another_once(cache, pass_):
+    cache.set("code", "v", ttl_s=5)
+    cache.set("proof", "older")
+    assert cache.redeem("code", "proof", "new", 60) is True
+    assert (cache.get("code"), cache.get("proof")) == (None, "new")
+    assert cache.redeem("code", "proof", "newer", 60) is False
+    assert cache.get("proof") == "new"
+    pass_(60)
+    assert cache.get("proof") is None
+
+
+def test_a_value_whose_time_is_over_is_redeemed_for_nothing(cache, pass_):
+    cache.set("code", "v", ttl_s=5)
+    pass_(5)
+    assert cache.redeem("code", "proof", "new", 60) is False
+    assert cache.get("proof") is None
+
+
 def test_a_counter_starts_again_after_the_window_that_its_first_increment_opened(cache, pass_):
     assert_counts(cache.incr("login", 60), 1, 60)
     pass_(40)

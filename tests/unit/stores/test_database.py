@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import peewee
 import pytest
@@ -17,6 +19,8 @@ from common.models.account import Account
 from common.models.operation import Job, LockRow, State
 from common.stores.database import Database, SqliteStore, Taken
 from common.stores.mysql_store import MysqlStore
+from common.stores.waiting import MustWait
+from tests.breaking import locked_against_everybody
 
 Open = Callable[[], Database]
 
@@ -213,6 +217,19 @@ def test_what_is_there_already_is_not_made_again(store: Database) -> None:
     assert "rk_state" in store.tables()
 
 
+def test_an_index_that_is_removed_is_gone(store: Database) -> None:
+    store.create(State)
+    store.create_index("rk_state_value", "rk_state", "value, name")
+    by_it = f"SELECT name FROM rk_state {store.by_index('rk_state_value')} WHERE value = 1"
+    assert store.all(by_it) == []
+
+    for _ in range(2):
+        store.drop_index("rk_state_value", "rk_state")
+
+    with pytest.raises(store.defects):
+        store.all(by_it)
+
+
 def test_a_migration_is_alone(opened: Open) -> None:
     steps: list[str] = []
 
@@ -380,3 +397,120 @@ def test_a_file_without_its_tables_is_an_outage(embedded: SqliteStore, tmp_path:
 def test_every_commit_is_on_disk_before_it_is_acknowledged(embedded: SqliteStore) -> None:
     assert embedded.one("PRAGMA synchronous") == (2,)
     assert embedded.one("PRAGMA journal_mode") == ("wal",)
+
+
+def on_an_event_loop(part: Callable[[], object]) -> Any:
+    async def run() -> object:
+        return part()
+
+    return asyncio.run(run())
+
+
+def test_on_an_event_loop_what_is_embedded_is_looked_up_and_nothing_is_waited_for(store: Database) -> None:
+    store.insert(State, name="a", value=1)
+
+    def look_up() -> list[Any]:
+        return [store.one("SELECT value FROM rk_state"), *store.all("SELECT value FROM rk_state")]
+
+    if isinstance(store, SqliteStore):
+        assert on_an_event_loop(look_up) == [(1,), (1,)]
+    else:
+        with pytest.raises(MustWait):
+            on_an_event_loop(look_up)
+
+
+def test_on_an_event_loop_nothing_is_changed(store: Database) -> None:
+    def within_a_transaction() -> None:
+        with store.transaction():
+            raise AssertionError("begun")
+
+    changes: list[Callable[[], object]] = [
+        lambda: store.run("INSERT INTO rk_state (name, value) VALUES (?, ?)", ("a", 1)),
+        lambda: store.insert(State, name="a", value=1),
+        lambda: store.execute(State.insert(name="a", value=1)),
+        within_a_transaction,
+    ]
+    for change in changes:
+        with pytest.raises(MustWait):
+            on_an_event_loop(change)
+
+    assert store.all("SELECT * FROM rk_state") == []
+
+
+def test_on_an_event_loop_a_lock_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.db"
+    store = SqliteStore(path)
+    store.create(State)
+    store.close()
+
+    with locked_against_everybody(path), pytest.raises(MustWait):
+        on_an_event_loop(lambda: store.one("SELECT value FROM rk_state"))
+    assert on_an_event_loop(lambda: store.one("SELECT value FROM rk_state")) is None
+    store.close()
+
+
+def test_on_an_event_loop_many_rows_are_for_a_thread(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "metadata.db")
+    counting = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT i FROM n"
+
+    with pytest.raises(MustWait):
+        on_an_event_loop(lambda: store.all(counting, (101,)))
+    assert len(store.all(counting, (101,))) == 101
+    store.close()
+
+
+def test_on_an_event_loop_a_statement_that_takes_long_is_broken_off(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "metadata.db")
+    counting = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT i FROM n"
+
+    with pytest.raises(MustWait):
+        on_an_event_loop(lambda: store.one(f"SELECT max(i) FROM ({counting})", (100_000,)))
+    assert len(on_an_event_loop(lambda: store.all(counting, (100,)))) == 100
+    store.close()
+    assert len(store.all(counting, (100_000,))) == 100_000
+    store.close()
+
+
+def test_on_an_event_loop_nobody_who_opens_a_connection_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "metadata.db")
+    store.create(State)
+    store.close()
+    opening, go_on, in_time = threading.Event(), threading.Event(), list[bool]()
+    kind: Any = type(store.peewee)
+    connect = kind._connect_patiently
+
+    def waiting_for_the_file(database: Any) -> Any:
+        opening.set()
+        in_time.append(go_on.wait(10))
+        return connect(database)
+
+    def look_up() -> None:
+        store.one("SELECT value FROM rk_state")
+        store.close()
+
+    monkeypatch.setattr(kind, "_connect_patiently", waiting_for_the_file)
+    other = threading.Thread(target=look_up)
+    other.start()
+    assert opening.wait(10)
+
+    assert on_an_event_loop(lambda: store.one("SELECT value FROM rk_state")) is None
+    go_on.set()
+    other.join()
+    store.close()
+    assert in_time == [True]
+
+
+def test_on_an_event_loop_a_statement_on_a_file_that_has_just_come_is_broken_off_too(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "metadata.db", recheck_s=0)
+    counting = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT max(i) FROM n"
+    on_an_event_loop(lambda: store.one("SELECT 1"))
+    new = SqliteStore(tmp_path / "new.db")
+    new.create(State)
+    new.close()
+    (tmp_path / "new.db").rename(tmp_path / "metadata.db")
+
+    with pytest.raises(MustWait):
+        on_an_event_loop(lambda: store.one(counting))
+    store.close()

@@ -21,7 +21,7 @@ from common.stores.doc_engine import tenant_index
 from common.stores.elasticsearch_engine import ElasticsearchEngine, selected
 from tests.backends.elasticsearch import error_body, running_elasticsearch
 from tests.backends.proxy import fault_proxy
-from tests.servers import free_ports
+from tests.ports import free_ports
 from tests.unit.stores.servers import drip, http_server, raw_server, say, send
 
 TIMEOUT_S = 0.4

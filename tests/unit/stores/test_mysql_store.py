@@ -26,8 +26,8 @@ from common.stores.mysql_store import MysqlStore
 from tests.backends.mariadb import USER, running_mariadb
 from tests.backends.proxy import fault_proxy
 from tests.people import START_MS
+from tests.ports import free_ports
 from tests.ragflow.schema import statements
-from tests.servers import free_ports
 from tests.unit.stores.servers import hang, raw_server
 
 TIMEOUT_S = 0.5
@@ -241,6 +241,9 @@ def test_a_wrong_statement_is_not_called_an_outage(store):
         (1142, "the user may not do that to one of its tables"),
         (1836, "it is read-only"),
         (3024, "the statement took too long"),
+        (1047, "it takes no statements now; a node of a cluster may have left it"),
+        (3101, "it takes no statements now; a node of a cluster may have left it"),
+        (1180, "it could not commit"),
     ],
 )
 def test_refusals_are_told_in_words_and_are_no_outage(code, reason):
@@ -305,6 +308,28 @@ def test_a_read_only_server_is_read_and_its_writes_are_refused(mariadb_server, s
         assert store.one(READ) == (0,)
     assert store.run(WRITE) == 1
     assert store.health() >= 0, "its health tells it by itself, and remembers nothing"
+
+
+def test_a_connection_to_a_server_that_became_read_only_is_left(mariadb_server, store):
+    def connection():
+        return store.one("SELECT CONNECTION_ID()")
+
+    with server_variable(mariadb_server, "read_only", 1):
+        first = connection()
+        assert connection() == first
+        refusal(store.run, WRITE)
+        second = connection()
+        assert second != first
+        refusal(in_a_transaction, store, lambda: store.run(WRITE))
+        assert connection() not in (first, second)
+
+
+def test_a_connection_to_a_node_that_left_its_cluster_is_left(store):
+    first = store.one("SELECT CONNECTION_ID()")
+
+    assert "left it" in refusal(store.run, "SIGNAL SQLSTATE '08S01' SET MYSQL_ERRNO = 1047")
+
+    assert store.one("SELECT CONNECTION_ID()") != first
 
 
 def test_health_writes_nothing(mariadb_server, store):

@@ -9,14 +9,16 @@ import time
 
 import pytest
 import trustme
+from redis.exceptions import ResponseError
 
 from common.conf.file import SettingsError
 from common.conf.sections import RedisSection
 from common.core.errors import StoreUnavailable
 from common.stores.redis_cache import SHARED_SECRET, RedisCache
+from common.stores.redis_connection import is_read_only, reason_of
 from tests.backends.proxy import fault_proxy
 from tests.backends.redis import running_redis
-from tests.servers import free_ports
+from tests.ports import free_ports
 from tests.unit.stores.servers import drip, raw_server, say
 
 DB = 2
@@ -221,12 +223,31 @@ def test_a_user_who_may_not_see_info_gets_none_and_a_good_health(redis_server, c
     client.acl_deluser("little")
 
 
+def test_a_replica_is_known_by_what_a_script_says_of_it_too():
+    old = ResponseError(
+        "Error running script (call to f_1f): @user_script:2: @user_script: 2: -READONLY You can't write against a "
+        "read only replica. script: 1f, on @user_script:2."
+    )
+
+    assert is_read_only(old)
+    assert reason_of(old) == "it is a read-only replica"
+    assert not is_read_only(ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"))
+    assert not is_read_only(b"-READONLY ")
+
+
 def test_a_replica_reads_and_is_not_well(redis_server, tmp_path):
     with running_redis(tmp_path / "replica", replicaof=f"127.0.0.1 {redis_server.port}") as replica:
         with replica.client() as admin:
             admin.config_set("masterauth", redis_server.password)
         cache = RedisCache(section_for(replica))
+        cache.get("k")
+        with replica.client() as admin:
+            kept = {client["id"] for client in admin.client_list() if client["cmd"] == "get"}
         assert reason(cache.set, "k", "v") == "it is a read-only replica"
+        cache.get("k")
+        with replica.client() as admin:
+            assert len(kept) == 1
+            assert kept.isdisjoint(client["id"] for client in admin.client_list())
         assert reason(cache.health) == "it is a read-only replica"
         assert cache.get("k") is None
         with replica.client() as admin:

@@ -20,7 +20,7 @@ from common.stores.storage import ObjectNotFound
 from tests.backends.proxy import fault_proxy
 from tests.backends.s3 import running_s3
 from tests.backends.s3_front import s3_front
-from tests.servers import free_ports
+from tests.ports import free_ports
 from tests.unit.stores.servers import drip, http_server, raw_server, say, send
 
 TIMEOUT_S = 0.4

@@ -117,6 +117,17 @@ def test_a_refused_login_is_for_good_and_tells_no_password(message: EmailMessage
     assert "hush" not in repr(refused.value) + repr(refused.value.__context__)
 
 
+@pytest.mark.parametrize("account", [("plane", "hüsh"), ("pläne", "hush")])
+def test_an_account_in_other_letters_than_a_login_takes_is_for_good_and_is_not_told(
+    message: EmailMessage, account: tuple[str, str]
+) -> None:
+    name, secret = account
+    with MailSink() as sink, pytest.raises(MailRefused, match="beyond ASCII") as refused:
+        smtp.send(sink.settings(mail_username=name, mail_password=password(secret)), message)
+
+    assert not any(part in repr(refused.value) for part in (name, secret, "xfc", "xe4"))
+
+
 def test_a_server_that_is_not_there_is_for_now(message: EmailMessage) -> None:
     with MailSink() as sink:
         settings = sink.settings()

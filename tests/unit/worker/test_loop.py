@@ -231,5 +231,9 @@ def test_a_worker_whose_heartbeat_breaks_ends_rather_than_look_dead(
 def test_every_kind_that_is_enqueued_has_a_handler() -> None:
     assert set(handlers()) == {
         "user.purge", "mail.invitation", "mail.reset_code", "mail.reset_link", "mail.registration", "mail.token_expiry",
-        "token.expiry", "audit.webhook", "audit.file", "housekeeping", "ragflow.follow", "ragflow.walk",
+        "token.expiry", "audit.webhook", "audit.file", "ragflow.follow", "ragflow.walk", "housekeeping",
+        *(f"housekeeping.{chore}" for chore in (
+            "sessions", "invitations", "registrations", "reset_links", "retired_tokens", "audit_events", "jobs",
+            "cache", "expiry_notices", "token_traits",
+        )),
     }  # fmt: skip

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+from itertools import count
+from typing import Any
 
 import pytest
 
 from common.core.errors import StoreUnavailable
 from common.models.registration import Registration, ResetLink
-from common.services import following, jobs
+from common.models.token import ExpiryNotice, TokenTrait
+from common.services import following, jobs, sessions, token_expiry, tokens
 from common.services.plane import Plane
 from common.worker import periodic
 from common.worker.loop import Worker, handlers
 from common.worker.tally import Tally
 from tests.people import Clock
+from tests.statements import looked_at
 
 HOURLY = (periodic.Periodic(periodic.HOUSEKEEPING, 3600),)
 
@@ -80,7 +84,18 @@ def test_without_a_cache_store_each_period_still_has_one_job(
     assert "the cache store is unavailable" in caplog.text
 
 
-def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane, clock: Clock) -> None:
+def keep_house(plane: Plane) -> dict[str, dict[str, Any]]:
+    """Work on all that is due of an hour's housekeeping; each chore's job by the chore."""
+    worker = Worker(plane, "worker", handlers(), Tally(), threading.Event())
+    periodic.enqueue_due(plane, "worker", HOURLY)
+    while worker.work_once():
+        pass
+    done = [jobs.get(plane, str(each["id"])) for each in jobs.page(plane)["jobs"]]
+    return {job["kind"].partition(".")[2]: job for job in done}
+
+
+def expire_something(plane: Plane) -> None:
+    """Leave a session, a registration and a link behind that are long over."""
     plane.database.run(
         "INSERT INTO rk_session (id, user_id, token_hash, realm, created_at, last_seen_at, expires_at) "
         "VALUES ('s', 'u', 'h', 'user', 0, 0, 0)"
@@ -91,15 +106,129 @@ def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane, clo
     plane.database.insert(
         ResetLink, user_id="u", token_hash="h", stored_hash="s", made_by="m", created_at=0, expires_at=0
     )
-    worker = Worker(plane, "worker", handlers(), Tally(), threading.Event())
-    periodic.enqueue_due(plane, "worker", HOURLY)
 
-    assert worker.work_once()
 
-    shown = jobs.get(plane, str(jobs.page(plane)["jobs"][0]["id"]))
-    removed = {kind: count for kind, count in shown["progress"]["removed"].items() if count}
-    assert (shown["state"], removed) == ("done", {"sessions": 1, "registrations": 1, "reset_links": 1})
+def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane) -> None:
+    expire_something(plane)
+
+    chores = keep_house(plane)
+
+    assert {job["state"] for job in chores.values()} == {"done"}
+    del chores[""]
+    removed = {chore: job["progress"]["removed"] for chore, job in chores.items() if job["progress"]["removed"]}
+    assert removed == {"sessions": 1, "registrations": 1, "reset_links": 1}
     assert plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
+
+
+def test_a_chore_that_meets_an_outage_holds_up_no_other_and_is_done_afterwards(
+    plane: Plane, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expire_something(plane)
+
+    def down(*_: object, **__: object) -> int:
+        raise StoreUnavailable("metadata", "the statement took too long")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "prune", down)
+        chores = keep_house(plane)
+
+    waiting = {chore for chore, job in chores.items() if job["state"] != "done"}
+    assert waiting == {"sessions"}
+    assert "metadata" in chores["sessions"]["error"]
+    assert (
+        "(housekeeping.sessions) waits: the metadata store is unavailable: the statement took too long" in caplog.text
+    )
+    assert chores["reset_links"]["progress"] == {"removed": 1}
+
+    clock.forward(seconds=60)
+    assert keep_house(plane)["sessions"]["progress"] == {"removed": 1}
+
+
+def test_a_chore_that_is_still_under_way_is_not_begun_again(
+    plane: Plane, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: object, **__: object) -> int:
+        raise StoreUnavailable("metadata", "gone")
+
+    monkeypatch.setattr(sessions, "prune", down)
+    keep_house(plane)
+    clock.forward(hours=1)
+    keep_house(plane)
+
+    kinds = [job["kind"] for job in jobs.page(plane, limit=100)["jobs"]]
+    assert [kinds.count("housekeeping"), kinds.count("housekeeping.sessions")] == [2, 1]
+
+
+def leave_behind(plane: Plane, name: str) -> None:
+    """A trait and the three notices of a token that is gone."""
+    plane.database.insert(TokenTrait, token_id=name, scopes="[]")
+    for days in token_expiry.NOTICES:
+        plane.database.insert(ExpiryNotice, token_id=name, days=days, noticed_at=0)
+
+
+def keep_token(plane: Plane, name: str) -> None:
+    """The same of a token that is there."""
+    leave_behind(plane, name)
+    plane.database.run(
+        "INSERT INTO rk_token (id, stored, tenant_id, user_id, display, beta_display, created_at) "
+        "VALUES (?, ?, 't', 'u', '', '', 0)",
+        (name, name),
+    )
+
+
+PRUNED = [("rk_token_trait", tokens.prune_traits, 1), ("rk_expiry_notice", token_expiry.prune, 3)]
+
+
+@pytest.mark.parametrize(("table", "prune", "each"), PRUNED)
+def test_what_is_left_of_tokens_is_looked_for_a_piece_at_a_time(
+    plane: Plane, table: str, prune: Any, each: int
+) -> None:
+    for number in range(60):
+        keep_token(plane, f"k{number:03}")
+    for number in (10, 11, 30, 59):
+        leave_behind(plane, f"k{number:03}-gone")
+
+    of_few = looked_at(plane, lambda: prune(plane, "k040", limit=4))
+    for number in range(60, 600):
+        keep_token(plane, f"k{number:03}")
+    pieces, after = [], ""
+    while after is not None:
+        removed, after = prune(plane, after, limit=7)
+        pieces.append(removed)
+
+    assert looked_at(plane, lambda: prune(plane, "k040", limit=4)) <= of_few * 1.5
+    assert sum(pieces) == 4 * each
+    assert len(pieces) > 600 / 7
+    assert plane.database.one(f"SELECT COUNT(*) FROM {table}") == (600 * each,)
+
+
+def test_a_walk_that_is_interrupted_goes_on_where_it_was(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(periodic, "_BATCH", 10)
+    for number in range(95):
+        (leave_behind if number % 2 else keep_token)(plane, f"k{number:03}")
+    job_id = jobs.enqueue(plane, "housekeeping.token_traits", {})
+    walk = periodic.chores()["housekeeping.token_traits"]
+
+    def attempt(stopping: Any) -> int:
+        """Whether it came to its end, and how many pieces it looked at."""
+        claimed = jobs.claim(plane, "worker", 60, ["housekeeping.token_traits"])
+        assert claimed is not None
+        asked = count()
+        task = jobs.Task(plane, claimed, 60, stopping=lambda: next(asked) == stopping)
+        if stopping is None:
+            walk(task)
+            jobs.finish(plane, claimed)
+        else:
+            with pytest.raises(jobs.JobInterrupted):
+                walk(task)
+            jobs.give_back(plane, claimed)
+        return next(asked)
+
+    attempt(4)
+    assert jobs.get(plane, str(job_id))["progress"] == {"removed": 20, "after": "k039"}
+    assert attempt(None) == 6
+    assert jobs.get(plane, str(job_id))["progress"] == {"removed": 47}
+    assert plane.database.one("SELECT COUNT(*) FROM rk_token_trait") == (48,)
 
 
 def test_without_a_ragflow_beside_it_nothing_is_followed(plane: Plane) -> None:

@@ -95,6 +95,52 @@ def test_a_sealer_works_until_told_to_stop_and_lets_another_one_follow_at_once(
     assert plane.cache.acquire_lease("audit-sealer", "second", 1)
 
 
+class Passing(threading.Event):
+    """What a sealer waits for, where its waits pass on the tests' clock at once, until nothing is left to seal."""
+
+    def __init__(self, plane: Plane, clock: Clock) -> None:
+        super().__init__()
+        self._plane, self._clock = plane, clock
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.waits.append(timeout)
+        self._clock.forward(seconds=timeout)
+        assert len(self.waits) < 100
+        return self._plane.database.one("SELECT 1 FROM rk_audit_unsealed LIMIT 1") is None
+
+
+def test_an_event_is_in_the_chain_within_five_seconds(plane: Plane, clock: Clock) -> None:
+    sealing.seal_in_turn(plane, "first")
+    happen(plane)
+    happened, passing = clock(), Passing(plane, clock)
+
+    sealing.seal_until(plane, "first", passing)
+
+    *until_sealed, _ = passing.waits
+    assert len(uids(plane)) == 1
+    assert 0 < sum(until_sealed) <= 5
+    assert (clock() - happened) / 1000 == pytest.approx(sum(passing.waits))
+
+
+@pytest.mark.parametrize("phase_s", [0.0, 0.4, 0.999])
+def test_an_event_is_in_the_chain_within_five_seconds_also_where_the_sealer_dies(
+    plane: Plane, clock: Clock, phase_s: float
+) -> None:
+    """Nobody has given the lease of the one that died back; the other one looks whenever its turn is."""
+    sealing.seal_in_turn(plane, "who dies")
+    happen(plane)
+    clock.forward(seconds=phase_s)
+    passing = Passing(plane, clock)
+
+    sealing.seal_until(plane, "who is left", passing)
+
+    *until_sealed, _ = passing.waits
+    assert len(uids(plane)) == 1
+    assert phase_s + sum(until_sealed) <= 5
+
+
 def test_what_nobody_foresaw_does_not_end_a_sealer(
     plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,42 @@
+"""The command as a whole: its help, what it suggests, and what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from common.cli.main import app
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_help_names_every_command_under_what_it_works_on():
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
+
+    here, there = shown.index("On this machine"), shown.index("A running server")
+    assert here < shown.index("recover-admin") < there < shown.index("whoami") < shown.index("audit  ")
+
+
+@pytest.mark.parametrize(("asked", "meant"), [("usr", "user"), ("revocer-admin", "recover-admin")])
+def test_a_misspelt_command_is_guessed(asked, meant):
+    answered = CliRunner().invoke(app, [asked])
+
+    assert answered.exit_code == 2
+    assert f"Did you mean '{meant}'" in answered.output
+
+
+@pytest.mark.parametrize("command", ["login", "user", "role", "setting", "job", "whitelist", "apply"])
+def test_a_command_that_speaks_to_a_server_imports_nothing_of_one(command):
+    script = (
+        "import sys; from typer.testing import CliRunner; from common.cli.main import app; "
+        f"assert CliRunner().invoke(app, [{command!r}, '--help']).exit_code == 0; "
+        "print(*(name for name in ('peewee', 'flask', 'common.services') if name in sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert (done.stdout.strip(), done.stderr) == ("", "")
