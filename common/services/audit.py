@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from common.core.audit_tags import EventTag
 from common.core.emails import email_key
 from common.core.permissions import SUPERUSER
 from common.secret import Secret
+from common.services import audit_written
 from common.services.event_ids import EventIds
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -50,9 +52,11 @@ def record(
         plane.event_ids.next(at), at, tag, actor, roles, target=target, before=before, after=after, result=result
     )
     _insert(plane.database, content, plane.keys.audit_key())
+    audit_written.note(plane.settings.home, plane.database, str(content[0]))
 
 
 def record_offline(
+    home: Path,
     database: Database,
     key: tuple[str, bytes],
     at_ms: int,
@@ -69,6 +73,7 @@ def record_offline(
     if "rk_audit_unsealed" in database.tables():
         with database.transaction():
             _insert(database, content, key)
+            audit_written.note(home, database, str(content[0]))
         return
     known = dict(zip(CONTENT, content, strict=True))
     columns = [name for name in CONTENT if name not in ("uid", "actor_key", "target_key")]

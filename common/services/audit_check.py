@@ -24,6 +24,7 @@ from common.core.audit_chain import (
     problem_of_event,
     same,
 )
+from common.services import audit_written
 from common.services.audit_sealing import ANCHORS_FILE, HEAD_FILE, Head, anchors, head_of, read_note
 from common.services.plane import Plane
 
@@ -51,13 +52,15 @@ class Verdict:
 
 
 def verify(plane: Plane) -> Verdict:
-    """Check the trail of this home. Raises StoreUnavailable."""
-    return _Check(plane).verdict()
+    """Check the trail of this home. Raises StoreUnavailable, and OSError for notes that can't be read."""
+    with audit_written.written(plane.settings.home) as written:
+        return _Check(plane, written).verdict()
 
 
 class _Check:
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, written: Iterator[str]) -> None:
         self._plane = plane
+        self._written = written
         self._keys: Keys = plane.keys.audit_keys()
         self._sealed = 0
         self._dropped = 0
@@ -219,7 +222,7 @@ class _Check:
                 if wrong is not None:
                     return wrong
             last = edge[0]
-        return self._without_id() or self._gone_before_their_seal()
+        return self._without_id() or self._gone_before_their_seal() or self._gone_with_all_traces()
 
     def _waiting(self, row: tuple[Any, ...]) -> Problem | None:
         event = Event(tuple(row[3:]), row[1], row[2])
@@ -248,6 +251,11 @@ class _Check:
         if row is None:
             return None
         return Problem("missing", f"event {row[0]} is missing: its row was removed before it was sealed", row[0])
+
+    def _gone_with_all_traces(self) -> Problem | None:
+        for uid in audit_written.missing(self._plane.database, self._written):
+            return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
+        return None
 
 
 class _KeptAnchors:

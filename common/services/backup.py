@@ -86,6 +86,7 @@ def note(settings: Settings, target: Path, manifest: Manifest) -> None:
     after = {"archive": str(target.absolute()), "created_at": manifest.created_at}
     try:
         audit.record_offline(
+            settings.home,
             database,
             audit_key_of(settings),
             time.time_ns() // 1_000_000,

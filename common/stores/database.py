@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import peewee as orm
 
 from common.core.errors import StoreUnavailable
+from common.stores.commits import Commits
 from common.stores.network import causes
 from common.stores.waiting import MustWait, on_event_loop, refuse_on_event_loop
 
@@ -86,6 +87,9 @@ class Database(Protocol):
 
     def transaction(self) -> Any:
         """A context that commits at its end and rolls back on an exception; may be nested."""
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call once this thread's transaction has committed, never if it is undone; at once where there is none."""
 
     def lock(self, name: str) -> None:
         """Within a transaction: wait until nobody else holds the lock of this name; held until the end."""
@@ -202,6 +206,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, make: bool = True, recheck_s: float = _RECHECK_S) -> None:
         self.path = path
         self._recheck_s = recheck_s
+        self._commits = Commits()
         self._peewee: Any = _WalDatabase(
             path,
             make=make,
@@ -275,8 +280,11 @@ class SqliteStore:
         # A plain BEGIN that reads first fails at once under contention; taking the lock first waits its turn.
         with _outages():
             self._connection()
-            with self.peewee.atomic("IMMEDIATE"):
+            with self._commits.around(), self.peewee.atomic("IMMEDIATE"):
                 yield
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        self._commits.after(call)
 
     def _connection(self, recheck_s: float = 0.0) -> Any:
         """This thread's connection, to the file that is there now: into one that was moved away, writes would be lost.

@@ -19,6 +19,7 @@ from pymysql.err import MySQLError
 from common.conf.sections import MySqlSection
 from common.core.errors import StoreUnavailable
 from common.stores.breaker import Breaker
+from common.stores.commits import Commits
 from common.stores.database import STORE, column_of
 from common.stores.mysql_connection import LOCK_WAIT_S, BoundedConnection, Credentials, translated
 from common.stores.mysql_errors import (
@@ -99,6 +100,7 @@ class MysqlStore:
         self._credentials = _credentials_of(section)
         self._reread = reread
         self._local = _Thread()
+        self._commits = Commits()
         self._too_long: dict[str, float] = {}
         self._breaker = Breaker(STORE, self._probe)
         self._refused = RefusedWrites(STORE, FULL, refusals)
@@ -132,6 +134,14 @@ class MysqlStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """See ``Database.transaction``."""
+        with self._commits.around():
+            yield from self._transaction()
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """See ``Database.after_commit``."""
+        self._commits.after(call)
+
+    def _transaction(self) -> Iterator[None]:
         local = self._local
         if local.depth:
             yield from self._nested(local)

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from common.core.errors import StoreUnavailable
-from common.services import audit_delivery, audit_sealing
+from common.services import audit_delivery, audit_sealing, audit_written
 from common.services.plane import Plane
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ def seal_in_turn(plane: Plane, name: str) -> None:
         log.debug("sealing without a lease: the cache store is unavailable: %s", error.reason)
     try:
         audit_sealing.seal_all(plane)
+        audit_written.turn_over(plane.settings.home, plane.database)
         audit_delivery.enqueue_due(plane)
     except StoreUnavailable as error:
         log.warning("audit events not sealed: the %s store is unavailable: %s", error.store, error.reason)

@@ -459,7 +459,7 @@ def test_a_database_of_before_events_were_signed_takes_the_event_of_a_backup(tmp
         "credential, address, agent, request_id, target_kind, target, `before`, `after`)"
     )
 
-    audit.record_offline(database, audit_key_of(settings), 1, EventTag.PLANE_BACKUP, system("older"))
+    audit.record_offline(settings.home, database, audit_key_of(settings), 1, EventTag.PLANE_BACKUP, system("older"))
 
     assert database.all("SELECT tag, agent FROM rk_audit_event") == [("plane:backup", "older")]
     database.close()

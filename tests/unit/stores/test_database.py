@@ -88,6 +88,32 @@ def test_an_inner_transaction_that_fails_leaves_the_outer_one_alone(store: Datab
     assert store.all("SELECT name, value FROM rk_state ORDER BY name") == [("inner", 3), ("kept", 1)]
 
 
+def test_what_waits_for_a_commit_is_called_after_it_and_not_where_it_was_undone(store: Database) -> None:
+    called: list[tuple[str, int]] = []
+
+    def wait(name: str) -> None:
+        store.after_commit(lambda: called.append((name, len(store.all("SELECT * FROM rk_state WHERE name = 'seen'")))))
+
+    def fail(name: str) -> None:
+        with store.transaction():
+            wait(name)
+            raise LookupError
+
+    with store.transaction():
+        store.insert(State, name="seen", value=1)
+        wait("outer")
+        with pytest.raises(LookupError):
+            fail("undone by itself")
+        with store.transaction():
+            wait("inner")
+        assert called == []
+    with pytest.raises(LookupError):
+        fail("undone")
+    wait("in none")
+
+    assert called == [("outer", 1), ("inner", 1), ("in none", 1)]
+
+
 def test_a_taken_value_leaves_the_transaction_as_it_was(store: Database) -> None:
     with store.transaction():
         store.insert(State, name="a", value=1)
@@ -323,6 +349,7 @@ def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_full_disk_is_an_outage_and_takes_the_whole_transaction(embedded: SqliteStore, depth: int) -> None:
+    called: list[str] = []
     embedded.insert(State, name="before", value="v")
     [pages] = embedded.one("PRAGMA page_count") or ()
     embedded.peewee.execute_sql(f"PRAGMA max_page_count = {pages}")
@@ -331,6 +358,7 @@ def test_a_full_disk_is_an_outage_and_takes_the_whole_transaction(embedded: Sqli
         with ExitStack() as stack:
             for _ in range(depth):
                 stack.enter_context(embedded.transaction())
+            embedded.after_commit(lambda: called.append("in it"))
             embedded.insert(State, name="in it", value="v")
             embedded.insert(State, name="large", value="v" * 100_000)
 
@@ -341,6 +369,7 @@ def test_a_full_disk_is_an_outage_and_takes_the_whole_transaction(embedded: Sqli
     with embedded.transaction():
         embedded.insert(State, name="after", value="v")
     assert embedded.all("SELECT name FROM rk_state ORDER BY name") == [("after",), ("before",)]
+    assert called == []
 
 
 def test_a_wrong_statement_is_not_called_an_outage(embedded: SqliteStore) -> None:
