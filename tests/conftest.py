@@ -68,10 +68,16 @@ def api(plane: Plane) -> Port:
     return Port(create_api(plane))
 
 
+@pytest.fixture(scope="session")
+def made() -> dict[tuple[int, bool], tuple[str, str]]:
+    """The passwords and hashes of ``World``, for all tests of this process."""
+    return {}
+
+
 @pytest.fixture
-def world(plane: Plane, admin: Port, api: Port) -> World:
+def world(plane: Plane, admin: Port, api: Port, made: dict[tuple[int, bool], tuple[str, str]]) -> World:
     """People to try things with: ``world.root`` is the first superuser."""
-    return World(plane, admin, api)
+    return World(plane, admin, api, made=made)
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -161,6 +163,9 @@ class World:
     plane: Plane
     admin: Port
     api: Port
+    #: Passwords and their hashes by number and form, made once for all tests: a hash takes longer than many a test.
+    made: dict[tuple[int, bool], tuple[str, str]] = field(default_factory=dict, kw_only=True)
+    _numbers: Iterator[int] = field(default_factory=count, kw_only=True)
 
     @cached_property
     def root(self) -> Person:
@@ -176,17 +181,25 @@ class World:
         must_change: bool = False,
     ) -> Person:
         """An account made behind the servers' back."""
-        password = new_password()
+        password, password_hash = self._password()
         with self.plane.database.transaction():
             account = accounts.make(
                 self.plane,
                 email=email or f"{uuid4().hex[:12]}@ragkeeper.test",
                 nickname=nickname,
-                password_hash=passwords.new_hash(self.plane, password, passwords.Owner()),
+                password_hash=password_hash,
                 is_superuser=is_superuser,
                 must_change=must_change,
             )
         return Person(self, account.email, password, account.id)
+
+    def _password(self) -> tuple[str, str]:
+        """A password that nobody else has in this world, and its hash."""
+        known = next(self._numbers), self.plane.shared
+        if known not in self.made:
+            password = new_password()
+            self.made[known] = password, passwords.new_hash(self.plane, password, passwords.Owner())
+        return self.made[known]
 
     def set_variable(self, name: str, text: str) -> None:
         """Change a setting of run time, behind the servers' back; they know it at once."""
