@@ -61,7 +61,7 @@ integration: dev ## Tests with the real processes: most side by side, then alone
 	$(PYTEST) tests/integration -m alone || status=$$?; exit $$status
 
 faults-first: dev ## The first seven faults of each store: real servers that refuse, die, hang, drip, cut, and change passwords
-	@$(PYTEST) tests/faults -m 'not whole_table'
+	@$(SIDE_BY_SIDE) tests/faults -m 'not whole_table'
 
 faults: dev ## Every fault of every store, then what was seen as a table in Markdown (as root: one makes a small disk)
 	@rm -f build/faults/faults.json; status=0; $(PYTEST) tests/faults || status=$$?; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -39,9 +40,11 @@ class Entry:
         """Put it into the book, in the place of an earlier one of the same fault."""
         self.load = round(os.getloadavg()[0], 1)
         BOOK.parent.mkdir(parents=True, exist_ok=True)
-        entries = json.loads(BOOK.read_text()) if BOOK.exists() else {}
-        entries[f"{self.store}-{self.kind}"] = asdict(self)
-        BOOK.write_text(json.dumps(entries, indent=1))
+        with BOOK.with_suffix(".lock").open("w") as alone:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            entries = json.loads(BOOK.read_text()) if BOOK.exists() else {}
+            entries[f"{self.store}-{self.kind}"] = asdict(self)
+            BOOK.write_text(json.dumps(entries, indent=1))
 
 
 def read() -> dict[str, Entry]:
