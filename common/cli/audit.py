@@ -50,8 +50,8 @@ def verify(as_json: JsonFlag = False) -> None:
     """Check this home's trail: that no event was changed, removed, inserted or moved since it was written.
 
     Ends with 0 when the trail is whole, and with 1 when it is not; then the first thing that is wrong is named. The
-    plane may be running. What an event says is signed when it is written; that none is missing is known once it is
-    sealed, which takes a worker at most 5 seconds.
+    plane may be running. What an event says is signed when it is written, and its id is noted in this home; its place
+    among the others is known once it is sealed, which takes a worker at most 5 seconds.
     """
     with sentences():
         verdict = audit_check.verify(opened())

@@ -233,11 +233,20 @@ def problem_of_anchor(anchor: Anchor, before: Anchor | None, keys: Keys) -> Prob
     right = anchor_mac(keys[anchor.key_id], *fields)
     if anchor.previous != previous or not same(anchor.mac, right) or (before and before.seq >= anchor.seq):
         return Problem("anchor", f"anchor {number} was changed behind the trail's back", None, anchor.seq)
-    if anchor.dropped_at is None:
+    if anchor.dropped_at is None or _is_drop(anchor, keys):
         return None
+    return Problem("missing", f"the events up to number {anchor.seq} were not removed by this plane", None, anchor.seq)
+
+
+def is_own_drop(anchor: Anchor, keys: Keys) -> bool:
+    """Whether this plane made an anchor, wherever it stands, and removed the segment before it."""
+    key = keys.get(anchor.key_id)
+    fields = (anchor.number, anchor.seq, anchor.digest, anchor.newest_at, anchor.at, anchor.previous)
+    return key is not None and same(anchor.mac, anchor_mac(key, *fields)) and _is_drop(anchor, keys)
+
+
+def _is_drop(anchor: Anchor, keys: Keys) -> bool:
     key = keys.get(anchor.drop_key_id or "")
-    if key is None or not same(anchor.drop_mac, drop_mac(key, anchor.mac, anchor.dropped_at)):
-        return Problem(
-            "missing", f"the events up to number {anchor.seq} were not removed by this plane", None, anchor.seq
-        )
-    return None
+    if key is None or anchor.dropped_at is None:
+        return False
+    return same(anchor.drop_mac, drop_mac(key, anchor.mac, anchor.dropped_at))

@@ -71,6 +71,9 @@ class _Check:
         # is for the next time.
         self._kept = _KeptAnchors(plane.settings.home / ANCHORS_FILE)
         self._noted, self._noted_problem = self._read_head()
+        if not audit_written.is_noted(plane.settings.home):
+            path = plane.settings.home / audit_written.WRITTEN_FILE
+            self._notes.append(f"{path} is missing: events that were taken out before their seal would not be missed")
         self._found_noted = False
         self._end = head_of(plane)
 
@@ -253,7 +256,7 @@ class _Check:
         return Problem("missing", f"event {row[0]} is missing: its row was removed before it was sealed", row[0])
 
     def _gone_with_all_traces(self) -> Problem | None:
-        for uid in audit_written.missing(self._plane.database, self._written):
+        for uid in audit_written.missing(self._plane.database, self._keys, self._written):
             return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
         return None
 

@@ -20,14 +20,17 @@ from common.core.audit_chain import (
     NOTHING,
     PARTS,
     Anchor,
+    Keys,
     anchor_is_due,
     anchor_mac,
     event_mac,
     head_mac,
+    is_own_drop,
     link,
 )
 from common.models.audit import AuditAnchor, AuditName, AuditSeal
 from common.services.plane import Plane
+from common.stores.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +106,15 @@ def last_anchor(plane: Plane) -> Anchor | None:
     """The newest anchor."""
     row = plane.database.one(f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor ORDER BY number DESC LIMIT 1")
     return Anchor(*row) if row else None
+
+
+def last_drop(database: Database, keys: Keys) -> Anchor | None:
+    """The newest anchor whose segment was dropped, if this plane did that: the database alone can say so of any."""
+    row = database.one(
+        f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor WHERE dropped_at IS NOT NULL ORDER BY number DESC LIMIT 1"
+    )
+    anchor = Anchor(*row) if row else None
+    return anchor if anchor is not None and is_own_drop(anchor, keys) else None
 
 
 def _has_begun(plane: Plane) -> bool:
@@ -230,10 +242,8 @@ def _is_in_chain(plane: Plane, noted: Head) -> bool:
     row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (noted.seq,))
     if row is not None:
         return bool(row[0] == noted.digest)
-    dropped = plane.database.one(
-        "SELECT MAX(seq) FROM rk_audit_anchor WHERE dropped_at IS NOT NULL AND seq >= ?", (noted.seq,)
-    )
-    return noted.seq == 0 or (dropped is not None and dropped[0] is not None)
+    dropped = last_drop(plane.database, plane.keys.audit_keys())
+    return noted.seq == 0 or (dropped is not None and dropped.seq >= noted.seq)
 
 
 def _append_line(path: Path, line: bytes) -> None:

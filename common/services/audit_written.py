@@ -18,7 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from common.core.audit_chain import uids_from
+from common.core.audit_chain import Keys, uids_from
+from common.services.audit_sealing import last_drop
+from common.services.plane import Plane
 from common.stores.database import Database
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,8 @@ MISSING_FILE = "audit-missing.log"
 #: A file has grown when it is so large: 36,000 events.
 GROWN_BYTES = 1 << 20
 _BATCH = 500
-# A line that a machine's end has cut is none.
-_LINE = re.compile(rb"([0-9a-f]{28})\n")
+# One that the end of a machine has cut stands before the next one, in its line.
+_LINE = re.compile(rb"([0-9a-f]{28})\n\Z")
 
 
 def note(home: Path, database: Database, uid: str) -> None:
@@ -41,7 +43,7 @@ def note(home: Path, database: Database, uid: str) -> None:
 
 def _append(path: Path, uid: str) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _opened_for_writing(path)
         try:
             os.write(descriptor, f"{uid}\n".encode())
         finally:
@@ -50,26 +52,42 @@ def _append(path: Path, uid: str) -> None:
         log.warning("audit event %s is not noted in the home: %s", uid, error)
 
 
-def turn_over(home: Path, database: Database) -> None:
+def _opened_for_writing(path: Path) -> int:
+    """A descriptor of the file, which is its home's owner's also where a command of root's has made it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def turn_over(plane: Plane) -> None:
     """Begin a new file where the present one has grown. Raises StoreUnavailable."""
+    home = plane.settings.home
     present = home / WRITTEN_FILE
     try:
         if not _has_grown(present):
             return
         with _alone(home) as alone:
             if alone and _has_grown(present):
-                _keep_missing(home, database)
+                _keep_missing(plane)
                 present.replace(home / OLDER_FILE)
     except OSError as error:
         log.warning("the note of written audit events goes on growing: %s", error)
 
 
-def _keep_missing(home: Path, database: Database) -> None:
-    """Note for ever what the older file names and the trail has no more."""
+def _keep_missing(plane: Plane) -> None:
+    """Note what the older file names and the trail has no more, for as long as the trail would have had it."""
+    home = plane.settings.home
     with _opened((home / OLDER_FILE,)) as ids:
-        for uid in missing(database, ids):
+        for uid in missing(plane.database, plane.keys.audit_keys(), ids):
             log.error("audit event %s was written and is gone; run `ragkeeper audit verify`", uid)
             _append(home / MISSING_FILE, uid)
+
+
+def is_noted(home: Path) -> bool:
+    """Whether there is a note of what this home has written lately."""
+    return any((home / name).exists() for name in (WRITTEN_FILE, OLDER_FILE))
 
 
 @contextmanager
@@ -80,15 +98,15 @@ def written(home: Path) -> Iterator[Iterator[str]]:
         yield ids
 
 
-def missing(database: Database, ids: Iterator[str]) -> Iterator[str]:
+def missing(database: Database, keys: Keys, ids: Iterator[str]) -> Iterator[str]:
     """Those that the trail has no more, and that retention has not dropped. Raises StoreUnavailable."""
     while batch := list(islice(ids, _BATCH)):
         marks = ", ".join("?" * len(batch))
         rows = database.all(f"SELECT uid FROM rk_audit_event WHERE uid IN ({marks})", batch)
         gone = dict.fromkeys(batch).keys() - {uid for (uid,) in rows}
         if gone:
-            dropped = database.one("SELECT MAX(newest_at) FROM rk_audit_anchor WHERE dropped_at IS NOT NULL")
-            kept_from = uids_from(dropped[0] + 1) if dropped and dropped[0] is not None else ""
+            dropped = last_drop(database, keys)
+            kept_from = uids_from(dropped.newest_at + 1) if dropped else ""
             yield from sorted(uid for uid in gone if uid >= kept_from)
 
 
@@ -109,7 +127,7 @@ def _opened(paths: Iterable[Path]) -> Iterator[Iterator[str]]:
 
 def _ids(file: BinaryIO, size: int) -> Iterator[str]:
     for line in file:
-        found = _LINE.fullmatch(line)
+        found = _LINE.search(line)
         if found is not None:
             yield found[1].decode()
         if file.tell() >= size:
@@ -119,7 +137,7 @@ def _ids(file: BinaryIO, size: int) -> Iterator[str]:
 @contextmanager
 def _alone(home: Path) -> Iterator[bool]:
     """Whether no other process of the home is here; none comes until the end."""
-    descriptor = os.open(home / f"{WRITTEN_FILE}.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _opened_for_writing(home / f"{WRITTEN_FILE}.lock")
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

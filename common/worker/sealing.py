@@ -44,13 +44,18 @@ def seal_in_turn(plane: Plane, name: str) -> None:
     database.
     """
     try:
-        if not plane.cache.acquire_lease(_LEASE, name, _LEASE_S):
-            return
-    except StoreUnavailable as error:
-        log.debug("sealing without a lease: the cache store is unavailable: %s", error.reason)
-    try:
-        audit_sealing.seal_all(plane)
-        audit_written.turn_over(plane.settings.home, plane.database)
-        audit_delivery.enqueue_due(plane)
+        # Each home has its own note of what it wrote, whoever seals.
+        audit_written.turn_over(plane)
+        if _has_its_turn(plane, name):
+            audit_sealing.seal_all(plane)
+            audit_delivery.enqueue_due(plane)
     except StoreUnavailable as error:
         log.warning("audit events not sealed: the %s store is unavailable: %s", error.store, error.reason)
+
+
+def _has_its_turn(plane: Plane, name: str) -> bool:
+    try:
+        return plane.cache.acquire_lease(_LEASE, name, _LEASE_S)
+    except StoreUnavailable as error:
+        log.debug("sealing without a lease: the cache store is unavailable: %s", error.reason)
+        return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ from common.core.audit_chain import (
     canonical,
     drop_mac,
     event_mac,
+    is_own_drop,
     link,
     problem_of_anchor,
     problem_of_event,
@@ -231,6 +233,14 @@ def test_only_the_plane_can_say_that_it_dropped_a_segment() -> None:
 
     assert problem_of_anchor(dropped, None, KEYS) is None
     assert kind_of(problem_of_anchor(claimed, None, KEYS)) == "missing"
+    assert is_own_drop(dropped, KEYS)
+    assert not is_own_drop(plain, KEYS)
+    assert not is_own_drop(claimed, KEYS)
+
+
+@pytest.mark.parametrize("changed", [{"seq": 9000}, {"newest_at": 9000}, {"number": 9}, {"key_id": "lost"}])
+def test_a_genuine_drop_says_nothing_of_another_segment(changed: dict[str, Any]) -> None:
+    assert not is_own_drop(replace(anchor(1, 1000, dropped_at=9), **changed), KEYS)
 
 
 def test_an_anchor_is_due_at_first_and_after_a_number_of_events_or_some_time() -> None:

@@ -20,6 +20,7 @@ from common.secret import Secret
 from common.services import audit, audit_check, audit_retention, audit_sealing, audit_trail, opening, settings
 from common.services.audit_sealing import ANCHORS_FILE, BATCH, HEAD_FILE
 from common.services.audit_trail import Filter
+from common.services.audit_written import WRITTEN_FILE
 from common.services.keys import put_first
 from common.services.plane import Plane
 from common.settings import load
@@ -349,6 +350,26 @@ def test_a_tail_that_is_cut_off_stays_found_when_the_plane_goes_on(plane: Plane)
     sealed(plane, 3)
 
     assert problem(plane).kind == "truncated"
+
+
+def test_an_end_that_is_said_to_be_dropped_by_somebody_else_stays_noted(plane: Plane) -> None:
+    order = sealed(plane, 5)
+    for table in ("rk_audit_event", "rk_audit_seal"):
+        run(plane, f"DELETE FROM {table} WHERE uid IN (?, ?)", *order[3:])
+    run(plane, "DELETE FROM rk_audit_anchor")
+    for name in (ANCHORS_FILE, WRITTEN_FILE):
+        (plane.settings.home / name).unlink()
+    columns = "number, seq, digest, newest_at, at, previous, key_id, mac, dropped_at, drop_key_id, drop_mac"
+
+    run(
+        plane,
+        f"INSERT INTO rk_audit_anchor ({columns}) VALUES (999999, 999999, 'x', 1, 1, 'x', 'x', 'x', 1, 'x', 'x')",
+    )
+    sealed(plane, 1)
+    run(plane, "DELETE FROM rk_audit_anchor WHERE number = 999999")
+
+    found = problem(plane)
+    assert (found.kind, found.seq) == ("truncated", 5)
 
 
 def test_a_trail_that_is_emptied_is_found(plane: Plane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 from contextlib import suppress
 
@@ -88,12 +89,38 @@ def test_a_home_that_takes_no_note_stops_nobody_and_says_so(plane: Plane, caplog
     assert audit_check.verify(plane).is_whole
 
 
-def test_a_line_that_was_cut_is_none(plane: Plane) -> None:
+def test_a_line_that_was_cut_is_none_and_takes_none_with_it(plane: Plane) -> None:
     sealed(plane)
     with (plane.settings.home / WRITTEN_FILE).open("ab") as file:
         file.write(b"0123456789ab\n\0\0\0\n" + b"f" * 27)
-
     assert audit_check.verify(plane).is_whole
+
+    happen(plane)
+    [gone] = waiting(plane)
+    take_out(plane, gone)
+
+    assert (problem(plane).kind, problem(plane).uid) == ("missing", gone)
+
+
+def test_a_note_that_root_has_begun_is_its_homes_owners(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: set[tuple[int, int]] = set()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda _, user, group: given.add((user, group)))
+    owner = plane.settings.home.stat()
+
+    happen(plane)
+
+    assert given == {(owner.st_uid, owner.st_gid)}
+
+
+def test_a_home_without_a_note_is_said_to_have_none(plane: Plane) -> None:
+    sealed(plane)
+    (plane.settings.home / WRITTEN_FILE).unlink()
+
+    verdict = audit_check.verify(plane)
+
+    assert verdict.is_whole
+    assert WRITTEN_FILE in verdict.notes[0]
 
 
 def test_what_was_written_is_known_for_two_files_long_and_what_is_missing_for_ever(
@@ -119,6 +146,36 @@ def test_what_was_written_is_known_for_two_files_long_and_what_is_missing_for_ev
     assert gone not in (home / OLDER_FILE).read_text(errors="replace")
     assert (home / MISSING_FILE).read_text() == f"{gone}\n"
     assert (problem(plane).kind, problem(plane).uid) == ("missing", gone)
+
+
+def test_nobody_but_the_plane_can_say_that_what_is_missing_was_dropped(plane: Plane) -> None:
+    happen(plane, 2)
+    gone = waiting(plane)[0]
+    take_out(plane, gone)
+    grow(plane)
+    turn_over(plane)
+    happen(plane)
+    grow(plane)
+    forged = "VALUES (999999, 999999, 'x', 99999999999999, 1, 'x', 'x', 'x', 1, 'x', 'x')"
+    columns = "number, seq, digest, newest_at, at, previous, key_id, mac, dropped_at, drop_key_id, drop_mac"
+
+    plane.database.run(f"INSERT INTO rk_audit_anchor ({columns}) {forged}")
+    turn_over(plane)
+    plane.database.run("DELETE FROM rk_audit_anchor WHERE number = 999999")
+
+    assert (problem(plane).kind, problem(plane).uid) == ("missing", gone)
+
+
+def test_a_home_whose_worker_is_not_the_sealer_turns_its_files_over_too(plane: Plane) -> None:
+    sealed(plane)
+    grow(plane)
+
+    sealing.seal_in_turn(plane, "first")
+    happen(plane)
+    grow(plane)
+    sealing.seal_in_turn(plane, "second")
+
+    assert not (plane.settings.home / WRITTEN_FILE).exists()
 
 
 def test_a_file_that_has_not_grown_goes_on(plane: Plane) -> None:
