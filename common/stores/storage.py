@@ -15,6 +15,7 @@ from typing import NotRequired, Protocol, TypedDict
 from urllib.parse import quote, unquote
 
 from common.core.errors import BadField, NotFound, StoreUnavailable
+from common.stores.disk import is_full
 
 #: The most names that one listing returns.
 LIST_LIMIT = 1000
@@ -171,8 +172,7 @@ class FolderStorage:
     def health(self) -> StorageHealth:
         """See ``Storage.health``; a folder that can't be written to, or a full disk, is red."""
         with self._reachable():
-            disk = os.statvfs(self._root)
-        full = disk.f_blocks > 0 and disk.f_bavail == 0
+            full = is_full(self._root)
         writable = os.access(self._root, os.W_OK | os.X_OK)
         return {"storage": "local", "status": "green" if writable and not full else "red"}
 
