@@ -194,7 +194,7 @@ def test_on_a_full_disk_what_reads_goes_on_and_what_was_acknowledged_stays(tmp_p
         assert entry.lost == 0
 
 
-def test_an_s3_whose_disk_is_full_is_named_and_well_again_when_it_has_room(tmp_path: Path) -> None:
+def test_an_object_server_whose_disk_is_full_is_named_and_well_again_when_it_has_room(tmp_path: Path) -> None:
     """A real server, which fails inside: what the front of the other faults says is what a MinIO says."""
     entry = Entry("objects", "s3-disk-full")
     with small_disk(tmp_path / "disk") as disk, running_s3(disk) as s3, standing_on(s3, tmp_path) as small:
