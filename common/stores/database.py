@@ -17,6 +17,7 @@ import peewee as orm
 
 from common.core.errors import StoreUnavailable
 from common.stores.commits import Commits
+from common.stores.disk import is_full
 from common.stores.network import causes
 from common.stores.waiting import MustWait, on_event_loop, refuse_on_event_loop
 
@@ -339,7 +340,10 @@ class SqliteStore:
         return {name for (name,) in rows}
 
     def health(self) -> float:
-        """A connection of its own sees the file that is there now; it waits for no writer and makes no file."""
+        """A connection of its own sees the file that is there now; it waits for no writer and makes no file.
+
+        Raises StoreUnavailable also where what is read could not be changed.
+        """
         started = time.perf_counter()
         with _outages():
             connection = sqlite3.connect(
@@ -353,6 +357,11 @@ class SqliteStore:
             raise StoreUnavailable(STORE, "its tables are missing")
         if not all(os.access(place, os.W_OK) for place in (self.path, self.path.parent)):
             raise StoreUnavailable(STORE, "not writable")
+        try:
+            if is_full(self.path):
+                raise StoreUnavailable(STORE, "its disk is full")
+        except OSError as error:
+            raise StoreUnavailable(STORE, type(error).__name__) from error
         return (time.perf_counter() - started) * 1000
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +25,23 @@ from common.stores.bounded_http import BoundedPoolManager, tls_context
 from common.stores.breaker import Breaker
 from common.stores.network import TimeLimit, failure_of
 from common.stores.refused_writes import RefusedWrites
-from common.stores.storage import LIST_LIMIT, ObjectNotFound, StorageHealth, check_bucket_name, check_object_name
+from common.stores.s3_trial import Stored, Trial
+from common.stores.storage import (
+    LIST_LIMIT,
+    TRIAL_BYTES,
+    ObjectNotFound,
+    StorageHealth,
+    check_bucket_name,
+    check_object_name,
+)
 
 T = TypeVar("T")
 
 STORE = "objects"
 # Nothing is ever stored under this name, neither as a bucket nor as a folder of one.
 _HEALTH_NAME = "ragkeeper-health"
+#: Where trial changes are made: a bucket of this name, or a folder in the one bucket of an operator.
+TRIAL_NAME = "ragkeeper-trial"
 #: The slowest rate of content, in bytes a second, that is waited for beyond the time limit of a call.
 SLOWEST_BYTES_PER_S = 1024 * 1024
 #: Seconds that each object of a batch may take to be deleted, beyond the time limit of a call.
@@ -109,6 +120,9 @@ class S3Storage:
         )
         self._keys = _keys_of(section)
         self._reread = reread
+        self._trial = Trial()
+        self._trial_bucket = _trial_bucket_of(section)
+        self._failed_inside = False
         self._breaker = Breaker(STORE, self._probe)
         self._refused = RefusedWrites(STORE, _NO_CHANGES, refusals)
         self._kept = self._connected()
@@ -120,26 +134,7 @@ class S3Storage:
         """See ``Storage.put``."""
         check_object_name(name)
         place = self._place(bucket)
-        size = len(content)
-
-        def send(client: Minio) -> None:
-            self._limit.extend(size / SLOWEST_BYTES_PER_S)
-            client.put_object(
-                place.bucket, place.prefix + name, io.BytesIO(content), size, part_size=max(size, _PART_BYTES)
-            )
-
-        def send_into_any(client: Minio) -> None:
-            try:
-                send(client)
-            except S3Error as error:
-                if error.code in _BAD_NAMES:
-                    raise BadField("The object store takes no object of this name.", field="name") from error
-                if error.code != _NO_BUCKET or self._server.bucket:
-                    raise
-                self._make_bucket(client, place.bucket)
-                send(client)
-
-        self._change(send_into_any)
+        self._change(lambda client: self._store(client, place, name, content))
 
     def get(self, bucket: str, name: str) -> bytes:
         """See ``Storage.get``."""
@@ -242,6 +237,24 @@ class S3Storage:
 
         return self._ask(look)
 
+    def try_change(self) -> None:
+        """See ``Storage.try_change``: in a bucket of its own, which stays, or in the one of an operator.
+
+        For one thread of a process. A server fails inside for one change now and then, and for each where its disk is
+        full: health says so from the second one on.
+        """
+        place, content = self._place(self._trial_bucket), os.urandom(TRIAL_BYTES)
+        failed_before, self._failed_inside = self._failed_inside, False
+        try:
+            self._change(
+                lambda client: self._trial.make(client, lambda name: self._store(client, place, name, content))
+            )
+        except StoreUnavailable as error:
+            self._failed_inside = error.reason == _FAILED
+            if failed_before and self._failed_inside:
+                self._refused.note(_FAILS)
+            raise
+
     def health(self) -> StorageHealth:
         """See ``Storage.health``: a signed look into the configured bucket, else at one that need not be there.
 
@@ -300,6 +313,26 @@ class S3Storage:
         if missing or error.code not in _NOTHING_THERE | _BAD_NAMES:
             raise error
         return answer
+
+    def _store(self, client: Minio, place: _Place, name: str, content: bytes) -> Stored:
+        """Store an object, and make its bucket if need be. Raises BadField for a name that the server does not take."""
+        try:
+            return self._send(client, place, name, content)
+        except S3Error as error:
+            if error.code in _BAD_NAMES:
+                raise BadField("The object store takes no object of this name.", field="name") from error
+            if error.code != _NO_BUCKET or self._server.bucket:
+                raise
+            self._make_bucket(client, place.bucket)
+            return self._send(client, place, name, content)
+
+    def _send(self, client: Minio, place: _Place, name: str, content: bytes) -> Stored:
+        size = len(content)
+        self._limit.extend(size / SLOWEST_BYTES_PER_S)
+        sent = client.put_object(
+            place.bucket, place.prefix + name, io.BytesIO(content), size, part_size=max(size, _PART_BYTES)
+        )
+        return Stored(place.bucket, place.prefix + name, sent.version_id)
 
     def _make_bucket(self, client: Minio, bucket: str) -> None:
         try:
@@ -413,6 +446,17 @@ def _keys_of(section: MinioSection | S3Section) -> Keys:
     return Keys(access.reveal() if access else "", secret.reveal() if secret else "")
 
 
+def _trial_bucket_of(section: MinioSection | S3Section) -> str:
+    """The bucket of trial changes, or the folder in an operator's.
+
+    Amazon's customers, and those of its like, share the names of buckets. So there the access key is in it: a bucket of
+    somebody else's would refuse whatever is stored.
+    """
+    if isinstance(section, MinioSection) or section.bucket:
+        return TRIAL_NAME
+    return f"{TRIAL_NAME}-{hashlib.sha256(_keys_of(section).access.encode()).hexdigest()[:16]}"
+
+
 def _server_of(section: MinioSection | S3Section) -> _Server:
     """Raises SettingsError for a style or a way of signing that there isn't."""
     prefix = section.prefix_path.strip("/")
@@ -443,8 +487,12 @@ _OVERLOADED = "it is overloaded"
 _FULL = "it is full"
 _DENIED = "it denies the access: the keys are wrong, or its policy forbids it"
 _TOO_FEW_DRIVES = "it takes no writes: too few of its drives are there"
+_FAILED = "it failed inside"
+_FAILS = "it fails inside each time, as with a full disk"
 # Why a server that is read changes nothing.
-_NO_CHANGES = frozenset({_FULL, _DENIED, _TOO_FEW_DRIVES})
+_NO_CHANGES = frozenset({_FULL, _DENIED, _TOO_FEW_DRIVES, _FAILS})
+# Insufficient Storage: with any code that is not known here.
+_FULL_STATUS = 507
 # What the server's codes mean. Its own words may quote names and addresses, so they are not shown.
 _REFUSALS = {
     **dict.fromkeys(_WRONG_KEYS, "it refuses the access key or the secret key"),
@@ -452,14 +500,13 @@ _REFUSALS = {
     "MissingAuthenticationToken": "it wants an access key",
     "RequestTimeTooSkewed": "its clock and this machine's differ too much",
     "AuthorizationHeaderMalformed": "it refuses the signature: the region is another one",
-    **dict.fromkeys(
-        ("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "TooManyRequests"), _OVERLOADED
-    ),
+    **dict.fromkeys(("SlowDown", "ServiceUnavailable", "TooManyRequests"), _OVERLOADED),
     **dict.fromkeys(("XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"), _FULL),
     "XMinioServerNotInitialized": "it is still starting",
-    "XMinioReadQuorum": "too few of its drives can be read",
-    "XMinioWriteQuorum": _TOO_FEW_DRIVES,
-    "InternalError": "it failed inside",
+    # Of each pair the second is what newer MinIOs say.
+    **dict.fromkeys(("XMinioReadQuorum", "SlowDownRead"), "too few of its drives can be read"),
+    **dict.fromkeys(("XMinioWriteQuorum", "SlowDownWrite"), _TOO_FEW_DRIVES),
+    "InternalError": _FAILED,
 }
 
 
@@ -467,8 +514,7 @@ def _unavailable(error: Exception) -> StoreUnavailable:
     """What went wrong, in words for operators; never an address, a name or a key."""
     if isinstance(error, S3Error):
         # It answers, and promptly, so the breaker stays closed: another object may fare better.
-        reason = _REFUSALS.get(error.code or "", f"it refused the call ({_word(error.code)})")
-        return StoreUnavailable(STORE, reason, lost=False)
+        return StoreUnavailable(STORE, _refusal(error), lost=False)
     if isinstance(error, ServerError):
         return StoreUnavailable(STORE, f"it answered with status {error.status_code}", lost=False)
     if isinstance(error, (InvalidResponseError, ParseError)):
@@ -476,6 +522,13 @@ def _unavailable(error: Exception) -> StoreUnavailable:
     if isinstance(error, (HTTPError, OSError)):
         return StoreUnavailable(STORE, failure_of(error) or "the connection was cut")
     return StoreUnavailable(STORE, "its answer is not that of an S3 server")
+
+
+def _refusal(error: S3Error) -> str:
+    known = _REFUSALS.get(error.code or "")
+    if known is None and error.response.status == _FULL_STATUS:
+        return _FULL
+    return known or f"it refused the call ({_word(error.code)})"
 
 
 def _word(code: str | None) -> str:

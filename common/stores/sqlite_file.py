@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.core.errors import StoreUnavailable
+from common.stores.disk import is_full
 from common.stores.waiting import refuse_on_event_loop
 
 _WAL_RETRY_S = 0.01
@@ -94,6 +95,8 @@ class SqliteFile:
             for path in (self._path, self._path.parent):
                 if not os.access(path, os.W_OK):
                     raise StoreUnavailable(self._store, "not writable")
+            if is_full(self._path):
+                raise StoreUnavailable(self._store, "its disk is full")
         return (time.perf_counter() - started) * 1000
 
     def close(self) -> None:

@@ -15,9 +15,12 @@ from typing import NotRequired, Protocol, TypedDict
 from urllib.parse import quote, unquote
 
 from common.core.errors import BadField, NotFound, StoreUnavailable
+from common.stores.disk import is_full
 
 #: The most names that one listing returns.
 LIST_LIMIT = 1000
+#: What a trial change stores: little, and still a block of a disk.
+TRIAL_BYTES = 4096
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _NAME_BYTES = 1024
@@ -80,6 +83,9 @@ class Storage(Protocol):
     def bucket_exists(self, bucket: str) -> bool:
         """Whether there is such a bucket."""
 
+    def try_change(self) -> None:
+        """Stores a small object apart from all others and removes it: so it comes out that a store takes no changes."""
+
     def health(self) -> StorageHealth:
         """The store's own verdict, without writing; reaching it is not enough, callers judge ``status``."""
 
@@ -113,8 +119,7 @@ class FolderStorage:
         """See ``Storage.put``."""
         path = self._path(bucket, name)
         with self._reachable():
-            self._incoming.mkdir(mode=0o700, exist_ok=True)
-            temporary = self._incoming / uuid.uuid4().hex
+            temporary = self._new_file()
             try:
                 _write_durably(temporary, content)
                 self._move(temporary, path)
@@ -168,11 +173,19 @@ class FolderStorage:
         with self._reachable():
             return folder is not None and folder.is_dir()
 
+    def try_change(self) -> None:
+        """See ``Storage.try_change``: a file that is on the disk for a moment, beside what is being written."""
+        with self._reachable():
+            temporary = self._new_file()
+            try:
+                _write_durably(temporary, os.urandom(TRIAL_BYTES))
+            finally:
+                temporary.unlink(missing_ok=True)
+
     def health(self) -> StorageHealth:
         """See ``Storage.health``; a folder that can't be written to, or a full disk, is red."""
         with self._reachable():
-            disk = os.statvfs(self._root)
-        full = disk.f_blocks > 0 and disk.f_bavail == 0
+            full = is_full(self._root)
         writable = os.access(self._root, os.W_OK | os.X_OK)
         return {"storage": "local", "status": "green" if writable and not full else "red"}
 
@@ -183,6 +196,11 @@ class FolderStorage:
             if not self._root.is_dir():
                 raise StoreUnavailable("objects", "its folder is missing")
             yield
+
+    def _new_file(self) -> Path:
+        """Where something may be written that is no object yet; there is nothing there."""
+        self._incoming.mkdir(mode=0o700, exist_ok=True)
+        return self._incoming / uuid.uuid4().hex
 
     def _bucket(self, bucket: str) -> Path:
         check_bucket_name(bucket)

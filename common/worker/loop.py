@@ -6,7 +6,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from common.core.errors import StoreUnavailable
 from common.services import (
@@ -22,7 +23,7 @@ from common.services import (
 )
 from common.services.jobs import Claimed, GiveUp, Handler, JobInterrupted, JobLost, Task, TryLater
 from common.services.plane import Plane
-from common.worker import heartbeat, periodic, sealing
+from common.worker import heartbeat, periodic, sealing, trials
 from common.worker.heartbeat import Heartbeat
 from common.worker.tally import Tally
 
@@ -64,8 +65,8 @@ def handlers() -> dict[str, Handler]:
 def run(plane: Plane, stop: threading.Event, registry: Mapping[str, Handler] | None = None) -> None:
     """Work until ``stop`` is set; then the jobs in hand are finished or given back within GRACE_S, and this returns.
 
-    Raises RuntimeError when the heartbeat or a lane broke: a worker that looks dead must not go on, nor one that only
-    looks alive.
+    Raises RuntimeError when the heartbeat, a lane or what goes on beside the lanes broke: a worker that looks dead must
+    not go on, nor one that only looks alive.
     """
     tally = Tally()
     name = heartbeat.executor_name()
@@ -79,12 +80,19 @@ def run(plane: Plane, stop: threading.Event, registry: Mapping[str, Handler] | N
         threading.Thread(target=_work_lane, args=(Worker(plane, name, lane, tally, stop), plane, stop, broke), name=of)
         for of, lane in lanes(registry or handlers()).items()
     ]
-    threads.append(threading.Thread(target=_seal, args=(plane, name, stop, broke), name="sealing"))
+    sealer = partial(sealing.seal_until, plane, name, stop)
+    threads.append(threading.Thread(target=_beside, args=(sealer, plane, stop, broke), name="sealing"))
     for thread in threads:
         thread.start()
+    # A trial changes nothing that counts: who waits for a server that hangs is not waited for at a stop.
+    trier = threading.Thread(
+        target=_beside, args=(partial(trials.try_until, plane, stop), plane, stop, broke), name="trials", daemon=True
+    )
+    trier.start()
     for thread in threads:
         thread.join()
-    reporter.join(timeout=1.0)
+    for thread in (reporter, trier):
+        thread.join(timeout=1.0)
     pulse.leave()
     periodic.stand_down(plane, name)
     if broke.is_set():
@@ -112,9 +120,10 @@ def _work_lane(worker: Worker, plane: Plane, stop: threading.Event, broke: threa
         close_stores(plane)
 
 
-def _seal(plane: Plane, name: str, stop: threading.Event, broke: threading.Event) -> None:
+def _beside(work: Callable[[], None], plane: Plane, stop: threading.Event, broke: threading.Event) -> None:
+    """Do what goes on until ``stop`` is set; where it breaks, the worker ends."""
     try:
-        sealing.seal_until(plane, name, stop)
+        work()
     except BaseException:
         broke.set()
         raise

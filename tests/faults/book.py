@@ -13,12 +13,15 @@ BOOK = Path(__file__).parents[2] / "build" / "faults" / "faults.json"
 
 @dataclass
 class Entry:
-    """What was seen of one fault. Times are the worst that were met, of ``recovery_s`` the whole."""
+    """What was seen of one fault. Times are the worst that were met, of ``seen_s`` and ``recovery_s`` the whole: until
+    health said it, and until all was well again.
+    """
 
     store: str
     kind: str
     healthz: list[str] = field(default_factory=list)
     healthz_ms: float = 0.0
+    seen_s: float | None = None
     livez_ms: float = 0.0
     ping_ms: float = 0.0
     needing: list[int] = field(default_factory=list)

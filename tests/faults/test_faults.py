@@ -59,26 +59,24 @@ class Cell:
         before = set(ground.acknowledged)
         processes = ground.processes()
         self.email, self.user_id = ground.with_content() if self.has_content else ("", "")
-        first, _ = ground.with_content() if self.is_told_by_a_purge else ("", "")
         ground.made()
         with Watch(ground) as watch:
             with fault(self.store, self.kind)(ground.servers):
                 began = time.monotonic()
-                job_ids = [self.delete(first)] if first else []
                 if self.has_room_left:
                     self.be_refused()
                 self.see_health(watch)
                 self.see_what_needs_it()
-                job_ids += [self.delete(self.email)] if self.has_content else []
+                job_id = self.delete(self.email) if self.has_content else None
                 self.see_everything_else()
                 self.see_health_again(watch, began)
                 if (self.store, self.kind) == ("metadata", "restarted-empty"):
                     assert self.ground.servers.tables() == [], "nobody made them anew"
-                if job_ids:
-                    self.see_purge_wait(job_ids[-1])
+                if job_id is not None:
+                    self.see_purge_wait(job_id)
             self.see_recovery()
-            if job_ids:
-                self.see_purge_done(job_ids)
+            if job_id is not None:
+                self.see_purge_done(job_id)
             ground.made()
         entry.livez_ms, entry.ping_ms = watch.livez_s * 1000, watch.ping_s * 1000
         entry.healthz_ms = watch.healthz_s * 1000
@@ -96,7 +94,7 @@ class Cell:
 
     def see_health(self, watch: Watch) -> None:
         """Health and readiness name the store, and no other."""
-        seen, _ = eventually(lambda: set(watch.healthz()) == {self.words}, SEEN_WITHIN_S)
+        seen, self.entry.seen_s = eventually(lambda: set(watch.healthz()) == {self.words}, SEEN_WITHIN_S)
         assert seen, watch.healthz()
         self.entry.healthz = list(self.words)
         ready = (503, [self.store]) if self.expected.shown else (200, [])
@@ -164,11 +162,6 @@ class Cell:
         assert refused(last, "metadata"), last
         return last
 
-    @property
-    def is_told_by_a_purge(self) -> bool:
-        """Whether nobody knows of the fault before content was to be deleted."""
-        return (self.store, self.kind) == ("objects", "read-only")
-
     def delete(self, email: str) -> int:
         """Deleting is acknowledged whatever becomes of the content."""
         answer = self.ground.administer("DELETE", f"/users/{email}")
@@ -201,14 +194,10 @@ class Cell:
         assert recovered, (ground.readiness(), {name: call() for name, call in calls.items()})
         self.entry.recovery_s = seconds
 
-    def see_purge_done(self, job_ids: list[int]) -> None:
-        """The jobs that waited come to their end."""
-
-        def states() -> set[str]:
-            return {self.ground.job(job_id)["state"] for job_id in job_ids}
-
-        done, seconds = eventually(lambda: states() == {"done"}, RECOVERY_LIMIT_S)
-        assert done, [self.ground.job(job_id) for job_id in job_ids]
+    def see_purge_done(self, job_id: int) -> None:
+        """The job that waited comes to its end."""
+        done, seconds = eventually(lambda: self.ground.job(job_id)["state"] == "done", RECOVERY_LIMIT_S)
+        assert done, self.ground.job(job_id)
         self.entry.purge_s = seconds
         if self.kind != "restarted-empty":
             assert not self.ground.remains_of(self.user_id)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -363,6 +364,13 @@ def test_health_tells_the_time_it_took_and_writes_nothing(embedded, tmp_path):
     before = stored()
     assert 0 <= embedded.health() < 5000
     assert stored() == before
+
+
+def test_health_sees_a_full_disk(embedded, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_blocks=9, f_bavail=0))
+    with pytest.raises(StoreUnavailable) as raised:
+        embedded.health()
+    assert (raised.value.store, raised.value.reason) == ("cache", "its disk is full")
 
 
 def test_health_does_not_make_a_missing_file(tmp_path, clock):

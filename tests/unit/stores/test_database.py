@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peewee
@@ -313,6 +315,41 @@ def embedded(tmp_path: Path) -> Iterator[SqliteStore]:
     store.create(State)
     yield store
     store.close()
+
+
+def test_health_sees_a_full_disk(embedded: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded.create(_Migration)
+    for f_bavail, reason in ((0, "its disk is full"), (1, None)):
+        monkeypatch.setattr(os, "statvfs", lambda place, left=f_bavail: SimpleNamespace(f_blocks=9, f_bavail=left))
+        assert reason_of(embedded.health) == reason
+
+
+def test_health_knows_of_no_full_disk_where_none_is_told(
+    embedded: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded.create(_Migration)
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_blocks=0, f_bavail=0))
+    assert reason_of(embedded.health) is None
+
+
+def test_health_of_a_disk_that_can_not_be_asked_is_an_outage(
+    embedded: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(place: Path) -> None:
+        raise TimeoutError
+
+    embedded.create(_Migration)
+    monkeypatch.setattr(os, "statvfs", broken)
+    assert reason_of(embedded.health) == "TimeoutError"
+
+
+def reason_of(look: Callable[[], object]) -> str | None:
+    """Why a store is unavailable; None where it isn't."""
+    try:
+        look()
+    except StoreUnavailable as error:
+        return error.reason
+    return None
 
 
 def test_writers_take_turns_even_when_they_read_first(embedded: SqliteStore) -> None:

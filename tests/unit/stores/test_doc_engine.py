@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 
@@ -176,6 +178,13 @@ def test_health_writes_nothing(embedded, tmp_path):
     before = stored()
     embedded.health()
     assert stored() == before
+
+
+def test_health_sees_a_full_disk(embedded, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_blocks=9, f_bavail=0))
+    with pytest.raises(StoreUnavailable) as raised:
+        embedded.health()
+    assert (raised.value.store, raised.value.reason) == ("documents", "its disk is full")
 
 
 def test_a_missing_file_is_an_unavailable_store_and_no_empty_answer(embedded, tmp_path):

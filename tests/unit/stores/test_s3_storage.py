@@ -144,6 +144,7 @@ def test_the_one_bucket_is_not_made_and_without_it_nothing_is_known(s3_server):
         lambda: storage.delete_bucket("kb1"),
         lambda: storage.delete_some("kb1", ["a"]),
         lambda: storage.bucket_exists("kb1"),
+        storage.try_change,
     ):
         assert reason(call) == "the bucket everything does not exist"
     assert s3_server.client().list_buckets() == []
@@ -246,11 +247,16 @@ CHANGES = {
     "delete": lambda storage: storage.delete("kb1", "a"),
     "delete some": lambda storage: storage.delete_some("kb1", ["a"]),
     "delete a bucket": lambda storage: storage.delete_bucket("kb1"),
+    "trial": lambda storage: storage.try_change(),
 }
 NO_CHANGES = {
     "AccessDenied": (403, "it denies the access: the keys are wrong, or its policy forbids it"),
     "XMinioStorageFull": (507, "it is full"),
+    # Ceph and others.
+    "QuotaExceeded": (403, "it is full"),
+    "CodeOfItsOwn": (507, "it is full"),
     "XMinioWriteQuorum": (503, "it takes no writes: too few of its drives are there"),
+    "SlowDownWrite": (503, "it takes no writes: too few of its drives are there"),
 }
 
 
@@ -277,6 +283,166 @@ def test_a_look_that_is_denied_is_no_change(s3_server):
         assert "it denies the access" in reason(storage.get, "kb1", "a")
         front.well()
         assert storage.health()["status"] == "green"
+
+
+# Trial changes
+
+
+class OneBucket:
+    """What answers as a server with one bucket, and keeps note of the changes that it was asked for.
+
+    ``version`` is of what is stored; ``refusals`` are the beginnings of requests that it refuses, each with a code.
+    """
+
+    def __init__(self, version=None):
+        self.version = version
+        self.refusals = {}
+        self.asked = []
+
+    def __call__(self, handler):
+        handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        method, asked = handler.command, f"{handler.command} {handler.path}"
+        if method == "GET":
+            listed = "<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+            said = "<LocationConstraint/>" if "location" in handler.path else listed
+            send(handler, 200, said.encode(), Content_Type="application/xml")
+            return
+        self.asked.append(asked.replace(TRIAL, "TRIAL"))
+        for beginning, code in self.refusals.items():
+            if asked.startswith(beginning):
+                send(handler, 403, xml_error(code), Content_Type="application/xml")
+                return
+        headers = {"x_amz_version_id": self.version} if self.version and method == "PUT" else {}
+        send(handler, 200 if method == "PUT" else 204, **headers)
+
+
+TRIAL = f"{socket.gethostname()}-{os.getpid()}"
+
+
+@pytest.fixture
+def one_bucket():
+    return OneBucket()
+
+
+@pytest.fixture
+def trying(one_bucket):
+    """A store on that server."""
+    with http_server(one_bucket) as port:
+        keys = {"user": "rag_flow", "password": "s3cr3t-of-the-test"}
+        yield S3Storage(MinioSection.model_validate({"host": f"127.0.0.1:{port}", "timeout": TIMEOUT_S, **keys}))
+
+
+def test_a_trial_makes_one_bucket_once_and_leaves_it_empty(storage, s3_server):
+    for _ in range(3):
+        storage.try_change()
+    assert [bucket.name for bucket in s3_server.client().list_buckets()] == ["ragkeeper-trial"]
+    assert s3_server.names("ragkeeper-trial") == []
+
+
+def test_a_trial_is_one_object_and_its_removal(trying, one_bucket):
+    for _ in range(2):
+        trying.try_change()
+    assert one_bucket.asked == ["PUT /ragkeeper-trial/TRIAL", "DELETE /ragkeeper-trial/TRIAL"] * 2
+
+
+def test_a_bucket_of_trials_that_somebody_removed_is_made_anew(storage, s3_server):
+    storage.try_change()
+    s3_server.client().remove_bucket("ragkeeper-trial")
+    storage.try_change()
+    assert s3_server.client().bucket_exists("ragkeeper-trial")
+
+
+def test_in_the_bucket_of_an_operator_no_other_is_made(s3_server):
+    s3_server.client().make_bucket("everything")
+    storage = storage_on(s3_server, bucket="everything", prefix_path="p")
+    storage.put("kb1", "a", b"x")
+    storage.try_change()
+    assert [bucket.name for bucket in s3_server.client().list_buckets()] == ["everything"]
+    assert s3_server.names("everything") == ["p/kb1/a"]
+
+
+def test_where_customers_share_the_names_of_buckets_each_has_one_of_their_own(s3_server):
+    def made_by(access_key):
+        asked = OneBucket()
+        with http_server(asked) as port:
+            for section in ({}, {"bucket": "everything"}):
+                storage_at(port, access_key=access_key, **section).try_change()
+        return [each.split("/")[1:-1] for each in asked.asked if each.startswith("PUT")]
+
+    (one, of_the_operators), (another, _), (one_again, _) = (made_by(key) for key in ("one", "another", "one"))
+    assert one == one_again != another
+    assert one[0].startswith("ragkeeper-trial-")
+    assert of_the_operators == ["everything", "ragkeeper-trial"]
+
+
+def test_what_is_stored_in_a_bucket_with_versions_goes_with_its_version(trying, one_bucket):
+    one_bucket.version = "v1"
+    trying.try_change()
+    assert one_bucket.asked == ["PUT /ragkeeper-trial/TRIAL", "DELETE /ragkeeper-trial/TRIAL?versionId=v1"]
+
+
+def test_keys_that_may_remove_no_versions_leave_one_and_are_not_tried_again(trying, one_bucket, caplog):
+    one_bucket.version = "v1"
+    one_bucket.refusals = {f"DELETE /ragkeeper-trial/{TRIAL}?versionId": "AccessDenied"}
+    for _ in range(3):
+        trying.try_change()
+    assert one_bucket.asked == [
+        "PUT /ragkeeper-trial/TRIAL",
+        "DELETE /ragkeeper-trial/TRIAL?versionId=v1",
+        "DELETE /ragkeeper-trial/TRIAL",
+    ]
+    assert trying.health()["status"] == "green"
+    assert caplog.text.count("may not remove versions") == 1
+
+
+@pytest.mark.parametrize("version", [None, "v1"])
+def test_what_could_not_be_removed_is_removed_before_anything_is_stored(trying, one_bucket, version):
+    one_bucket.version = version
+    one_bucket.refusals = {"DELETE": "AccessDenied"}
+    for _ in range(2):
+        assert "it denies the access" in reason(trying.try_change)
+    assert "it denies the access" in reason(trying.health)
+    one_bucket.refusals = {}
+    trying.try_change()
+    assert [each.split()[0] for each in one_bucket.asked if each.startswith("PUT")] == ["PUT"] * 2
+    assert one_bucket.asked[-3:] == [one_bucket.asked[-1], "PUT /ragkeeper-trial/TRIAL", one_bucket.asked[-1]]
+
+
+def test_on_a_full_server_health_says_so_and_what_deletes_goes_on(s3_server):
+    with s3_front(s3_server) as front:
+        storage = storage_on(s3_server, host=f"127.0.0.1:{front.port}")
+        for name in ("a", "b", "c"):
+            storage.put("kb1", name, b"x")
+        front.refuse("PUT", 507, "XMinioStorageFull")
+        assert reason(storage.try_change) == "it is full"
+        assert reason(storage.health) == "it refused a change: it is full"
+        assert storage.delete("kb1", "a")
+        assert storage.delete_some("kb1", ["b"]) == 1
+        assert [storage.delete_bucket("kb1") for _ in range(2)] == [1, 0]
+        assert reason(storage.health) == "it refused a change: it is full"
+
+
+def test_a_server_that_fails_inside_is_not_well_from_the_second_trial_on(trying, one_bucket):
+    def refused(code):
+        one_bucket.refusals = {"PUT": code} if code else {}
+        return reason(trying.try_change) if code else trying.try_change()
+
+    for code in ("InternalError", None, "InternalError", "SlowDown", "InternalError"):
+        refused(code)
+        assert trying.health()["status"] == "green"
+    assert refused("InternalError") == "it failed inside"
+    assert reason(trying.health) == "it refused a change: it fails inside each time, as with a full disk"
+
+
+def test_while_a_server_is_lost_no_trial_waits_for_it(behind, proxy):
+    proxy.hang()
+    assert took(behind.try_change)[1] >= TIMEOUT_S * 0.9
+    before = proxy.accepted
+    assert took(behind.try_change)[1] < 0.05
+    assert proxy.accepted - before <= 1, "at most one probe asks the server"
+    proxy.pass_through()
+    soon(behind.try_change)
+    assert behind.health()["status"] == "green"
 
 
 # Keys
@@ -314,7 +480,7 @@ def test_keys_that_are_refused_are_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (503, "SlowDownWrite", "it is overloaded"),
+        (503, "SlowDown", "it is overloaded"),
         (507, "XMinioStorageFull", "it is full"),
         (503, "XMinioWriteQuorum", "it takes no writes: too few of its drives are there"),
         (403, "AccessDenied", "it denies the access: the keys are wrong, or its policy forbids it"),

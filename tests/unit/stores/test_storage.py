@@ -11,7 +11,7 @@ import pytest
 from common.conf.sections import MinioSection, S3Section
 from common.core.errors import BadField, StoreUnavailable
 from common.stores.s3_storage import S3Storage
-from common.stores.storage import FolderStorage, ObjectNotFound
+from common.stores.storage import TRIAL_BYTES, FolderStorage, ObjectNotFound
 
 
 def folder_storage(request):
@@ -183,6 +183,15 @@ def test_a_bucket_exists_from_its_first_object_on(storage):
     assert storage.bucket_exists("kb1") is True
 
 
+def test_a_trial_change_leaves_nothing_and_is_in_nobodys_way(storage):
+    storage.put("kb1", "a", b"x")
+    for _ in range(3):
+        storage.try_change()
+    assert storage.list("ragkeeper-trial") == []
+    assert storage.list("kb1") == ["a"]
+    assert storage.health()["status"] == "green"
+
+
 @pytest.mark.race
 def test_putting_while_the_bucket_is_being_deleted_fails_nobody(embedded):
     failed = []
@@ -215,6 +224,22 @@ def test_a_put_that_fails_half_way_leaves_the_old_content_and_no_litter(embedded
     assert len(files(tmp_path)) == 1
 
 
+def test_a_trial_change_is_on_the_disk_for_a_moment(embedded, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    embedded.try_change()
+    assert synced == [TRIAL_BYTES]
+    assert files(tmp_path) == []
+
+
+def test_a_trial_change_that_fails_says_so_and_leaves_no_litter(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "disk full")))
+    with pytest.raises(StoreUnavailable) as raised:
+        embedded.try_change()
+    assert raised.value.store == "objects"
+    assert files(tmp_path) == []
+
+
 def test_what_a_crash_left_behind_is_no_object_and_goes_after_a_day(embedded, tmp_path):
     embedded.put("kb1", "a", b"x")
     old, young = (tmp_path / "objects" / ".incoming" / name for name in ("old", "young"))
@@ -237,6 +262,7 @@ def test_a_missing_root_is_an_unavailable_store_and_is_not_made_anew(tmp_path):
         lambda: storage.delete_bucket("kb1"),
         lambda: storage.delete_some("kb1", ["a"]),
         lambda: storage.bucket_exists("kb1"),
+        storage.try_change,
     ):
         with pytest.raises(StoreUnavailable) as raised:
             call()
