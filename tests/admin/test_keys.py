@@ -146,6 +146,17 @@ def test_nobody_makes_or_deletes_a_key_of_a_superior(world: World, root: Person)
     assert manager.administer("POST", f"/users/{world.person().email}/keys").status_code == 200
 
 
+def test_a_key_of_a_tenant_that_a_ragflow_has_taken_from_its_account_is_not_rotated(
+    world: World, root: Person, someone: Person
+) -> None:
+    org = someone.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    made = someone.ask("POST", "/v1/system/new_token", {}, headers={"X-Tenant": org}).json["data"]
+    world.plane.database.run("UPDATE user_tenant SET role = 'normal' WHERE tenant_id = ?", (org,))
+
+    assert root.administer("POST", f"/users/{someone.email}/keys/{made['id']}/rotate").status_code == 403
+    assert len(keys(world)) == 1
+
+
 def test_whoever_only_reads_makes_none(world: World, someone: Person) -> None:
     viewer = give(world, world.person(), "viewer")
 

@@ -64,3 +64,4 @@ def test_logout_ends_this_session_and_no_other(world: World, root: Person) -> No
     assert root.administer("GET", "/users").status_code == 401
     still = world.admin.ask("GET", "/api/v1/admin/users", credential=other.headers["Authorization"])
     assert still.status_code == 200
+    assert [event[:3] for event in world.events("session:logout")] == [("ok", root.email, root.email)]

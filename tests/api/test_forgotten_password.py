@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.core.errors import StoreUnavailable
-from common.services import accounts, captcha_image, jobs, key_rotation, passwords
+from common.services import accounts, captcha_image, jobs, key_rotation, password_reset, passwords
 from common.services.plane import Plane
 from common.worker.loop import Worker, handlers
 from common.worker.tally import Tally
@@ -160,6 +160,7 @@ def test_r36_the_form_of_0_22_sends_code_and_password_at_once(forgetful: Forgetf
     assert answer.headers["Authorization"]
     assert answer.headers["Access-Control-Expose-Headers"] == "Authorization"
     assert log_in(forgetful.world, forgetful.email, password) == 0
+    assert forgetful.world.api.ask("POST", "/v1/user/forget", body).json["code"] == 10, "a code counts once"
 
 
 def log_in(world: World, email: str, password: str) -> int:
@@ -483,6 +484,26 @@ def test_a_new_code_does_not_begin_a_new_count(forgetful: Forgetful, sink: MailS
     assert outcome(forgetful.asks("verify", otp="AAAAAA"))[1] == 10
 
 
+def test_the_right_code_ends_the_count(forgetful: Forgetful, sink: MailSink, clock: Clock) -> None:
+    for _ in range(2):
+        code = forgetful.code(sink)
+        for _ in range(4):
+            forgetful.asks("verify", otp="AAAAAA")
+        assert forgetful.asks("verify", otp=code).json["code"] == 0
+        clock.forward(seconds=60)
+
+
+def test_of_tries_that_began_before_the_lock_stood_no_more_are_judged(
+    forgetful: Forgetful, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = forgetful.code(sink)
+    monkeypatch.setattr(password_reset, "_refuse_if_locked", lambda *_: None)
+
+    answers = [outcome(forgetful.asks("verify", otp=given))[1] for given in (*["AAAAAA"] * 5, "AAAAAA", code)]
+
+    assert answers == [109] * 5 + [10] * 2
+
+
 @pytest.mark.race
 def test_tries_at_the_same_moment_are_all_counted(forgetful: Forgetful, sink: MailSink) -> None:
     forgetful.code(sink)
@@ -531,6 +552,18 @@ def test_s21_no_step_before_the_new_password_asks_whether_there_is_an_account(
     ]
 
 
+def test_codes_are_limited_by_the_address_that_asks_for_them(mailing: World) -> None:
+    mailing.set_variable("limit.forgotten_password", "2")
+
+    def ask(number: int, address: str) -> int:
+        body = {"email": f"nobody{number}@ragkeeper.test", "captcha": "none"}
+        answer = mailing.api.ask("POST", "/v1/user/forget/otp", body, environ_overrides={"REMOTE_ADDR": address})
+        return int(answer.json["code"])
+
+    assert [ask(number, f"2001:db8::{number + 1}") for number in range(3)] == [10, 10, 429]
+    assert ask(3, "2001:db8:0:1::1") == 10
+
+
 @pytest.mark.parametrize("why", ["unknown", "off", "late"])
 def test_a_mail_that_should_not_go_out_says_why_in_its_job(
     forgetful: Forgetful, sink: MailSink, clock: Clock, why: str
@@ -552,11 +585,29 @@ def test_a_mail_that_should_not_go_out_says_why_in_its_job(
     assert sink.messages == []
 
 
-def test_an_account_that_was_switched_off_meanwhile_gets_no_session(forgetful: Forgetful, sink: MailSink) -> None:
+@pytest.mark.parametrize("at_last", [False, True])
+def test_an_account_that_was_switched_off_meanwhile_gets_neither_password_nor_session(
+    forgetful: Forgetful, sink: MailSink, monkeypatch: pytest.MonkeyPatch, *, at_last: bool
+) -> None:
+    database, make_hash = forgetful.world.plane.database, passwords.hash_opened
+
+    def switch_off() -> None:
+        database.run("UPDATE user SET is_active = '0' WHERE email = ?", (forgetful.email,))
+
+    def slow(*given: Any) -> str:
+        switch_off()
+        return make_hash(*given)
+
     forgetful.asks("verify", otp=forgetful.code(sink))
-    forgetful.world.plane.database.run("UPDATE user SET is_active = '0' WHERE email = ?", (forgetful.email,))
+    before = database.one("SELECT password FROM user WHERE email = ?", (forgetful.email,))
+    if at_last:
+        monkeypatch.setattr(passwords, "hash_opened", slow)
+    else:
+        switch_off()
 
     assert forgetful.resets()[0].json["code"] == 10
+    assert database.one("SELECT password FROM user WHERE email = ?", (forgetful.email,)) == before
+    assert database.one("SELECT COUNT(*) FROM rk_session") == (0,)
 
 
 def test_the_mail_speaks_the_accounts_language(forgetful: Forgetful, sink: MailSink) -> None:

@@ -67,6 +67,20 @@ def test_S21_after_five_failures_an_account_waits_whether_it_exists_or_not(
         assert 429 not in again
 
 
+def test_S21_another_spelling_of_an_address_is_no_other_account(world: World) -> None:
+    someone = world.person("ann@ragkeeper.test")
+    for spelling in (
+        "ANN@ragkeeper.test",
+        "ann@RAGKEEPER.test",
+        " ann@ragkeeper.test",
+        "Ann@Ragkeeper.Test",
+        "aNN@ragkeeper.test",
+    ):
+        assert log_in(world, spelling, "a wrong password").json["code"] == 109
+
+    assert log_in(world, someone.email, someone.password).status_code == 429
+
+
 def test_waits_grow_and_are_told_in_the_audit_trail(world: World, clock: Clock) -> None:
     someone = world.person()
     for _ in range(5):
@@ -300,11 +314,15 @@ def test_an_address_that_tries_many_accounts_is_stopped_and_no_other_one(world: 
     assert log_in(world, someone.email, someone.password, address="192.0.2.2").json["code"] == 0
 
 
-def test_successful_logins_count_for_no_address(world: World) -> None:
+def test_successful_logins_count_for_no_address_and_clear_none(world: World) -> None:
     allow(world, login_address=3)
     someone = world.person()
 
     assert {log_in(world, someone.email, someone.password).json["code"] for _ in range(6)} == {0}
+    for number in range(3):
+        assert log_in(world, someone.email, someone.password).json["code"] == 0
+        assert log_in(world, f"nobody{number}@ragkeeper.test", "a wrong password").json["code"] == 109
+    assert log_in(world, someone.email, someone.password).status_code == 429
 
 
 def test_a_network_that_tries_many_accounts_from_many_addresses_is_stopped(world: World) -> None:

@@ -171,6 +171,26 @@ def test_refreshing_keeps_the_session_from_being_idle_but_not_beyond_its_absolut
     assert refresh(world.api, token).status_code == 401
 
 
+def test_an_access_token_is_good_for_its_time_however_often_its_session_is_refreshed(
+    world: World, clock: Clock
+) -> None:
+    first = pair_of(world.person())
+    pair = first
+    for _ in range(3):
+        clock.forward(seconds=200)
+        pair = refreshed(world.api, pair["refresh_token"])
+
+    assert works(world.api, first)
+
+
+def test_a_session_that_is_idle_for_the_admin_server_is_not_refreshed_there(world: World, clock: Clock) -> None:
+    token = pair_of(world.root)["refresh_token"]
+    clock.forward(seconds=32 * 60)
+
+    assert refresh(world.admin, token).status_code == 401
+    assert refresh(world.api, token).status_code == 200
+
+
 def test_an_idle_session_is_not_refreshed(world: World, clock: Clock) -> None:
     token = pair_of(world.person())["refresh_token"]
     clock.forward(seconds=DAY + 61)

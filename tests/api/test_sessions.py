@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from common.core.passwords import encode_for_hash
+from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
 from common.models.variable import StoredVariable
-from common.services import passwords
+from common.services import passwords, session_rows
+from common.services.principal import Realm
 from tests.people import Clock, Person, Port, World
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
@@ -95,6 +97,22 @@ def test_a_session_of_the_user_api_counts_on_the_admin_server_no_longer_than_one
     clock.forward(seconds=10)
     assert works(world.admin, session) is False
     assert works(world.api, session)
+
+
+@pytest.mark.parametrize("realm", ["admin", "user"])
+def test_lists_have_a_session_exactly_as_long_as_it_lets_its_owner_in(world: World, clock: Clock, realm: Realm) -> None:
+    plane = world.plane
+    session_of(world.root, world.admin if realm == "admin" else world.api)
+    limits, begun = session_rows.limits_of(plane, realm), clock()
+    for seen in (0, limits.absolute_ms - 1):
+        plane.database.run("UPDATE rk_session SET last_seen_at = ?", (begun + seen,))
+        for end in (seen + limits.idle_ms + SEEN_EVERY_MS, limits.absolute_ms):
+            for now in (end - 1, end, end + 1):
+                clock.now = begun + now
+                life = Lifetime(begun, begun + limits.absolute_ms, None, begun + seen)
+                where, params = session_rows.open_now(plane)
+                (listed,) = plane.database.all(f"SELECT COUNT(*) FROM rk_session WHERE {where}", params)
+                assert listed == (0 if is_over(life, limits, clock()) else 1,), (seen, now)
 
 
 def test_who_administers_nothing_has_no_sessions_to_see_on_the_admin_server(world: World) -> None:

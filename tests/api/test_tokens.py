@@ -269,6 +269,18 @@ def test_S14_a_key_of_a_deleted_account_is_dead(world: World, owner: Person) -> 
     assert not works(world, THEIRS)
 
 
+@pytest.mark.parametrize("change", ["role = 'normal'", "status = '0'"])
+def test_a_key_is_dead_where_a_ragflow_has_taken_its_tenant_from_its_account(
+    world: World, owner: Person, change: str
+) -> None:
+    token = make(owner)["token"]
+    ragflow_row(world, owner.user_id, THEIRS)
+
+    world.plane.database.run(f"UPDATE user_tenant SET {change} WHERE user_id = ?", (owner.user_id,))
+
+    assert (works(world, token), works(world, THEIRS)) == (False, False)
+
+
 @pytest.mark.parametrize(
     "body",
     [{"expires_in": 3600}, {"expires_at": "2026-09-21T15:13:20Z"}, {"expires_at": "2026-09-21T17:13:20+02:00"},

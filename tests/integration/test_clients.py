@@ -170,6 +170,21 @@ def test_workers_that_are_replaced_leave_the_port_to_the_next_ones(tmp_path: Pat
         assert httpx.get(f"{live.admin_url}/livez", timeout=5).status_code == 200
 
 
+def test_what_the_master_says_after_a_sighup_is_a_line_among_the_planes_own_and_said_once(tmp_path: Path) -> None:
+    with alone(tmp_path / "home") as live:
+        old = live.family()[1:]
+        live.process.send_signal(signal.SIGHUP)
+        assert psutil.wait_procs(old, timeout=GONE_S)[1] == []
+        until(lambda: len(live.family()) == 1 + WORKERS, live)
+
+        live.family()[-1].kill()
+        until(lambda: "was sent SIGKILL" in live.printed(), live)
+        wait_until_ready(live, live.admin_port)
+
+        said = [line for line in live.printed().splitlines() if "was sent SIGKILL" in line]
+        assert [line[24:].partition("(")[0] for line in said] == ["ERROR gunicorn.error: Worker "]
+
+
 def listens(live: Live) -> bool:
     """Whether any of its processes does; quickly told, for who has just connected is waited for shortly."""
     with socket.socket() as another:

@@ -164,7 +164,7 @@ def test_a_backup_overwrites_nothing(plane: Plane, tmp_path: Path, monkeypatch: 
     assert target.read_text() == "precious"
 
 
-@pytest.fixture(params=["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK"])
+@pytest.fixture(params=["EPERM", "EOPNOTSUPP", "ENOSYS", "EINVAL", "EMLINK"])
 def no_hard_links(plane: Plane, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that gives a file one name only."""
     number = getattr(errno, request.param)
@@ -199,6 +199,21 @@ def test_without_hard_links_a_backup_is_made_as_well_and_overwrites_nothing(
         backup.back_up(plane.settings, target, tell)
     monkeypatch.undo()
     restore.restore(elsewhere, target, tell)
+
+
+def test_without_hard_links_what_was_made_at_the_last_moment_is_not_overwritten_either(
+    plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "kept.tar"
+
+    def too_late(source: Path, final: Path) -> None:
+        final.write_text("precious")
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(final))
+
+    monkeypatch.setattr(os, "link", too_late)
+    with pytest.raises(ArchiveRefused, match="exists already"):
+        backup.back_up(plane.settings, target, tell)
+    assert target.read_text() == "precious"
 
 
 @pytest.mark.usefixtures("no_hard_links")

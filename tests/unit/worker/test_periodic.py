@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 
 from common.core.errors import StoreUnavailable
+from common.models.operation import Job
 from common.models.registration import Registration, ResetLink
+from common.models.tenant import Invitation
 from common.models.token import ExpiryNotice, TokenTrait
-from common.services import following, jobs, sessions, token_expiry, tokens
+from common.services import deletion, following, jobs, retired_tokens, sessions, settings, token_expiry, tokens
 from common.services.plane import Plane
+from common.services.retired_tokens import Retired
 from common.worker import periodic
 from common.worker.loop import Worker, handlers
 from common.worker.tally import Tally
+from tests.backends import stores
 from tests.people import Clock
 from tests.statements import looked_at
+from tests.trail import SHELL, sealed
 
 HOURLY = (periodic.Periodic(periodic.HOUSEKEEPING, 3600),)
 
@@ -108,16 +113,67 @@ def expire_something(plane: Plane) -> None:
     )
 
 
-def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane) -> None:
+def expire_the_rest(plane: Plane, clock: Clock) -> None:
+    """Leave something behind for each other chore; and the dead letter of a purge, which nobody forgets."""
+    plane.database.insert(
+        Invitation,
+        id="i", tenant_id="t", email="a@b.org", email_key="a@b.org", role="normal", invited_by="u",
+        created_at=0, expires_at=0,
+    )  # fmt: skip
+    retired_tokens.keep(plane.database, 0, [Retired("s", "n", "t", "u", "deleted")])
+    leave_behind(plane, "gone")
+    for kind, state in (("greet", "done"), ("greet", "dead"), (deletion.PURGE, "dead")):
+        plane.database.insert(Job, kind=kind, payload="{}", state=state, visible_at=0, created_at=0, finished_at=0)
+    plane.cache.set("gone", "", ttl_s=-1)
+    settings.set_variable(plane, SHELL, "audit.retention_days", 30)
+    sealed(plane, 1)
+    clock.forward(days=40)
+    sealed(plane, 1)
+
+
+def test_housekeeping_removes_what_is_long_over_and_reports_it(plane: Plane, clock: Clock) -> None:
     expire_something(plane)
+    expire_the_rest(plane, clock)
 
     chores = keep_house(plane)
 
+    assert chores.pop("purge")["state"] == "dead"
     assert {job["state"] for job in chores.values()} == {"done"}
     del chores[""]
-    removed = {chore: job["progress"]["removed"] for chore, job in chores.items() if job["progress"]["removed"]}
-    assert removed == {"sessions": 1, "registrations": 1, "reset_links": 1}
+    assert {chore: job["progress"]["removed"] for chore, job in chores.items()} == {
+        "sessions": 1,
+        "invitations": 1,
+        "registrations": 1,
+        "reset_links": 1,
+        "retired_tokens": 1,
+        "audit_events": 2,
+        "jobs": 2,
+        # A server does that itself.
+        "cache": 0 if stores.is_server("cache") else 1,
+        "expiry_notices": 3,
+        "token_traits": 1,
+    }
     assert plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
+
+
+def test_a_chore_removes_more_than_a_batch_and_stops_between_two_when_it_is_told_to(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(periodic, "_BATCH", 2)
+    retired_tokens.keep(plane.database, 0, [Retired(f"s{number}", "n", "t", "u", "deleted") for number in range(7)])
+    chore = periodic.chores()["housekeeping.retired_tokens"]
+    jobs.enqueue(plane, "housekeeping.retired_tokens", {})
+    claimed = jobs.claim(plane, "worker", 60, ["housekeeping.retired_tokens"])
+    assert claimed is not None
+    asked = count()
+
+    with pytest.raises(jobs.JobInterrupted):
+        chore(jobs.Task(plane, claimed, 60, stopping=lambda: next(asked) == 1))
+    assert plane.database.one("SELECT COUNT(*) FROM rk_retired_token") == (5,)
+
+    chore(jobs.Task(plane, claimed, 60))
+    assert plane.database.one("SELECT COUNT(*) FROM rk_retired_token") == (0,)
+    assert jobs.get(plane, str(claimed.id))["progress"] == {"removed": 5}
 
 
 def test_a_chore_that_meets_an_outage_holds_up_no_other_and_is_done_afterwards(
