@@ -246,6 +246,33 @@ def test_a_secret_is_never_shown_and_stands_nowhere_in_the_clear(world: World, c
     assert world.plane.variables.secret("mail.password") == Secret(secret)
 
 
+def test_an_address_with_a_password_in_it_is_refused_and_stands_nowhere(world: World, caplog: Any) -> None:
+    person, address = operator(world), "https://someone:s3cret@hook.test/in"
+    assert world.root.admin_session
+    assert person.admin_session
+    with caplog.at_level(logging.DEBUG):
+        answers = [
+            change(who, {name: address}, query)
+            for who in (world.root, person)
+            for name in ("audit.webhook_url", "mail.frontend_url", "password.reset_page")
+            for query in ("", "?dry_run=1")
+        ]
+        body = {"var_name": "audit.webhook_url", "var_value": address}
+        answers.append(world.root.administer("PUT", "/variables", body))
+        stranger = world.person()
+        give_role(world, stranger, "auditor")
+        answers.append(change(stranger, {"audit.webhook_url": address}))
+
+    assert [answer.status_code for answer in answers] == [400] * 13 + [403]
+    assert all("without a user name or password in it" in answer.json["message"] for answer in answers[:-1])
+    assert all("s3cret" not in answer.get_data(as_text=True) for answer in answers)
+    assert "s3cret" not in caplog.text
+    database = world.plane.database
+    assert len(world.events("access:refused")) == 1
+    for table in ("rk_variable", "rk_variable_change", "rk_audit_event"):
+        assert "s3cret" not in repr(database.all(f"SELECT * FROM {table}"))
+
+
 def test_the_mask_leaves_a_secret_as_it_is(world: World) -> None:
     change(world.root, {"mail.password": "the mail password"})
 
