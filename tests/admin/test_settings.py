@@ -109,6 +109,51 @@ def test_what_breaks_its_rule_is_refused(root: Person, name: str, value: Any) ->
     assert change(root, {name: value}).status_code == 400
 
 
+KINDS: dict[str, Any] = {
+    "text": "no such value",
+    "number": 6.5,
+    "large": 10**30,
+    "negative": -70000,
+    "boolean": True,
+    "null": None,
+    "list": ["no"],
+    "object": {"no": 1},
+}
+TAKES = {
+    "probe.timeout": ("a whole number of 0 to 60", ()),
+    "mail.use_ssl": ("true or false", ("boolean",)),
+    "mail.username": ("a text of at most 255 characters", ("text",)),
+    "mail.password": ("a text of at most 1024 characters", ("text",)),
+    "registration.mode": ("one of open, whitelist, invitation, approval, closed", ()),
+    "mail.frontend_url": ("an http or https address with a host", ()),
+    "feature.look": ("an object of state", ()),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TAKES)
+def test_each_setting_says_its_rule_to_whatever_kind_of_value_does_not_fit(root: Person, name: str, kind: str) -> None:
+    root.administer("POST", "/features", {"name": "look"})
+    told, kinds = TAKES[name]
+
+    answers = {
+        f"settings.{name}": change(root, {name: KINDS[kind]}, headers={"Accept": "application/problem+json"}),
+        "var_value": root.administer(
+            "PUT",
+            "/variables",
+            {"var_name": name, "var_value": KINDS[kind]},
+            headers={"Accept": "application/problem+json"},
+        ),
+    }
+
+    for field, answer in answers.items():
+        if kind in kinds or (kind == "null" and field != "var_value"):
+            assert answer.status_code == 200, answer.json
+            continue
+        assert (answer.status_code, answer.json["field"]) == (400, field)
+        assert answer.json["detail"].startswith(f"{field}: {name} takes {told}")
+
+
 def test_null_goes_back_to_the_default(root: Person) -> None:
     change(root, {INTERVAL: 5})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from flask import request
-from pydantic import Field
+from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from common.http import etag
 from common.http.bodies import Body, Query
@@ -21,6 +21,9 @@ WRITE = Holds("setting", "write")
 
 Name = Annotated[str, Field(max_length=128)]
 Value = str | int | bool | dict[str, Any] | list[Any]
+# Each setting judges for itself what it is given and says its rule; a union says of which kinds it is made.
+Given = Annotated[Any, WithJsonSchema(TypeAdapter(Value).json_schema())]
+GivenOrNull = Annotated[Any, WithJsonSchema(TypeAdapter(Value | None).json_schema())]
 
 
 class VariableQuery(Query):
@@ -39,13 +42,13 @@ class VariableChange(Body):
     """A setting and its value, in its kind or as text."""
 
     var_name: Name
-    var_value: Value
+    var_value: Given
 
 
 class SettingsChange(Body):
     """Settings by name with their values, in their kinds or as text; null goes back to the default."""
 
-    settings: dict[str, Value | None]
+    settings: dict[str, GivenOrNull]
 
 
 class DryRun(Query):
