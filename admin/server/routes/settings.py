@@ -151,7 +151,13 @@ def list_variables(call: Call) -> list[dict[str, str]]:
     return settings.get_variables(call.plane, call.query.var_name if of_body is None else of_body)
 
 
-@routes.put("/variables", requires=WRITE, body=VariableChange, summary="Set one setting as RAGFlow does")
+@routes.put(
+    "/variables",
+    requires=WRITE,
+    body=VariableChange,
+    names=("var_name",),
+    summary="Set one setting as RAGFlow does",
+)
 def set_variable(call: Call) -> Reply:
     settings.set_variable(call.plane, call.who, call.body.var_name, call.body.var_value)
     return Reply(message="Set variable successfully.")
@@ -168,6 +174,7 @@ def list_settings(call: Call) -> Reply:
     requires=WRITE,
     query=DryRun,
     body=SettingsChange,
+    names=("settings",),
     data=SettingChanges,
     statuses=(412,),
     summary="Set any number of settings, all or none",
