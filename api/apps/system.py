@@ -139,6 +139,7 @@ def levels(call: Call) -> dict[str, str]:
     requires=Holds("setting", "write"),
     fields_first=True,
     body=LogLevelChange,
+    names=("pkg_name",),
     data=LogLevel,
     statuses=(403,),
     summary="Set a package's log level",

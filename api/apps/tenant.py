@@ -139,6 +139,7 @@ def list_members(call: Call, tenant_id: str) -> list[dict[str, Any]]:
     "/api/v1/tenants/<tenant_id>/users",
     requires=TENANT_OWNER.within("write:team"),
     body=InvitedAddress,
+    names=("email",),
     data=Invited,
     summary="Invite an address to a tenant",
 )
@@ -162,6 +163,7 @@ def remove_member(call: Call, tenant_id: str, user_id: str) -> bool:
     "/api/v1/tenants/<tenant_id>/users",
     requires=SIGNED_IN.within("write:team"),
     body=LeavingMember,
+    names=("user_id",),
     data=bool,
     statuses=(409,),
     summary="Remove a member, withdraw an invitation, leave, or refuse to join",

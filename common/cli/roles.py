@@ -194,9 +194,15 @@ def explain(
     action: Annotated[str, typer.Argument(help="Such as read or write.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Say whether an account may do something, and by which of its roles, or why not. Exits with 1 where it may not."""
-    query = {"explain": "true", "resource": resource, "action": action}
-    (found,) = admin("GET", f"/users/{part(email)}/permissions", query=query)["data"]["explanation"]
+    """Say whether an account may do something, and by which of its roles, or why not.
+
+    Exits with 0 where it may and 1 where it may not; with 2 where that can't be told, as there is no such account,
+    resource or action, no login, or no server.
+    """
+    try:
+        found = _explanation(email, resource, action)
+    except typer.Exit as failed:
+        raise typer.Exit(2) from failed
     if as_json:
         show_json(found)
     else:
@@ -206,6 +212,12 @@ def explain(
             say(" → ".join(path))
     if not found["allowed"]:
         raise typer.Exit(1)
+
+
+def _explanation(email: str, resource: str, action: str) -> dict[str, Any]:
+    query = {"explain": "true", "resource": resource, "action": action}
+    found: list[dict[str, Any]] = admin("GET", f"/users/{part(email)}/permissions", query=query)["data"]["explanation"]
+    return found[0]
 
 
 def _show_registry(as_json: bool) -> None:

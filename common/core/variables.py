@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from common.core import features
 from common.core.errors import BadField
@@ -66,7 +67,15 @@ def _is_sender(text: str) -> bool:
 
 
 def _is_web_address(text: str) -> bool:
-    return not text or (text.startswith(("http://", "https://")) and text.isprintable() and " " not in text)
+    if not text:
+        return True
+    if not text.startswith(("http://", "https://")) or not text.isprintable() or " " in text or "\\" in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return False
 
 
 def _is_host(text: str) -> bool:
@@ -74,7 +83,10 @@ def _is_host(text: str) -> bool:
 
 
 _SENDER = Form("an e-mail address, alone or as Name <address>, or nothing", _is_sender)
-_WEB_ADDRESS = Form("an http or https address, or nothing", _is_web_address)
+# Addresses are shown to whoever may read settings and the trail, and nothing here sends a user name or password in one.
+_WEB_ADDRESS = Form(
+    "an http or https address with a host, and without a user name or password in it, or nothing", _is_web_address
+)
 _HOST = Form("a host name or an address without a port, or nothing", _is_host)
 
 

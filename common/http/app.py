@@ -87,7 +87,15 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
         except refusals.REFUSED as error:
             access.record_aside(
                 environ,
-                partial(refusals.record, plane, environ[access.WHO], route.endpoint, _named(realm, path), error),
+                partial(
+                    refusals.record,
+                    plane,
+                    environ[access.WHO],
+                    route.endpoint,
+                    _named(realm, path),
+                    _asked(route),
+                    error,
+                ),
             )
             raise
         if not public:
@@ -100,8 +108,8 @@ def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
             raise
         except refusals.REFUSED as error:
             if not public:
-                named = _named(realm, path)
-                access.record_aside(environ, partial(refusals.record, plane, who, route.endpoint, named, error))
+                named, asked = _named(realm, path), _asked(route)
+                access.record_aside(environ, partial(refusals.record, plane, who, route.endpoint, named, asked, error))
             raise
 
     return view
@@ -112,6 +120,21 @@ def _named(realm: Realm, path: dict[str, str]) -> dict[str, str]:
     server nobody does."""
     tenant_id = request.environ.get("HTTP_X_TENANT") if realm == "user" else None
     return path if tenant_id is None else {**path, refusals.TENANT: tenant_id}
+
+
+def _asked(route: Route) -> dict[str, str | list[str]]:
+    """What body and query say in the fields that the route declares as names; nothing of what can't be read."""
+    found: dict[str, str | list[str]] = {}
+    for read in (bodies.read_query, bodies.read_body) if route.names else ():
+        try:
+            given = read(request, route)
+        except (PlaneError, HTTPException):
+            continue
+        for name in route.names:
+            value = getattr(given, name) if given is not None and name in given.model_fields_set else None
+            if value:
+                found[name] = value if isinstance(value, str) else list(value)
+    return found
 
 
 def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:

@@ -54,7 +54,9 @@ class Route:
     the event loop. It is begun anew in a thread where something has to be waited for after all.
     ``changes`` marks a GET that changes something; it takes no cookie. ``sensitive`` routes ask a session for its
     password again after ten minutes.
-    ``uploads`` names the field of a form (multipart/form-data) whose file is the body.
+    ``uploads`` names the field of a form (multipart/form-data) whose file is the body. ``names`` are the fields of body
+    and query that say on what or for whom something is asked for; the trail has them of what is refused, of a mapping
+    its keys.
     """
 
     rule: str
@@ -78,6 +80,7 @@ class Route:
     at_once: bool = False
     changes: bool = False
     sensitive: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def endpoint(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from common.core import features
 from common.core.audit_tags import EventTag
@@ -42,6 +42,8 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _CREDENTIALS = frozenset({"token", "key"})
 # A path may be far longer than anything that is there under it.
 _LONGEST = 255
+# And a body may name more than anybody reads.
+_MOST_NAMED = 50
 
 
 def record(
@@ -49,14 +51,17 @@ def record(
     who: Principal,
     route: str,
     named: Mapping[str, str],
+    asked: Mapping[str, str | Sequence[str]],
     error: Forbidden | NotYourTenant | RefusedByRule,
 ) -> None:
     """Record that a caller was refused a route. The refusal stands also when the trail can't be written.
 
-    ``named`` has the values of the path's parameters, and under TENANT the tenant to act in, if one was named.
+    ``named`` has the values of the path's parameters, and under TENANT the tenant to act in, if one was named;
+    ``asked`` what body and query name.
     """
     told: dict[str, object] = {"route": route, "reason": error.message}
-    after = {**told, "named": {name: _shown(name, value) for name, value in named.items()}} if named else told
+    shown = {name: _all_shown(name, value) for name, value in {**asked, **named}.items()}
+    after = {**told, "named": shown} if shown else told
     try:
         try:
             _write(plane, who, _target(plane, route, named, error), after)
@@ -97,6 +102,13 @@ def _name_of(plane: Plane, part: str, parameter: str, value: str) -> str | None:
         row = plane.database.one("SELECT display FROM rk_token WHERE id = ?", (value,))
         return row[0] if row else None
     return display_form(value) if looks_like_token(value) else None
+
+
+def _all_shown(name: str, value: str | Sequence[str]) -> str | Secret | list[str | Secret]:
+    if isinstance(value, str):
+        return _shown(name, value)
+    more = [f"… and {len(value) - _MOST_NAMED} more"] if len(value) > _MOST_NAMED else []
+    return [*(_shown(name, each) for each in value[:_MOST_NAMED]), *more]
 
 
 def _shown(name: str, value: str) -> str | Secret:

@@ -43,16 +43,17 @@ def make(plane: Plane, actor: Principal, email: str) -> dict[str, Any]:
 
     ``{email, expires_at, mailed, token, link}``: ``token`` is None unless the setting ``password.show_reset_link``
     says that administrators see it, ``link`` also where no page takes tokens. Raises UserNotFound, GivesMoreThanHeld,
-    NoWayToTell where there is neither mail nor that setting, NotOnYourself, and Conflict for an account that is off.
+    NotOnYourself, Conflict for an account that is off, and, of whoever may make it, NoWayToTell where there is neither
+    mail nor that setting.
     """
     shown, mailed = plane.variables.flag("password.show_reset_link"), mail.is_configured(plane)
-    if not shown and not mailed:
-        raise NoWayToTell
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     now = plane.now_ms()
     with plane.database.transaction():
         account, actor = accounts.hold_to_act_on(plane, actor, email)
         _refuse(actor, account)
+        if not shown and not mailed:
+            raise NoWayToTell
         plane.database.run("DELETE FROM rk_reset_link WHERE user_id = ?", (account.id,))
         plane.database.insert(
             ResetLink,

@@ -672,6 +672,69 @@ def test_a_refused_act_is_found_by_whom_it_was_aimed_at(
         assert event["after"]["named"] == {name: value.format(other=other.email) for name, value in named.items()}
 
 
+MAIL = {"mail.password": "s3cret"}
+
+
+@pytest.mark.parametrize(
+    ("role", "method", "path", "body", "named"),
+    [
+        # Refused by the route, and by the rule of a setting, or of the role that is given.
+        ("viewer", "PATCH", "/settings", {"settings": MAIL}, {"settings": ["mail.password"]}),
+        ("viewer", "PATCH", "/settings", {"settings": {"x" * 300: None}}, {"settings": [f"{'x' * 254}…"]}),
+        ("keeper", "PATCH", "/settings", {"settings": MAIL | {"a": 5}}, None),
+        (
+            "keeper",
+            "PATCH",
+            "/settings",
+            {"settings": MAIL | {"probe.timeout": 5}},
+            {"settings": ["mail.password", "probe.timeout"]},
+        ),
+        ("keeper", "PATCH", "/settings?dry_run=1", {"settings": MAIL}, {"settings": ["mail.password"]}),
+        ("keeper", "PUT", "/variables", {"var_name": "mail.password", "var_value": "s3cret"}, {"var_name"}),
+        ("viewer", "PUT", "/users/{other}/role", {"role_name": "Auditor"}, {"role_name"}),
+        ("keeper", "PUT", "/users/{other}/role", {"role_name": "superuser"}, {"role_name"}),
+        ("keeper", "POST", "/users/{other}/roles", {"roles": ["keeper", "auditor"]}, {"roles"}),
+        ("keeper", "POST", "/users/{other}/roles", {"role_name": "auditor"}, {"role_name"}),
+        ("viewer", "DELETE", "/users/{other}/roles", {"roles": ["auditor"]}, {"roles"}),
+        ("viewer", "POST", "/roles", {"role_name": "new", "parents": ["auditor"]}, {"role_name", "parents"}),
+        ("keeper", "DELETE", "/roles/keeper?reassign_to=auditor", None, {"reassign_to": "auditor"}),
+        ("viewer", "POST", "/features", {"name": "look", "description": "s3cret"}, {"name"}),
+        ("viewer", "POST", "/users", {"username": "new@x.test", "password": "s3cret"}, {"username"}),
+    ],
+)
+def test_a_refused_act_says_what_was_asked_for_and_no_value(
+    world: World, root: Person, role: str, method: str, path: str, body: Any, named: Any
+) -> None:
+    operator, other = world.person(), world.person()
+    make_role(world, "keeper", {"setting": ["write"], "role": ["assign", "delete"], "user": ["read"]})
+    give_role(world, operator, role)
+
+    status = operator.administer(method, path.format(other=other.email), body).status_code
+
+    found = events(root, tag="access:refused")
+    assert "s3cret" not in str(found)
+    if named is None:
+        assert (status, found) == (400, [])
+        return
+    of_path = {"name": "keeper"} if method == "DELETE" and body is None else {}
+    of_path |= {"email": other.email} if "{other}" in path else {}
+    asked = named if isinstance(named, dict) else {name: body[name] for name in named}
+    assert (status, [event["after"]["named"] for event in found]) == (403, [of_path | asked])
+
+
+def test_of_very_many_names_the_first_are_in_the_trail(world: World, root: Person) -> None:
+    operator = world.person()
+    give_role(world, operator, "viewer")
+
+    asked = operator.administer("PATCH", "/settings", {"settings": {f"a.{number:03}": 1 for number in range(150)}})
+    garbled = operator.administer("PATCH", "/settings", ["no object"])
+
+    assert (asked.status_code, garbled.status_code) == (403, 403)
+    of_garbled, of_asked = events(root, tag="access:refused")
+    assert of_asked["after"]["named"] == {"settings": [*(f"a.{number:03}" for number in range(50)), "… and 100 more"]}
+    assert "named" not in of_garbled["after"]
+
+
 def test_however_long_a_name_is_the_refusal_stands_and_so_does_its_event(world: World, root: Person) -> None:
     operator = world.person()
     give_role(world, operator, "service-operator")

@@ -79,6 +79,20 @@ def test_the_link_is_shown_only_where_a_setting_says_so_and_made_only_where_some
     assert world.plane.database.all("SELECT * FROM rk_reset_link") == []
 
 
+def test_who_may_not_make_a_link_is_told_that_also_where_nobody_would_get_it(world: World, root: Person) -> None:
+    operator = manager(world)
+    assert operator.admin_session
+
+    above = operator.administer("POST", f"/users/{root.email}/reset-link")
+    own = operator.administer("POST", f"/users/{operator.email}/reset-link")
+
+    assert (above.status_code, own.status_code) == (403, 409)
+    assert "holds what you do not" in above.json["message"]
+    assert "for yourself" in own.json["message"]
+    refused = [("refused", operator.email, whom) for whom in (root.email, operator.email)]
+    assert [event[:3] for event in world.events("access:refused")] == refused
+
+
 def test_its_token_is_stored_as_a_hash_only_and_a_page_can_be_named(showing: World, root: Person) -> None:
     showing.set_variable("password.reset_page", "https://console.ragkeeper.test/reset")
     data = root.administer("POST", f"/users/{showing.person().email}/reset-link").json["data"]

@@ -109,6 +109,51 @@ def test_what_breaks_its_rule_is_refused(root: Person, name: str, value: Any) ->
     assert change(root, {name: value}).status_code == 400
 
 
+KINDS: dict[str, Any] = {
+    "text": "no such value",
+    "number": 6.5,
+    "large": 10**30,
+    "negative": -70000,
+    "boolean": True,
+    "null": None,
+    "list": ["no"],
+    "object": {"no": 1},
+}
+TAKES = {
+    "probe.timeout": ("a whole number of 0 to 60", ()),
+    "mail.use_ssl": ("true or false", ("boolean",)),
+    "mail.username": ("a text of at most 255 characters", ("text",)),
+    "mail.password": ("a text of at most 1024 characters", ("text",)),
+    "registration.mode": ("one of open, whitelist, invitation, approval, closed", ()),
+    "mail.frontend_url": ("an http or https address with a host", ()),
+    "feature.look": ("an object of state", ()),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TAKES)
+def test_each_setting_says_its_rule_to_whatever_kind_of_value_does_not_fit(root: Person, name: str, kind: str) -> None:
+    root.administer("POST", "/features", {"name": "look"})
+    told, kinds = TAKES[name]
+
+    answers = {
+        f"settings.{name}": change(root, {name: KINDS[kind]}, headers={"Accept": "application/problem+json"}),
+        "var_value": root.administer(
+            "PUT",
+            "/variables",
+            {"var_name": name, "var_value": KINDS[kind]},
+            headers={"Accept": "application/problem+json"},
+        ),
+    }
+
+    for field, answer in answers.items():
+        if kind in kinds or (kind == "null" and field != "var_value"):
+            assert answer.status_code == 200, answer.json
+            continue
+        assert (answer.status_code, answer.json["field"]) == (400, field)
+        assert answer.json["detail"].startswith(f"{field}: {name} takes {told}")
+
+
 def test_null_goes_back_to_the_default(root: Person) -> None:
     change(root, {INTERVAL: 5})
 
@@ -244,6 +289,33 @@ def test_a_secret_is_never_shown_and_stands_nowhere_in_the_clear(world: World, c
         assert secret not in repr(database.all(f"SELECT * FROM {table}"))
     world.plane.variables.forget()
     assert world.plane.variables.secret("mail.password") == Secret(secret)
+
+
+def test_an_address_with_a_password_in_it_is_refused_and_stands_nowhere(world: World, caplog: Any) -> None:
+    person, address = operator(world), "https://someone:s3cret@hook.test/in"
+    assert world.root.admin_session
+    assert person.admin_session
+    with caplog.at_level(logging.DEBUG):
+        answers = [
+            change(who, {name: address}, query)
+            for who in (world.root, person)
+            for name in ("audit.webhook_url", "mail.frontend_url", "password.reset_page")
+            for query in ("", "?dry_run=1")
+        ]
+        body = {"var_name": "audit.webhook_url", "var_value": address}
+        answers.append(world.root.administer("PUT", "/variables", body))
+        stranger = world.person()
+        give_role(world, stranger, "auditor")
+        answers.append(change(stranger, {"audit.webhook_url": address}))
+
+    assert [answer.status_code for answer in answers] == [400] * 13 + [403]
+    assert all("without a user name or password in it" in answer.json["message"] for answer in answers[:-1])
+    assert all("s3cret" not in answer.get_data(as_text=True) for answer in answers)
+    assert "s3cret" not in caplog.text
+    database = world.plane.database
+    assert len(world.events("access:refused")) == 1
+    for table in ("rk_variable", "rk_variable_change", "rk_audit_event"):
+        assert "s3cret" not in repr(database.all(f"SELECT * FROM {table}"))
 
 
 def test_the_mask_leaves_a_secret_as_it_is(world: World) -> None:

@@ -84,6 +84,12 @@ def test_the_table_lists_every_route_with_its_requirement(world: World) -> None:
     assert served == EXPECTED
 
 
+def test_what_a_route_names_in_the_trail_are_fields_of_what_it_takes_and_none_that_is_secret(world: World) -> None:
+    for port, route in ports(world):
+        taken = {field for model in (route.body, route.query) if model for field in model.model_fields}
+        assert set(route.names) <= taken - {"password", "new_password", "token", "var_value"}, key_of(port, route)
+
+
 def test_what_asks_for_the_password_again_is_known_by_hand_and_no_route_of_RAGFlow(world: World) -> None:
     found = {key_of(port, route): route for port, route in ports(world) if route.sensitive}
 

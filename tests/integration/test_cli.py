@@ -213,6 +213,8 @@ def test_several_roles_are_tried_given_explained_and_handed_over(
     assert f"{heir} → {base}" in explained
     denied = operator.run("permission", "explain", email, "audit", "export")
     assert (denied.returncode, "may not export audit" in denied.stdout) == (1, True)
+    for words in ((f"no-{email}", "audit", "export"), (email, "audits", "export"), (email, "audit", "exports")):
+        assert operator.run("permission", "explain", *words).returncode == 2
     assert operator.asks("permission", "explain", email, "service", "control")["paths"] == [["service-operator"]]
 
     assert f"inherited by 1 role(s) ({heir})" in operator.fails("role", "delete", base)

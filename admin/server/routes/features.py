@@ -62,7 +62,13 @@ def list_features(call: Call) -> dict[str, Any]:
 
 
 @routes.post(
-    "/features", requires=WRITE, body=NewFeature, data=FeatureFlag, statuses=(409,), summary="Make a feature flag"
+    "/features",
+    requires=WRITE,
+    body=NewFeature,
+    names=("name",),
+    data=FeatureFlag,
+    statuses=(409,),
+    summary="Make a feature flag",
 )
 def create_feature(call: Call) -> Reply:
     made = feature_flags.create_feature(call.plane, call.who, **call.body.model_dump())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from flask import request
-from pydantic import Field
+from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from common.http import etag
 from common.http.bodies import Body, Query
@@ -21,6 +21,9 @@ WRITE = Holds("setting", "write")
 
 Name = Annotated[str, Field(max_length=128)]
 Value = str | int | bool | dict[str, Any] | list[Any]
+# Each setting judges for itself what it is given and says its rule; a union says of which kinds it is made.
+Given = Annotated[Any, WithJsonSchema(TypeAdapter(Value).json_schema())]
+GivenOrNull = Annotated[Any, WithJsonSchema(TypeAdapter(Value | None).json_schema())]
 
 
 class VariableQuery(Query):
@@ -39,13 +42,13 @@ class VariableChange(Body):
     """A setting and its value, in its kind or as text."""
 
     var_name: Name
-    var_value: Value
+    var_value: Given
 
 
 class SettingsChange(Body):
     """Settings by name with their values, in their kinds or as text; null goes back to the default."""
 
-    settings: dict[str, Value | None]
+    settings: dict[str, GivenOrNull]
 
 
 class DryRun(Query):
@@ -148,7 +151,13 @@ def list_variables(call: Call) -> list[dict[str, str]]:
     return settings.get_variables(call.plane, call.query.var_name if of_body is None else of_body)
 
 
-@routes.put("/variables", requires=WRITE, body=VariableChange, summary="Set one setting as RAGFlow does")
+@routes.put(
+    "/variables",
+    requires=WRITE,
+    body=VariableChange,
+    names=("var_name",),
+    summary="Set one setting as RAGFlow does",
+)
 def set_variable(call: Call) -> Reply:
     settings.set_variable(call.plane, call.who, call.body.var_name, call.body.var_value)
     return Reply(message="Set variable successfully.")
@@ -165,6 +174,7 @@ def list_settings(call: Call) -> Reply:
     requires=WRITE,
     query=DryRun,
     body=SettingsChange,
+    names=("settings",),
     data=SettingChanges,
     statuses=(412,),
     summary="Set any number of settings, all or none",

@@ -62,6 +62,13 @@ def levels(call: Call) -> dict[str, str]:
     return log_levels.get_log_levels(call.plane)
 
 
-@routes.put("/log_levels", requires=WRITE, body=LogLevelChange, data=LogLevel, summary="Set a package's log level")
+@routes.put(
+    "/log_levels",
+    requires=WRITE,
+    body=LogLevelChange,
+    names=("pkg_name",),
+    data=LogLevel,
+    summary="Set a package's log level",
+)
 def set_level(call: Call) -> dict[str, str]:
     return log_levels.set_log_level(call.plane, call.who, call.body.pkg_name, call.body.level)

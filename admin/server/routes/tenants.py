@@ -125,6 +125,7 @@ def list_members(call: Call, tenant_id: str) -> dict[str, Any]:
     "/tenants/<tenant_id>/users",
     requires=WRITE,
     body=NewMember,
+    names=("email", "role"),
     data=Invited,
     statuses=(404, 409),
     summary="Add an account to a tenant, or invite an address",
@@ -138,6 +139,7 @@ def add_member(call: Call, tenant_id: str) -> Reply:
     "/tenants/<tenant_id>/users",
     requires=WRITE,
     body=ChangedMember,
+    names=("email", "role"),
     statuses=(404, 409),
     summary="Give a member of a tenant another role",
 )
@@ -150,6 +152,7 @@ def change_member(call: Call, tenant_id: str) -> Reply:
     "/tenants/<tenant_id>/users",
     requires=WRITE,
     body=LeavingMember,
+    names=("email",),
     statuses=(404, 409),
     summary="Remove a member from a tenant, or withdraw an invitation",
 )

@@ -100,6 +100,7 @@ def list_users(call: Call) -> Any:
     "/users",
     requires=CREATE,
     body=NewUser,
+    names=("username", "role"),
     data=dict[str, Any],
     statuses=(409,),
     hashes=True,

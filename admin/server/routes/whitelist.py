@@ -87,6 +87,7 @@ def show(call: Call) -> dict[str, Any]:
     "/whitelist/add",
     requires=WRITE,
     body=Pattern,
+    names=("email",),
     statuses=(409,),
     summary="Let an address, or those of a domain, register",
 )
@@ -98,6 +99,7 @@ def add(call: Call) -> Reply:
     "/whitelist/<entry_id>",
     requires=WRITE,
     body=Pattern,
+    names=("email",),
     statuses=(404, 409),
     summary="Put another address in the place of one",
 )

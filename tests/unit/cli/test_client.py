@@ -183,3 +183,31 @@ def test_an_argument_that_is_no_utf_8_is_a_sentence(command: list[str], capsys: 
         with pytest.raises(SystemExit):
             app(command)
     assert "no UTF-8 text" in sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "exits"),
+    [
+        (200, {"allowed": True}, 0),
+        (200, {"allowed": False}, 1),
+        (404, "User 'nobody@x.test' not found.", 2),
+        (400, "There is no resource 'nothing'; there are: dataset.", 2),
+        (401, "Unauthorized", 2),
+    ],
+)
+def test_that_somebody_may_not_is_told_from_what_can_not_be_told(status: int, answer: Any, exits: int) -> None:
+    explained = {"action": "read", "resource": "dataset", "reason": "", "paths": []}
+    given = {"explanation": [{**explained, **answer}]} if status == 200 else None
+    body = {"code": 0 if status == 200 else status, "message": str(answer), "data": given}
+    with http_server(answering(status, json.dumps(body).encode())) as port:
+        log_in(port)
+        with pytest.raises(SystemExit) as ended:
+            app(["permission", "explain", "nobody@x.test", "dataset", "read"])
+    assert ended.value.code == exits
+
+
+def test_without_a_login_or_an_account_s_name_nothing_is_explained() -> None:
+    for email in ("nobody@x.test", ".."):
+        with pytest.raises(SystemExit) as ended:
+            app(["permission", "explain", email, "dataset", "read"])
+        assert ended.value.code == 2

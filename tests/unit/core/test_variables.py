@@ -68,6 +68,58 @@ def test_what_breaks_the_rule_is_refused_with_the_rule(variable: Variable, given
     assert rule(variable) in refused.value.message
 
 
+ADDRESSES = [name for name, variable in VARIABLES.items() if name.endswith(("_url", "_page"))]
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://hook.test",
+        "http://hook.test:8080/in?for=plane#part",
+        "https://[2001:db8::1]:8443/in",
+        "https://bücher.test/@somebody",
+        "https://hook.test/in?mail=a@b.test",
+        "",
+    ],
+)
+def test_a_web_address_has_a_host(name: str, given: str) -> None:
+    assert parsed(VARIABLES[name], given) == given
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://",
+        "https:///in",
+        "https://?in",
+        "https://:8443/in",
+        "https://hook.test:port/in",
+        "https://hook.test:0/in",
+        "https://hook.test:99999/in",
+        "https://[2001:db8::1/in",
+        "https://hook test/in",
+        "https://hook.test\n/in",
+        "ftp://hook.test",
+        "hook.test",
+        "https://someone@hook.test",
+        "https://someone:s3cret@hook.test/in",
+        "https://:s3cret@hook.test/in",
+        "https://@hook.test/in",
+        "https://someone:s3cret\uff20hook.test/in",
+        "https://hook.test\\@other.test/in",
+    ],
+)
+def test_a_web_address_without_a_host_or_with_a_password_is_refused_and_not_repeated(name: str, given: str) -> None:
+    with pytest.raises(BadField) as refused:
+        parsed(VARIABLES[name], given)
+
+    assert refused.value.message == (
+        f"{name} takes an http or https address with a host, and without a user name or password in it, or nothing."
+    )
+
+
 def test_only_what_is_registered_is_known() -> None:
     with pytest.raises(BadField):
         known("no.such.setting")
