@@ -51,8 +51,21 @@ def settings_with_warnings() -> Settings:
 
 
 def opened() -> Plane:
-    """The plane of the configured home, migrated."""
-    return opening.open_plane(configuration.load())
+    """The plane of the configured home, migrated; no home is made. Raises SettingsError where there is none."""
+    loaded = configuration.load()
+    _check_home(loaded)
+    return opening.open_plane(loaded)
+
+
+def _check_home(loaded: Settings) -> None:
+    """Raises SettingsError where a plane has never been: what is said of a new one would be taken for the real one's."""
+    if not loaded.home.is_dir():
+        missing = f"{loaded.home}: there is no such folder"
+    elif loaded.mysql is None and not loaded.database_path.exists() and not database_mark.is_left(loaded):
+        missing = f"{loaded.home}: its database {loaded.database_path} is not there"
+    else:
+        return
+    raise SettingsError(f"RAGKEEPER_HOME: {missing}; set it to the home of the plane, which `ragkeeper serve` makes.")
 
 
 def serve() -> None:
