@@ -35,7 +35,7 @@ class Registration(Body):
 
 
 class ProfileChange(Body):
-    """What to change of one's own row, where null empties all but the nickname; a new password needs the current one."""
+    """What to change of one's own row: null empties all but the nickname, a new password needs the current one."""
 
     nickname: Annotated[str, Field(max_length=1024)] | None = None
     avatar: Annotated[str, Field(max_length=60_000)] | None = None
