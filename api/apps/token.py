@@ -134,9 +134,10 @@ def remove_tokens(call: Call) -> bool:
 
 
 def _dialog_id(given: NewDialogKey | DialogQuery) -> str:
-    named = given.canvas_id if given.canvas_id is not None else given.dialog_id
+    field = "canvas_id" if given.canvas_id is not None else "dialog_id"
+    named: str | None = getattr(given, field)
     if named is None:
         raise MissingFields(["dialog_id"], "ragflow")
     if not named:
-        raise BadField("dialog_id: must not be empty.", field="dialog_id")
+        raise BadField(f"{field}: must not be empty.", field=field)
     return named

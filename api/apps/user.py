@@ -35,7 +35,7 @@ class Registration(Body):
 
 
 class ProfileChange(Body):
-    """What to change of one's own row; a new password needs the current one beside it."""
+    """What to change of one's own row: null empties all but the nickname, a new password needs the current one."""
 
     nickname: Annotated[str, Field(max_length=1024)] | None = None
     avatar: Annotated[str, Field(max_length=60_000)] | None = None
@@ -123,7 +123,7 @@ _CHANGING: dict[str, Any] = {
 @routes.add("POST", "/v1/user/setting", **_CHANGING)
 @routes.add("PATCH", "/api/v1/users/me", **_CHANGING)
 def setting(call: Call) -> bool:
-    changes = call.body.model_dump(exclude={"password", "new_password"}, exclude_none=True)
+    changes = call.body.model_dump(exclude={"password", "new_password"}, exclude_unset=True)
     profile.update_profile(
         call.plane, call.who, changes, password=call.body.password, new_password=call.body.new_password
     )

@@ -51,15 +51,29 @@ def settings_with_warnings() -> Settings:
 
 
 def opened() -> Plane:
-    """The plane of the configured home, migrated."""
-    return opening.open_plane(configuration.load())
+    """The plane of the configured home, migrated; no home is made. Raises SettingsError where there is none."""
+    loaded = configuration.load()
+    _check_home(loaded)
+    return opening.open_plane(loaded)
+
+
+def _check_home(loaded: Settings) -> None:
+    """Raises SettingsError where a plane has never been: what a new one says would be taken for the real one's."""
+    if not loaded.home.is_dir():
+        missing = f"{loaded.home}: there is no such folder"
+    elif loaded.mysql is None and not loaded.database_path.exists() and not database_mark.is_left(loaded):
+        missing = f"{loaded.home}: its database {loaded.database_path} is not there"
+    else:
+        return
+    raise SettingsError(f"RAGKEEPER_HOME: {missing}; set it to the home of the plane, which `ragkeeper serve` makes.")
 
 
 def serve() -> None:
     """Run the admin server, the user API and the worker in the foreground, under one supervising process.
 
     Everything is kept in RAGKEEPER_HOME. The first start makes the first administrator: with RAGKEEPER_ADMIN_PASSWORD
-    if that is given, else with a generated password that is printed once. Stop with ^C or SIGTERM.
+    if that is given, else with a generated password that is printed once. Stop with ^C or SIGTERM;
+    it ends with its terminal, too, except under nohup.
 
     It listens on RAGKEEPER_HOST (127.0.0.1), the admin server on RAGKEEPER_ADMIN_PORT (9381), the user API on
     RAGKEEPER_API_PORT (9380). `ragkeeper config show` has every setting; `ragkeeper health` asks how it is.
@@ -78,7 +92,7 @@ def serve() -> None:
     say(f"Admin server  {first_start.address(loaded, loaded.admin_port)}   (API documents at /docs)")
     say(f"User API      {first_start.address(loaded, loaded.api_port)}   (API documents at /docs)")
     say(f"Home          {loaded.home}")
-    _become([sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)], administrator)
+    _become([sys.executable, "-m", "common.cli.foreground", "-n", "-c", str(path)], administrator)
 
 
 def admin() -> None:

@@ -8,6 +8,7 @@ The HTTP layer reads both; nothing else does.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -292,6 +293,13 @@ class TenantNotFound(NotFound):
 
     def __init__(self, what: str = "Tenant not found.") -> None:
         super().__init__(what)
+
+
+class SettingNotFound(NotFound):
+    """No setting has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no setting {reprlib.repr(name)}.")
 
 
 class SettingChangeNotFound(NotFound):

@@ -25,6 +25,7 @@ from common.http import access, answers, bodies, cross_origin, forwarded, sessio
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Holds, Public
 from common.http.route import Call, Dialect, Route
+from common.http.seldom import Seldom
 from common.http.wsgi_types import Environ
 from common.services import limits, memberships, misuse, proving, refusals, sessions
 from common.services.misuse import Misused
@@ -201,6 +202,9 @@ def request_id() -> str:
 
 
 def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> None:
+    # Each request that an outage refuses has its access line.
+    seldom = Seldom()
+
     def dialect() -> Dialect:
         route = by_endpoint.get(request.endpoint or "")
         if route is None or route.dialect == "bare":
@@ -212,7 +216,8 @@ def _answer_errors(app: Flask, realm: Realm, by_endpoint: dict[str, Route]) -> N
         if isinstance(error, StoreUnavailable):
             # Whoever reads the log may keep its writers waiting.
             refuse_on_event_loop()
-            log.warning("store %s unavailable: %s", error.store, error.reason)
+            if seldom.is_due(error.store, error.reason):
+                log.warning("store %s unavailable: %s", error.store, error.reason)
         return answers.failure(error, dialect(), request)
 
     @app.errorhandler(HTTPException)

@@ -25,6 +25,9 @@ DEEPEST = 100
 # The longest path of a field that an answer repeats.
 _SHOWN = 200
 
+# What pydantic puts before the words of a validator of ours.
+_OWN_WORDS = "Value error, "
+
 # Files may have more than other bodies.
 _UPLOAD_BYTES = 16 * 1024 * 1024
 
@@ -103,8 +106,8 @@ def validated(model: type[Model], values: Mapping[str, Any], dialect: Dialect) -
     if missing:
         raise MissingFields(missing, dialect)
     first = problems[0]
-    field = _path(first["loc"])
-    raise BadField(f"{field}: {first['msg']}." if field else f"{first['msg']}.", field=field or None)
+    field, text = _path(first["loc"]), first["msg"].removeprefix(_OWN_WORDS)
+    raise BadField(f"{field}: {text}." if field else f"{text}.", field=field or None)
 
 
 def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any]:

@@ -268,18 +268,15 @@ def _responses(route: Route, models: _Models) -> dict[str, Any]:
 
 def _statuses(route: Route) -> set[int]:
     """The statuses of errors that a route can answer: those it declares, and those that its kind implies."""
-    statuses = {503, *route.statuses}
+    # A body that is too large is refused also where none is taken.
+    statuses = {413, 503, *route.statuses}
     if route.dialect != "ragflow":
         statuses.add(400)
     if not isinstance(route.requires, Public):
         # The limit of calls is on each of them where one is set.
         statuses |= {401, 403, 429}
-    if route.body is not None:
-        statuses |= {413} if route.dialect == "ragflow" else {413, 415}
-    if route.uploads is not None:
+    if route.uploads is not None or (route.body is not None and route.dialect != "ragflow"):
         statuses.add(415)
-    if route.method != "GET":
-        statuses.add(413)
     if "<" in route.rule:
         # A parameter with a slash in it is another path, which there may not be, or not with this method.
         statuses |= {404, 405}

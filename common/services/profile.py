@@ -99,19 +99,22 @@ def update_profile(
     password: str | None = None,
     new_password: str | None = None,
 ) -> None:
-    """Write the caller's own columns (``CHANGEABLE``), and a new password when the current one is given and right.
+    """Write the caller's own columns (``CHANGEABLE``; None empties all but the nickname), and a new password.
 
-    A new password ends every session but the one in use. Raises WrongCurrentPassword, BadField, Forbidden for a
-    caller with a token instead of a session, and PasswordChangeDue while anything else than that is due.
+    The current password has to be right wherever it is given, and to be given with a new one, which ends every session
+    but the one in use. Raises WrongCurrentPassword, TooManyLogins, BadField, Forbidden for a caller with a token
+    instead of a session, and PasswordChangeDue while anything else than that is due.
     """
     if who.must_change and new_password is None:
         raise PasswordChangeDue
-    columns = {name: value for name, value in changes.items() if name in CHANGEABLE and value is not None}
+    columns = {name: value for name, value in changes.items() if name in CHANGEABLE}
     if "nickname" in columns:
         columns["nickname"] = parse_nickname(columns["nickname"])
     checked = new_hash = None
-    if new_password is not None:
-        checked, new_hash = _checked_new_hash(plane, who, password or "", new_password)
+    if password is not None or new_password is not None:
+        account = _proven(plane, who, password or "")
+        checked = account.password
+        new_hash = None if new_password is None else _new_hash(plane, who, account, new_password)
     with plane.database.transaction():
         if new_hash is not None:
             _hold_unchanged(plane, who, checked)
@@ -137,18 +140,21 @@ def _told(plane: Plane, who: Principal, columns: dict[str, Any]) -> tuple[dict[s
     return told[0], told[1]
 
 
-def _checked_new_hash(plane: Plane, who: Principal, password: str, new_password: str) -> tuple[str | None, str]:
-    """The stored hash that the current password was checked against, and that of the new one."""
+def _proven(plane: Plane, who: Principal, password: str) -> accounts.AccountRow:
+    """The caller's account, whose password this is."""
     if who.session_id is None:
         raise Forbidden("A token can't change the password; log in first.")
     account = accounts.by_id(plane, str(who.user_id))
     if account is None:
         raise NotSignedIn("Unauthorized")
     proving.require_current_password(plane, who, account, password)
+    return account
+
+
+def _new_hash(plane: Plane, who: Principal, account: accounts.AccountRow, new_password: str) -> str:
     if who.must_change and passwords.matches(plane, account.password, new_password):
         raise BadField("new_password: choose another one than the generated password.", field="new_password")
-    new_hash = passwords.new_hash(plane, new_password, passwords.owner_of(plane, account), field="new_password")
-    return account.password, new_hash
+    return passwords.new_hash(plane, new_password, passwords.owner_of(plane, account), field="new_password")
 
 
 def _hold_unchanged(plane: Plane, who: Principal, checked: str | None) -> None:

@@ -9,7 +9,7 @@ from common.core import features, variables
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
-from common.core.errors import BadField, SettingChangeNotFound
+from common.core.errors import BadField, SettingChangeNotFound, SettingNotFound
 from common.core.names import parse_role_name
 from common.core.permissions import ADMINISTRATIVE_PERMISSIONS, ALL_PERMISSIONS, SUPERUSER, Standing
 from common.core.variables import VARIABLES, Value, Variable, as_text, found, known, parsed
@@ -125,9 +125,10 @@ def set_variable(plane: Plane, actor: Principal, var_name: str, var_value: objec
 def history(plane: Plane, name: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
     """A page of a setting's changes, newest first: ``{changes: [{id, before, after, at, by}], next_cursor}``.
 
-    None is the registered default, ``***`` a secret. What a RAGFlow changed is not among them. Raises BadField.
+    None is the registered default, ``***`` a secret. What a RAGFlow changed is not among them. Raises SettingNotFound,
+    and BadField for a cursor.
     """
-    variable = known(name)
+    variable = _of_path(name)
     (last_id,) = decode_cursor(cursor, (int,)) if cursor is not None else (_MAX_ID,)
     rows = plane.database.all(
         "SELECT id, value, at, `by` FROM rk_variable_change WHERE name = ? AND id < ? ORDER BY id DESC LIMIT ?",
@@ -151,9 +152,9 @@ def roll_back(
 ) -> dict[str, Any]:
     """Give a setting the value again that it had after a change of its history; the form of ``update_config``.
 
-    Raises BadField, SettingChangeNotFound, and as ``update_config``.
+    Raises SettingNotFound, SettingChangeNotFound, and as ``update_config``.
     """
-    variable = known(name)
+    variable = _of_path(name)
     with plane.database.transaction():
         stored = alone(plane)
         actor = accounts.acting_now(plane, actor)
@@ -173,6 +174,14 @@ def roll_back(
             _refuse(plane, actor, Change(variable, change.before, None if value is None else as_text(value)))
             write(plane, actor, changes, EventTag.SETTING_ROLLBACK)
     return {"changes": [_told(each) for each in changes], "dry_run": False}
+
+
+def _of_path(name: str) -> Variable:
+    """The variable of which a path is. Raises SettingNotFound."""
+    variable = found(name)
+    if variable is None:
+        raise SettingNotFound(name)
+    return variable
 
 
 def alone(plane: Plane) -> dict[str, StoredText]:

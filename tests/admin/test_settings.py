@@ -240,6 +240,16 @@ def test_a_roll_back_gives_a_setting_the_value_of_then_and_is_a_change_itself(ro
     assert root.administer("POST", path, {"id": changes[0]["id"]}, headers={"If-Match": tag}).status_code == 412
 
 
+def test_a_path_of_a_setting_that_is_not_there_is_404(root: Person) -> None:
+    answers = [
+        root.administer("GET", "/settings/no.such/history"),
+        root.administer("POST", "/settings/no.such/rollback", {"id": 1}),
+    ]
+
+    said = {"code": 404, "message": "There is no setting 'no.such'.", "data": None}
+    assert [(answer.status_code, answer.json) for answer in answers] == [(404, said)] * 2
+
+
 # Who may
 
 

@@ -64,6 +64,17 @@ def test_a_client_with_room_for_one_role_sees_the_first(world: World, root: Pers
     assert root.administer("GET", f"/users/{someone.email}").json["data"][0]["role"] == "auditor"
 
 
+def test_what_is_wrong_is_told_by_the_name_under_which_it_was_sent(world: World, root: Person) -> None:
+    path = f"/users/{world.person().email}/roles"
+
+    for method in ("POST", "DELETE"):
+        for body, field in (({"role_name": " "}, "role_name: "), ({"roles": [" "]}, "roles: ")):
+            answer = root.administer(method, path, body)
+            assert (answer.status_code, answer.json["message"][: len(field)]) == (400, field)
+        nobody = root.administer(method, path, {})
+        assert (nobody.status_code, nobody.json["message"]) == (400, "Name a role as role_name, or some as roles.")
+
+
 def test_putting_one_role_still_replaces_all(world: World, root: Person) -> None:
     someone = world.person()
     roles(root, "POST", someone, "viewer", "auditor", "superuser")

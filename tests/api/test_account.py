@@ -221,6 +221,38 @@ def test_a_password_change_needs_the_current_one_and_keeps_this_session_only(wor
     assert again.json["code"] == 0
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/user/setting"), ("PATCH", "/api/v1/users/me")])
+def test_a_current_password_is_checked_also_where_there_is_no_new_one(world: World, method: str, path: str) -> None:
+    someone = world.person()
+
+    wrong = someone.ask(method, path, {"password": "not the password", "nickname": "Renamed"})
+    assert (wrong.status_code, wrong.json["code"], wrong.json["data"]) == (200, 109, False)
+    assert someone.ask("GET", "/v1/user/info").json["data"]["nickname"] != "Renamed"
+    assert [event[0] for event in world.events("user:password")] == ["refused"]
+
+    assert someone.ask(method, path, {"password": someone.password, "nickname": "Renamed"}).json["data"] is True
+    assert someone.ask("GET", "/v1/user/info").json["data"]["nickname"] == "Renamed"
+    assert [event[0] for event in world.events("user:password")] == ["refused"]
+
+
+def test_null_empties_what_may_be_empty_and_absence_changes_nothing(world: World) -> None:
+    someone = world.person()
+    given = {"avatar": "data:,x", "language": "Chinese", "color_schema": "Dark", "timezone": "UTC"}
+    assert someone.ask("POST", "/v1/user/setting", given).json["data"] is True
+    assert someone.ask("POST", "/v1/user/setting", {}).json["data"] is True
+    shown = someone.ask("GET", "/v1/user/info").json["data"]
+    assert {name: shown[name] for name in given} == given
+
+    assert someone.ask("POST", "/v1/user/setting", dict.fromkeys(given)).json["data"] is True
+    refused = someone.ask("POST", "/v1/user/setting", {"nickname": None})
+
+    emptied = someone.ask("GET", "/v1/user/info").json["data"]
+    assert {name: emptied[name] for name in given} == dict.fromkeys(given)
+    assert refused.json["code"] == 101
+    assert "nickname" in refused.json["message"]
+    assert emptied["nickname"] == shown["nickname"]
+
+
 def test_R27_a_login_is_noted(world: World, clock: Clock, root: Person) -> None:
     someone = world.person()
     clock.forward(hours=1)

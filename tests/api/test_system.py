@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,20 @@ def test_an_administrator_sets_a_log_level_here_too(world: World) -> None:
 
     assert answer.json["data"] == {"pkg_name": name, "level": "ERROR"}
     assert level == logging.ERROR
+
+
+def test_an_outage_is_logged_once_a_second_and_not_for_each_request(
+    world: World, someone: Person, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert someone.session
+
+    def refuse(*_: object) -> None:
+        raise StoreUnavailable("metadata", "gone for now")
+
+    monkeypatch.setattr("api.apps.system.log_levels.get_log_levels", refuse)
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        assert {someone.ask("GET", LOG).status_code for _ in range(20)} == {503}
+
+    told = caplog.text.count("store metadata unavailable: gone for now")
+    assert 1 <= told <= 1 + (time.monotonic() - began)

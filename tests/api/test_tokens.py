@@ -409,6 +409,9 @@ def test_an_older_key_needs_a_dialog_or_an_agent(owner: Person) -> None:
     for body in ({}, {"dialog_id": ""}, {"dialog_id": None}, {"dialog_id": 3}, {"dialog_id": "x" * 33}):
         assert owner.ask("POST", "/v1/api/new_token", body).json["code"] == 101
     assert owner.ask("GET", "/v1/api/token_list").json["code"] == 101
+    for field in ("dialog_id", "canvas_id"):
+        message = owner.ask("GET", f"/v1/api/token_list?{field}=").json["message"]
+        assert message == f"{field}: must not be empty."
 
 
 def test_no_key_is_made_for_somebody_elses_agent(world: World, owner: Person) -> None:

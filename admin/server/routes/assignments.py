@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from admin.server.routes.roles import DRY_RUN, Booleans, Effects, PermissionRow, RoleName
+from common.core.names import parse_role_name
 from common.http.bodies import Body, Query
 from common.http.fields import DryRunQuery, Item
 from common.http.requirement import Holds
@@ -33,14 +34,14 @@ class NamedRoles(Body):
 
     @model_validator(mode="after")
     def _names_some(self) -> NamedRoles:
-        if not self.named:
-            raise ValueError("name a role as role_name, or some as roles")
+        if not self.roles and not self.role_name:
+            raise ValueError("Name a role as role_name, or some as roles")
         return self
 
     @property
     def named(self) -> list[str]:
-        """All that are named."""
-        return [*(self.roles or ()), *([self.role_name] if self.role_name else [])]
+        """All that are named. Raises BadField for what is no name of a role in ``role_name``."""
+        return [*(self.roles or ()), *([parse_role_name(self.role_name)] if self.role_name else [])]
 
 
 class ExplainQuery(Query):

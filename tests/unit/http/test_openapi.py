@@ -154,6 +154,11 @@ def test_statuses_that_the_kind_of_a_route_implies_are_documented(dialect: str, 
     assert found["responses"].keys() == {"200", *implied}
 
 
+@pytest.mark.parametrize("dialect", ["admin", "ragflow", "own", "bare"])
+def test_a_body_that_is_too_large_is_refused_also_where_none_is_taken(dialect: str) -> None:
+    assert "413" in operation(declared(dialect))["responses"]
+
+
 @pytest.mark.parametrize("dialect", ["admin", "ragflow", "own"])
 def test_what_has_a_path_or_query_of_the_callers_may_be_too_long(dialect: str) -> None:
     assert "414" in operation(declared(dialect, rule="/things/<name>"))["responses"]
