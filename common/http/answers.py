@@ -69,11 +69,13 @@ def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:
         headers["Retry-After"] = str(math.ceil(error.data["resets_in"]))
         if error.policy is not None:
             headers |= limits.headers(error.policy, error.data["resets_in"])
-    if error.status == 401:
+    as_problem = wants_problem(request)
+    is_business = not as_problem and dialect == "ragflow" and error.code in _BUSINESS_CODES
+    if error.status == 401 and not is_business:
         headers["WWW-Authenticate"] = "Bearer"
-    if wants_problem(request):
+    if as_problem:
         return _problem(error, dialect, headers)
-    if dialect == "ragflow" and error.code in _BUSINESS_CODES:
+    if is_business:
         body = {"code": error.code, "message": error.message, "data": False if error.code in _FALSE_DATA else None}
         return json_response(body, 200, headers)
     if isinstance(error, NotSignedIn):

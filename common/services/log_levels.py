@@ -66,6 +66,12 @@ def check_log_level(pkg_name: object, level: object) -> tuple[str, str]:
         raise BadLogLevel(
             f"Invalid log level: must be one of {', '.join(sorted(numbers, key=numbers.__getitem__))}", field="level"
         )
-    if len(pkg_name) > MAX_NAME_LENGTH or not pkg_name.isprintable():
-        raise BadLogLevel(f"pkg_name: at most {MAX_NAME_LENGTH} printable characters.", field="pkg_name")
+    if len(pkg_name) > MAX_NAME_LENGTH or not _is_dotted(pkg_name):
+        raise BadLogLevel(
+            f"pkg_name: a module's dotted name of at most {MAX_NAME_LENGTH} characters.", field="pkg_name"
+        )
     return pkg_name, logging.getLevelName(numbers[level.upper()])
+
+
+def _is_dotted(name: str) -> bool:
+    return name.isascii() and all(part.isidentifier() for part in name.split("."))

@@ -20,7 +20,7 @@ from tests.people import Clock, Person, Port, World, settings_for
 
 @pytest.fixture
 def package() -> Iterator[str]:
-    name = f"ragkeeper.test.{uuid4().hex}"
+    name = f"ragkeeper.test.p{uuid4().hex}"
     yield name
     logging.getLogger(name).setLevel(logging.NOTSET)
 
@@ -68,6 +68,20 @@ def test_a_log_level_is_set_and_shown_and_stands_in_the_audit_trail(root: Person
         '{"level":null}',
         '{"level":"DEBUG"}',
     )
+
+
+@pytest.mark.parametrize("package", ["ragflow_server", "rag.svr.task_executor"])
+def test_names_of_ragflows_modules_are_packages(root: Person, package: str) -> None:
+    assert root.administer("PUT", "/log_levels", {"pkg_name": package, "level": "NOTSET"}).status_code == 200
+
+
+@pytest.mark.parametrize("package", [" ", "%s", "🐱", "a..b", ".a", "a.", "a b", "1a"])
+def test_a_package_is_a_dotted_name(root: Person, package: str) -> None:
+    answer = root.administer("PUT", "/log_levels", {"pkg_name": package, "level": "INFO"})
+
+    assert answer.status_code == 400
+    assert answer.json["message"].startswith("pkg_name: ")
+    assert root.world.events("setting:log_level") == []
 
 
 def test_log_levels_begin_with_the_root(root: Person) -> None:

@@ -221,6 +221,19 @@ def test_a_password_change_needs_the_current_one_and_keeps_this_session_only(wor
     assert again.json["code"] == 0
 
 
+@pytest.mark.parametrize(
+    ("accept", "status", "asked"), [("*/*", 200, None), ("application/problem+json", 401, "Bearer")]
+)
+def test_a_refused_login_asks_for_a_credential_with_401_only(
+    world: World, accept: str, status: int, asked: str | None
+) -> None:
+    body = {"email": world.person().email, "password": "a wrong password"}
+
+    answer = world.api.ask("POST", "/v1/user/login", body, headers={"Accept": accept})
+
+    assert (answer.status_code, answer.headers.get("WWW-Authenticate")) == (status, asked)
+
+
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/user/setting"), ("PATCH", "/api/v1/users/me")])
 def test_a_current_password_is_checked_also_where_there_is_no_new_one(world: World, method: str, path: str) -> None:
     someone = world.person()

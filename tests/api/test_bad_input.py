@@ -286,6 +286,20 @@ def test_a_path_with_an_empty_part_is_unknown_and_no_host_is_named(world: World,
         assert "evil.example" not in answer.get_data(as_text=True)
 
 
+@pytest.mark.parametrize("path", ["//v1/system/config", "///v1/system/config", "//livez"])
+def test_a_path_that_begins_with_an_empty_part_is_unknown(world: World, path: str) -> None:
+    answer = world.api.ask("GET", path, environ_overrides={"PATH_INFO": path})
+
+    assert (answer.status_code, answer.json["code"]) == (404, 404)
+
+
+@pytest.mark.parametrize("number", ["1_0", "%2010", "%2B10", "10.0", "", "ten"])
+def test_a_number_in_a_query_is_digits(world: World, number: str) -> None:
+    for path in ("/audit", "/users"):
+        answer = world.root.administer("GET", f"{path}?limit={number}")
+        assert (answer.status_code, answer.json["message"].partition(":")[0]) == (400, "limit"), path
+
+
 def test_an_unknown_path_is_judged_before_the_credential(world: World) -> None:
     answer = world.api.ask("GET", "/api/v1/nothing/here")
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from common.core.audit_filter import moment_ms
 from common.core.audit_tags import EventTag
 from common.http.bodies import Query
-from common.http.fields import Cursor, Item, PageLimit
+from common.http.fields import Cursor, Digits, Item, PageLimit
 from common.http.requirement import Holds
 from common.http.route import Call, Routes
 from common.services import audit_trail
@@ -72,7 +72,7 @@ class ExportQuery(Query):
     format: audit_trail.Form = "jsonl"
     from_: Annotated[Moment | None, Field(alias="from")] = None
     to: Moment | None = None
-    limit: Annotated[int, Field(ge=1, le=5000)] = 1000
+    limit: Annotated[int, Digits, Field(ge=1, le=5000)] = 1000
     cursor: Cursor | None = None
 
 

@@ -22,7 +22,7 @@ from tests.people import Clock
 
 @pytest.fixture
 def package() -> Iterator[str]:
-    name = f"ragkeeper.test.{uuid4().hex}"
+    name = f"ragkeeper.test.p{uuid4().hex}"
     yield name
     logging.getLogger(name).setLevel(logging.NOTSET)
 
