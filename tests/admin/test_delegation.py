@@ -145,6 +145,8 @@ def test_whoever_may_edit_roles_gives_on_only_what_they_hold(world: World) -> No
     assert status("DELETE", "/roles/above", None) == 403
     assert status("DELETE", "/roles/above/permission", {"resource": "job", "actions": ["write"]}) == 403
     assert status("DELETE", "/roles/team/permission", audit) == 403
+    assert status("POST", "/roles/team/permission", {"resource": "role", "actions": ["read"]}) == 403
+    assert status("PUT", "/roles/team", {"parents": ["mine"]}) == 403
     assert stored(world) == before
 
 

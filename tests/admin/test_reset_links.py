@@ -20,6 +20,7 @@ from common.worker.loop import Worker, handlers
 from common.worker.tally import Tally
 from tests.mail_sink import MailSink
 from tests.people import Clock, Person, Port, World, new_password
+from tests.side_by_side import at_once
 
 USES = {"9381": "/api/v1/admin/reset-link", "9380": "/api/v1/auth/password/reset-link"}
 
@@ -235,17 +236,27 @@ def test_of_those_who_use_a_link_at_once_one_does(showing: World, root: Person) 
     token, chosen = made(root, someone.email), [new_password() for _ in range(4)]
     together = threading.Barrier(4)
 
-    def at_once(password: str) -> int:
+    def set_it(password: str) -> int:
         together.wait(10)
         status = use(showing, token, password).status_code
         showing.plane.database.close()
         return status
 
     with ThreadPoolExecutor(4) as pool:
-        statuses = list(pool.map(at_once, chosen))
+        statuses = list(pool.map(set_it, chosen))
 
     assert sorted(statuses) == [200, 409, 409, 409]
     assert log_in(showing, someone.email, chosen[statuses.index(200)]) == 0
+
+
+@pytest.mark.race
+def test_of_two_who_have_both_found_a_link_good_one_uses_it(showing: World, root: Person) -> None:
+    for _ in range(3):
+        token = made(root, showing.person().email)
+
+        statuses = at_once(showing, *[lambda token=token: use(showing, token, new_password())] * 2)  # type: ignore[misc]
+
+        assert sorted(statuses) == [200, 409]
 
 
 @pytest.fixture

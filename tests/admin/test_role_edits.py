@@ -214,9 +214,12 @@ def test_a_role_that_can_not_take_over_is_refused(family: World, root: Person, i
 def test_handing_over_gives_nobody_more_than_the_actor_could_give(family: World, root: Person) -> None:
     make_role(family, "remover", {"role": ["delete"], "dataset": ["read"]})
     make_role(family, "keeper", {"role": ["delete", "assign", "write"], "dataset": ["read"], "audit": ["read"]})
+    make_role(family, "mover", {"role": ["delete", "assign"], "dataset": ["read"], "audit": ["read"]})
+    make_role(family, "narrow", {"role": ["delete", "assign", "write"], "dataset": ["read"]})
+    make_role(family, "empty")
     for name in ("remover", "keeper"):
         make_role(family, f"{name}s-own", {}, parents=["base"])
-    remover, keeper = holder(family, "remover"), holder(family, "keeper")
+    remover, keeper, mover, narrow = (holder(family, name) for name in ("remover", "keeper", "mover", "narrow"))
     someone = holder(family, "keepers-own")
     holder(family, "removers-own")
     before = stored(family)
@@ -230,9 +233,15 @@ def test_handing_over_gives_nobody_more_than_the_actor_could_give(family: World,
     assert status(keeper, "/roles/keepers-own?reassign_to=member") == 403
     # The heir ``top`` would get chat:read, which is not the keeper's.
     assert status(keeper, "/roles/middle?reassign_to=other") == 403
+    # ``top``, which inherits over ``middle``, holds audit:read, which is not theirs to weaken.
+    assert status(narrow, "/roles/base?reassign_to=empty") == 403
+    # To give ``top`` another parent is an edit of that role.
+    assert status(mover, "/roles/middle?reassign_to=base") == 403
     now = stored(family)
     del now["rk_audit_event"]
     assert now == before
+    assert status(mover, "/roles/removers-own?reassign_to=base") == 200
+    assert status(keeper, "/roles/middle?reassign_to=base") == 200
     assert status(keeper, "/roles/keepers-own?reassign_to=base") == 200
     assert permissions_of(family, someone) == {("dataset", "read")}
 

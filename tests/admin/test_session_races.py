@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from common.core import refresh
 from common.models.variable import StoredVariable
 from tests.people import Person, World
 from tests.side_by_side import Act, at_once
@@ -65,6 +66,20 @@ def test_two_pages_that_refresh_in_the_same_moment_both_get_tokens_that_work(wor
             assert again.status_code == 200
         assert open_sessions(world, someone) == 1
     assert world.events("session:reuse") == []
+
+
+def test_of_two_that_are_one_too_many_in_the_grace_one_is_taken_for_a_thief(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh, "MOST_TWINS", 2)
+    for _ in range(5):
+        token = logging_in(world.person(), grant="refresh")().json["data"]["refresh_token"]
+        assert refreshing(world, token, [])().status_code == 200
+
+        statuses = at_once(world, *[refreshing(world, token, [])] * 2)
+
+        assert sorted(statuses) == [200, 401]
+    assert len(world.events("session:reuse")) == 5
 
 
 def test_a_refresh_that_meets_the_end_of_its_account_gives_nothing_that_works(world: World, root: Person) -> None:

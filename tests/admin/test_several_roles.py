@@ -22,6 +22,19 @@ def held(world: World, person: Person) -> list[str]:
     return [each["role_name"] for each in listed]
 
 
+def test_what_somebody_holds_already_is_given_again_by_those_only_who_hold_it(world: World) -> None:
+    make_role(world, "giver", {"role": ["assign"]})
+    for name in ("talk", "talk-too"):
+        make_role(world, name, {"chat": ["read"]})
+    giver, someone = world.person(), world.person()
+    give_role(world, giver, "giver")
+    give_role(world, someone, "talk")
+
+    assert roles(giver, "POST", someone, "talk-too").status_code == 403
+    assert giver.administer("PUT", f"/users/{someone.email}/role", {"role_name": "talk-too"}).status_code == 403
+    assert held(world, someone) == ["talk"]
+
+
 def test_roles_add_up_and_go_one_by_one(world: World, root: Person) -> None:
     someone = world.person()
     assert held(world, someone) == ["member"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.people import Person, World, new_password
@@ -83,6 +85,28 @@ def test_two_administrators_who_demote_the_last_two_owners_leave_one(world: Worl
 
         assert sorted(statuses) == [200, 409]
         assert rows(world, org, "owner") == 1
+
+
+def test_an_account_that_goes_while_its_fellow_owner_is_removed_leaves_no_tenant_to_nobody(
+    world: World, root: Person, owner: Person
+) -> None:
+    # Of one administrator the second request waits for the first.
+    another = world.person(is_superuser=True)
+    assert another.admin_session
+    for _ in range(ROUNDS):
+        other = world.person()
+        org = organisation(world, other, owner)
+        root.administer("PUT", f"/users/{other.email}/activate", {"activate_status": "off"})
+
+        deleted, _ = at_once(
+            world,
+            lambda other=other: root.administer("DELETE", f"/users/{other.email}"),  # type: ignore[misc]
+            lambda org=org: another.administer("DELETE", f"/tenants/{org}/users", {"email": owner.email}),  # type: ignore[misc]
+        )
+
+        assert deleted == 200
+        went_too = org in json.loads(world.events("user:delete")[-1][4])["tenants"]
+        assert rows(world, org, "owner") == (0 if went_too else 1)
 
 
 def test_an_invitation_is_accepted_or_withdrawn_but_not_both(world: World, owner: Person) -> None:
