@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from common.cli.client import admin, part
+from common.cli import profile
+from common.cli.client import admin, admin_if_any, part
 from common.cli.console import JsonFlag, fail, hint, say, show_json
 from common.core import access_file
 from common.core.access_file import Access, Act, Role
-from common.core.errors import PlaneError
+from common.core.access_rehearsal import Caller, rehearse
+from common.core.errors import BadField, PlaneError
 from common.core.permissions import MEMBER, Registry
 
 _PAGE = 500
@@ -27,11 +29,17 @@ def apply(
 ) -> None:
     """Make roles, assignments, settings and flags as a file says; what it does not name stays as it is.
 
-    It shows each step before taking it. Applied again it does nothing; what breaks off is finished by the next run.
-    Nobody can do by a file what they can't do otherwise. `ragkeeper export` writes such a file.
+    It shows each step before taking it, and takes none where one would be refused. Applied again it does nothing; what
+    breaks off is finished by the next run. Nobody can do by a file what they can't do otherwise. `ragkeeper export`
+    writes such a file.
     """
-    wanted = _read(path)
-    acts = _planned(wanted)
+    document = _read(path)
+    registry = Registry(admin("GET", "/roles/resource")["data"]["actions"])
+    try:
+        wanted = access_file.parse(document, registry)
+    except PlaneError as error:
+        fail(f"{path}: {_named(error)}")
+    acts = _planned(wanted, registry)
     if as_json:
         show_json([act.text for act in acts])
     for act in acts:
@@ -61,21 +69,38 @@ def export() -> None:
         hint(f"Secrets are left out: {', '.join(left_out)}.")
 
 
-def _read(path: Path) -> Access:
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once in its mapping: of two, PyYAML would take the last one and say nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Raises BadField. Here, as what `<<` merges in is not there yet, which may well have the same keys."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if (key.tag, key.value) in lines:
+                first = lines[key.tag, key.value]
+                raise BadField(f"line {line}: the key {key.value!r} stands in line {first} already.")
+            lines[key.tag, key.value] = line
+        return node
+
+
+def _read(path: Path) -> object:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
+        document: object = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         fail(f"{path}: {error.strerror}.")
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except BadField as error:
+        fail(f"{path}, {error.message}")
+    # PyYAML lets Python's own error out for a date that there is not.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         fail(f"{path} is no YAML: {' '.join(str(error).split())}")
-    try:
-        return access_file.parse(document, Registry(admin("GET", "/roles/resource")["data"]["actions"]))
-    except PlaneError as error:
-        fail(f"{path}: {_named(error)}")
+    return document
 
 
-def _planned(wanted: Access) -> list[Act]:
+def _planned(wanted: Access, registry: Registry) -> list[Act]:
+    """The steps, which the server can be expected to take: nothing is changed where one of them would be refused."""
     config = _config()
     now = Access(
         _roles(),
@@ -84,14 +109,38 @@ def _planned(wanted: Access) -> list[Act]:
         _features(),
     )
     try:
-        return access_file.plan(
+        acts = access_file.plan(
             wanted,
             now,
             defaults={name: each["default"] for name, each in config.items()},
             secrets=[name for name, each in config.items() if each["secret"]],
+            caller=profile.load().email,
         )
+        if acts:
+            rehearse(acts, now, registry, _caller())
     except PlaneError as error:
         fail(_named(error))
+    _try_settings(acts, wanted)
+    return acts
+
+
+def _caller() -> Caller | None:
+    """Who is logged in and by which roles; None for somebody who may not look that up."""
+    found = admin_if_any(f"/users/{part(profile.load().email)}/roles")
+    return None if found is None else Caller(found["data"]["email"], _names(found))
+
+
+def _try_settings(acts: list[Act], wanted: Access) -> None:
+    """Have the server judge the settings; ends the command for one that it would refuse."""
+    for act in acts:
+        if act.parts == ("settings",):
+            # What the roles of the file will be it can't tell.
+            told = {
+                name: value
+                for name, value in act.body["settings"].items()
+                if name != "default_role" or str(value).lower() not in wanted.roles
+            }
+            admin(act.method, "/settings", {"settings": told}, {"dry_run": "true"})
 
 
 def _named(error: PlaneError) -> str:
@@ -112,7 +161,11 @@ def _roles() -> dict[str, Role]:
 
 
 def _roles_of(email: str) -> tuple[str, ...]:
-    return tuple(each["role_name"] for each in admin("GET", f"/users/{part(email)}/roles")["data"]["roles"])
+    return _names(admin("GET", f"/users/{part(email)}/roles"))
+
+
+def _names(answer: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(each["role_name"] for each in answer["data"]["roles"])
 
 
 def _holders() -> set[str]:

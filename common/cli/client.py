@@ -50,6 +50,13 @@ def admin(method: str, path: str, body: Any = None, query: dict[str, Any] | None
     return _asked(stored, method, stored.url + ADMIN + path, body, query)
 
 
+def admin_if_any(path: str) -> Any:
+    """``admin`` for a GET; None where one may not ask, or there is no such thing."""
+    stored = profile.load()
+    answer = _answer(stored, "GET", stored.url + ADMIN + path)
+    return None if answer.status_code in (403, 404) else checked(answer)
+
+
 def of_oneself(method: str, path: str, query: dict[str, Any] | None = None) -> Any:
     """Ask the admin server about what is one's own, below /api/v1; see ``admin``."""
     stored = profile.load()
@@ -76,13 +83,24 @@ def _asked(
     query: dict[str, Any] | None = None,
     files: Files | None = None,
 ) -> dict[str, Any]:
+    return checked(_answer(stored, method, url, body, query, files))
+
+
+def _answer(
+    stored: profile.Profile,
+    method: str,
+    url: str,
+    body: Any = None,
+    query: dict[str, Any] | None = None,
+    files: Files | None = None,
+) -> httpx.Response:
     answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if _asks_for_password(answer):
         _prove(stored)
         answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if answer.status_code == 401:
         fail(f"the session has ended; run `ragkeeper login {stored.url}`.")
-    return checked(answer)
+    return answer
 
 
 def _asks_for_password(answer: httpx.Response) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
-from common.core.emails import parse_email
-from common.core.errors import BadField
+from common.core import features
+from common.core.emails import email_key, parse_email
+from common.core.errors import BadField, PlaneError
 from common.core.names import parse_role_name
-from common.core.permissions import BUILT_IN, BUILT_IN_ROLES, MEMBER, Permission, Registry
+from common.core.permissions import BUILT_IN, BUILT_IN_ROLES, MEMBER, Permission, Registry, RoleGraph
 from common.core.variables import as_text
 from common.secret import MASK
 
@@ -58,20 +58,29 @@ def parse(document: object, registry: Registry = BUILT_IN) -> Access:
     if not isinstance(document, dict) or document.get("version") != VERSION:
         raise BadField(f"the file must begin with `version: {VERSION}`.", field="version")
     _refuse_others(document, _PARTS, "the file")
-    roles = {
-        parse_role_name(_text(name, "roles"), field=f"roles.{name!r}"): _role(name, told, registry)
-        for name, told in _mapping(document, "roles").items()
-    }
+    roles: dict[str, Role] = {}
+    for name, told in _mapping(document, "roles").items():
+        named = parse_role_name(_text(name, "roles"), field=f"roles.{name!r}")
+        if named in roles:
+            raise BadField(f"roles.{name}: this role is named before, in other letters.", field=f"roles.{name}")
+        roles[named] = _role(name, told, registry)
     built_in = roles.keys() & BUILT_IN_ROLES.keys()
     if built_in:
         raise BadField(f"roles.{min(built_in)}: built-in roles can't be changed.", field=f"roles.{min(built_in)}")
-    assignments = {
-        parse_email(_text(email, "assignments"), field="assignments"): _assigned(f"assignments.{email}", told)
-        for email, told in _mapping(document, "assignments").items()
-    }
+    assignments = _assignments(document)
     settings = {_text(name, "settings"): value for name, value in _mapping(document, "settings").items()}
-    features = {_text(name, "features"): _feature(name, told) for name, told in _mapping(document, "features").items()}
-    return Access(roles, assignments, settings, features)
+    flags = {_text(name, "features"): _feature(name, told) for name, told in _mapping(document, "features").items()}
+    return Access(roles, assignments, settings, flags)
+
+
+def graph_of(roles: Mapping[str, Role], registry: Registry = BUILT_IN) -> RoleGraph:
+    """The graph of these roles and the built-in ones; a role's id is its name."""
+    return RoleGraph(
+        [(name, name) for name in {**BUILT_IN_ROLES, **roles}],
+        [(name, parent) for name, role in roles.items() for parent in role.parents],
+        [(name, *permission) for name, role in roles.items() for permission in role.grants],
+        registry,
+    )
 
 
 def as_document(access: Access) -> dict[str, Any]:
@@ -94,18 +103,30 @@ def as_document(access: Access) -> dict[str, Any]:
     }
 
 
-def plan(wanted: Access, now: Access, *, defaults: Mapping[str, Any], secrets: Sequence[str]) -> list[Act]:
+def plan(
+    wanted: Access, now: Access, *, defaults: Mapping[str, Any], secrets: Sequence[str], caller: str = ""
+) -> list[Act]:
     """What has to be asked of the server, in order, so that what is wanted holds.
 
     ``defaults`` are those of the settings that there are, by name; ``secrets`` names those that no file may hold.
-    Raises BadField.
+    ``caller`` is the e-mail of whoever asks, whose own roles change last. Raises BadField, also for parents that roles
+    can't have and roles that there will not be.
     """
+    _refuse_unknown_roles(wanted, now)
     return [
         *_plan_roles(wanted.roles, now.roles),
         *_plan_settings(wanted.settings, now.settings, defaults, secrets),
         *_plan_features(wanted.features, now.features),
-        *_plan_assignments(wanted.assignments, now.assignments),
+        *_plan_assignments(wanted.assignments, now.assignments, caller),
     ]
+
+
+def _refuse_unknown_roles(wanted: Access, now: Access) -> None:
+    there = {**BUILT_IN_ROLES, **now.roles, **wanted.roles}
+    for email, roles in wanted.assignments.items():
+        for role in roles:
+            if role not in there:
+                raise BadField(f"assignments.{email}: there is no role '{role}'.", field=f"assignments.{email}")
 
 
 def _plan_roles(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator[Act]:
@@ -126,9 +147,23 @@ def _plan_roles(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator
 
 
 def _plan_parents(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterator[Act]:
-    """And descriptions. Where a new parent would meet an old one in a circle, the old ones go first."""
-    if _meets_itself(wanted, now):
-        for name, kept in _kept_parents(wanted, now).items():
+    """And descriptions. Where old parents are in the way of new ones, in a circle or a long chain, they go first.
+
+    Raises BadField for parents that can't be had in any order, naming the role.
+    """
+    bare = {name: Role(role.description, (), frozenset()) for name, role in wanted.items()}
+    graph = graph_of({**bare, **now})
+    changed = {
+        name: role.parents
+        for name, role in wanted.items()
+        if set(role.parents) != set(now[name].parents if name in now else ())
+    }
+    try:
+        _with_parents(graph, changed)
+    except BadField:
+        kept_parents = _kept_parents(wanted, now)
+        _with_parents(_with_parents(graph, kept_parents), changed)
+        for name, kept in kept_parents.items():
             text = f"~ role {name}: parents {_shown(now[name].parents)} -> {_shown(kept)}"
             yield Act(text, "PUT", ("roles", name), {"parents": sorted(kept)})
             now = {**now, name: now[name]._replace(parents=kept)}
@@ -144,16 +179,14 @@ def _plan_parents(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> Iterat
             yield Act(f"~ role {name}: {'; '.join(told)}", "PUT", ("roles", name), change)
 
 
-def _meets_itself(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> bool:
-    """Whether some order of the steps would make a circle of what is still there and what is there already."""
-    edges = {name: {*role.parents} for name, role in now.items()}
-    for name, role in wanted.items():
-        edges[name] = edges.get(name, set()).union(role.parents)
-    try:
-        TopologicalSorter(edges).prepare()
-    except CycleError:
-        return True
-    return False
+def _with_parents(graph: RoleGraph, parents: Mapping[str, Sequence[str]]) -> RoleGraph:
+    """The graph after these changes, one after the other. Raises BadField for what the server would refuse."""
+    for name, names in parents.items():
+        try:
+            graph = graph.with_parents(name, names)
+        except PlaneError as error:
+            raise BadField(f"roles.{name}: {error.message}", field=f"roles.{name}") from error
+    return graph
 
 
 def _kept_parents(wanted: Mapping[str, Role], now: Mapping[str, Role]) -> dict[str, tuple[str, ...]]:
@@ -205,9 +238,14 @@ def _plan_features(wanted: Mapping[str, Mapping[str, Any]], now: Mapping[str, Ma
             yield Act(f"~ flag {name}: {'; '.join(told)}", "PUT", ("features", name), dict(flag))
 
 
-def _plan_assignments(wanted: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> Iterator[Act]:
-    """One role replaces what there is at once; of several what is missing is given before what is too much is taken."""
-    for email, roles in wanted.items():
+def _plan_assignments(
+    wanted: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]], caller: str
+) -> Iterator[Act]:
+    """One role replaces what there is at once; of several what is missing is given before what is too much is taken.
+
+    One's own roles come last: what the other steps need may go with them.
+    """
+    for email, roles in sorted(wanted.items(), key=lambda each: email_key(each[0]) == email_key(caller)):
         missing, too_much = sorted(set(roles) - set(now[email])), sorted(set(now[email]) - set(roles))
         if not missing and not too_much:
             continue
@@ -228,6 +266,18 @@ def granted(tree: Mapping[str, Mapping[str, bool]]) -> frozenset[Permission]:
     return frozenset(
         Permission(resource, action) for resource, actions in tree.items() for action, held in actions.items() if held
     )
+
+
+def _assignments(document: Mapping[Any, Any]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    keys = set()
+    for email, told in _mapping(document, "assignments").items():
+        address = parse_email(_text(email, "assignments"), field="assignments")
+        if email_key(address) in keys:
+            raise BadField(f"assignments.{email}: this account is named before, in other letters.", field="assignments")
+        keys.add(email_key(address))
+        found[address] = _assigned(f"assignments.{email}", told)
+    return found
 
 
 def _assigned(place: str, told: object) -> tuple[str, ...]:
@@ -264,11 +314,15 @@ def _feature(name: object, told: object) -> dict[str, Any]:
     _refuse_others(told, ("state", "tenants", "description"), place)
     # To YAML the words on and off are true and false.
     state = {True: "on", False: "off"}.get(told.get("state", "off"), told.get("state", "off"))
-    return {
+    flag = {
         "state": _text(state, f"{place}.state"),
         "tenants": sorted(set(_texts(told.get("tenants") or [], f"{place}.tenants"))),
         "description": _text(told.get("description") or "", f"{place}.description"),
     }
+    features.parse_feature_name(_text(name, "features"), field=place)
+    if not features.is_feature(flag):
+        raise BadField(f"{place}: must be {features.RULE}.", field=place)
+    return flag
 
 
 def _mapping(parent: Mapping[Any, Any], key: str, place: str | None = None) -> Mapping[Any, Any]:

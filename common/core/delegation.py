@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from common.core.errors import GivesMoreThanHeld
-from common.core.permissions import ADMINISTRATIVE_PERMISSIONS, SUPERUSER, Permission, Standing
+from common.core.errors import GivesMoreThanHeld, NotOnYourself, RoleImmutable
+from common.core.permissions import (
+    ADMINISTRATIVE_PERMISSIONS,
+    BUILT_IN_ROLES,
+    SUPERUSER,
+    Permission,
+    RoleGraph,
+    Standing,
+)
 
 
 def missing_to_give(actor: Standing, given: Standing) -> list[str]:
@@ -37,6 +44,38 @@ def check_may_act_on(actor: Standing, target: Standing) -> None:
         raise GivesMoreThanHeld(
             f"This account holds what you do not, so you can't act on it: {', '.join(missing)}.", missing
         )
+
+
+def check_may_edit(actor: Standing, graph: RoleGraph, role_id: str, *, reaches_heirs: bool) -> None:
+    """Raise RoleImmutable, and GivesMoreThanHeld if what is to be changed holds more than the actor.
+
+    What changes the permissions of a role changes those of its heirs, so these are asked about too.
+    """
+    if graph.name_of(role_id) in BUILT_IN_ROLES:
+        raise RoleImmutable(graph.name_of(role_id))
+    for changed_id in (role_id, *(graph.heirs_of(role_id) if reaches_heirs else ())):
+        missing = missing_to_give(actor, graph.standing([changed_id]))
+        if missing:
+            raise GivesMoreThanHeld(
+                f"You can't change this: role '{graph.name_of(changed_id)}' holds what you do not: "
+                f"{', '.join(missing)}.",
+                missing,
+            )
+
+
+def check_may_reassign(
+    actor: Standing, before: Standing, after: Standing, given: Standing | None, *, on_oneself: bool
+) -> None:
+    """Judge a change of an account's roles from what it amounts to before to what it does after.
+
+    ``given`` is what the roles that are named amount to, None where they are taken away. Raises GivesMoreThanHeld, and
+    NotOnYourself for a superuser who would demote themselves.
+    """
+    # What is taken away may leave more than was held: whoever has no role at all is a member.
+    gained = Standing(after.permissions - before.permissions, after.is_superuser and not before.is_superuser)
+    check_may_give(actor, gained if given is None else given)
+    if on_oneself and before.is_superuser and not after.is_superuser:
+        raise NotOnYourself("You can't take the superuser's role from your own account.")
 
 
 def _missing(actor: Standing, wanted: frozenset[Permission], wants_superuser: bool) -> list[str]:

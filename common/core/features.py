@@ -43,12 +43,13 @@ def feature_of(value: Mapping[str, Any]) -> Feature:
     return Feature(value.get("state", "off"), frozenset(value.get("tenants", ())), value.get("description", ""))
 
 
-def parse_feature_name(name: str) -> str:
-    """The setting's name for a flag of this name. Raises BadField (``name``)."""
+def parse_feature_name(name: str, *, field: str = "name") -> str:
+    """The setting's name for a flag of this name. Raises BadField."""
     if not _NAME.fullmatch(name):
         raise BadField(
-            "name: 1 to 64 lower-case letters, digits, dots, underscores and hyphens, a letter or digit at both ends.",
-            field="name",
+            f"{field}: 1 to 64 lower-case letters, digits, dots, underscores and hyphens, "
+            "a letter or digit at both ends.",
+            field=field,
         )
     return PREFIX + name
 

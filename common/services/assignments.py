@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from common.core.audit_tags import EventTag
-from common.core.delegation import check_may_give
-from common.core.errors import BadField, NotOnYourself
+from common.core.delegation import check_may_reassign
+from common.core.errors import BadField
 from common.core.names import parse_role_name
-from common.core.permissions import SUPERUSER, RoleGraph, Standing
+from common.core.permissions import SUPERUSER, RoleGraph
 from common.models.base import rfc3339
 from common.models.role import RoleHolder
 from common.services import accounts, audit, role_effects, users
@@ -120,11 +120,8 @@ def _change(
         then = list(dict.fromkeys(change(held, named)))
         before = graph.standing(assigned, account.is_superuser)
         after = graph.standing([each for each in then if each != superuser_id], superuser_id in then)
-        # What is taken away may leave more than was held: whoever has no role at all is a member.
-        gained = Standing(after.permissions - before.permissions, after.is_superuser and not before.is_superuser)
-        check_may_give(actor.standing, graph.standing(named) if all_given else gained)
-        if actor.user_id == account.id and account.is_superuser and superuser_id not in then:
-            raise NotOnYourself("You can't take the superuser's role from your own account.")
+        given, on_oneself = graph.standing(named) if all_given else None, actor.user_id == account.id
+        check_may_reassign(actor.standing, before, after, given, on_oneself=on_oneself)
         if dry_run:
             if superuser_id not in then:
                 accounts.keep_a_superuser(plane, account)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.core.delegation import missing_to_give
-from common.core.errors import GivesMoreThanHeld, RoleImmutable, RoleNotFound
-from common.core.permissions import BUILT_IN_ROLES, RoleGraph, Standing
+from common.core.delegation import check_may_edit
+from common.core.errors import RoleNotFound
+from common.core.permissions import RoleGraph, Standing
 from common.services import accounts
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -39,20 +39,7 @@ def id_of(graph: RoleGraph, name: str) -> str:
 
 
 def refuse_to_edit(plane: Plane, graph: RoleGraph, actor: Principal, role_id: str, *, reaches_heirs: bool) -> Standing:
-    """Raises RoleImmutable, and GivesMoreThanHeld if what is to be changed holds more than the actor.
-
-    What changes the permissions of a role changes those of its heirs, so these are asked about too. Returns the
-    actor's standing.
-    """
-    if graph.name_of(role_id) in BUILT_IN_ROLES:
-        raise RoleImmutable(graph.name_of(role_id))
+    """Raises what ``check_may_edit`` does, for the actor as it is now; returns the actor's standing."""
     standing = accounts.acting_now(plane, actor).standing
-    for changed_id in (role_id, *(graph.heirs_of(role_id) if reaches_heirs else ())):
-        missing = missing_to_give(standing, graph.standing([changed_id]))
-        if missing:
-            raise GivesMoreThanHeld(
-                f"You can't change this: role '{graph.name_of(changed_id)}' holds what you do not: "
-                f"{', '.join(missing)}.",
-                missing,
-            )
+    check_may_edit(standing, graph, role_id, reaches_heirs=reaches_heirs)
     return standing

@@ -30,6 +30,8 @@ class Operator:
 
     live: Live
     config: Path
+    #: The administrator's.
+    password: str
 
     def run(
         self, *words: str, stdin: str = "", start_new_session: bool = False, **environment: str
@@ -86,7 +88,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, str]]
 @pytest.fixture
 def at_shell(live: tuple[Live, str], tmp_path: Path) -> Operator:
     """Somebody who is not logged in."""
-    return Operator(live[0], tmp_path)
+    return Operator(live[0], tmp_path, live[1])
 
 
 @pytest.fixture
@@ -606,6 +608,93 @@ features: {{from-file: {{state: on}}}}
         operator.does(*verb)
     operator.does("flag", "delete", "from-file")
     operator.does("setting", "unset", "probe.timeout")
+
+
+def chain(length: int) -> str:
+    roles = [f"  r{each}: {{parents: [r{each + 1}]}}" for each in range(1, length)]
+    return "\n".join(["roles:", *roles, f"  r{length}: {{}}"])
+
+
+def many_parents(count: int) -> str:
+    names = [f"p{each}" for each in range(count)]
+    return "\n".join(["roles:", f"  k1: {{parents: [{', '.join(names)}]}}", *(f"  {name}: {{}}" for name in names)])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "roles: {k1: {parents: [k2]}, k2: {parents: [k1]}}",
+            "roles.k2: Roles would inherit in a circle: k2 → k1 → k2",
+        ),
+        (chain(34), "roles.r33: Roles inherit over at most 32 steps"),
+        (many_parents(65), "roles.k1: A role has at most 64 parents, not 65."),
+        (
+            f"roles: {{k1: {{}}}}\nassignments: {{{ROOT}: auditor}}",
+            f"assignments.{ROOT}: You can't take the superuser's role from your own account.",
+        ),
+        (f"roles: {{k1: {{}}}}\nassignments: {{{ROOT}: [superuser, k2]}}", "there is no role 'k2'"),
+        ("roles: {k1: {}}\nsettings: {probe.timeout: 61}", "probe.timeout takes a whole number of 0 to 60"),
+        ("roles: {k1: {}}\nsettings: {default_role: superuser}", "not every new account can be a superuser"),
+        ("roles: {k1: {}, k1: {}}", "line 2: the key 'k1' stands in line 2 already"),
+    ],
+)
+def test_a_file_that_can_not_be_applied_to_its_end_is_refused_before_anything_is_done(
+    operator: Operator, text: str, told: str
+) -> None:
+    path = operator.config / "access.yaml"
+    path.write_text(f"version: 1\n{text}\n")
+    before = operator.does("export")
+
+    for more in (["--dry-run"], []):
+        done = operator.run("apply", "-f", str(path), *more)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    assert operator.does("export") == before
+
+
+def test_parents_that_change_places_and_a_default_role_of_the_same_file_are_applied(operator: Operator) -> None:
+    path = operator.config / "access.yaml"
+    path.write_text("version: 1\nroles: {k1: {parents: [k2]}, k2: {}}\nsettings: {default_role: k1}\n")
+    operator.does("apply", "-f", str(path))
+    path.write_text("version: 1\nroles: {k2: {parents: [k1]}, k1: {}}\nsettings: {default_role: K2}\n")
+
+    operator.does("apply", "-f", str(path))
+
+    assert operator.does("role", "parents", "k2").split() == ["k1"]
+    operator.does("setting", "unset", "default_role")
+    for name in ("k2", "k1"):
+        operator.does("role", "delete", name)
+
+
+def test_who_may_not_look_accounts_up_applies_roles_and_is_refused_what_they_may_not_give(
+    operator: Operator, make_user: Callable[[], tuple[str, str]]
+) -> None:
+    email, password = make_user()
+    path = operator.config / "access.yaml"
+    permissions = "{role: [read, create, write], setting: [read, write]}"
+    path.write_text(f"version: 1\nroles: {{maker: {{grants: {permissions}}}}}\nassignments: {{{email}: maker}}\n")
+    operator.does("apply", "-f", str(path))
+    operator.logs_in(email, password)
+
+    path.write_text("version: 1\nroles: {made: {grants: {setting: [read]}}}\n")
+    operator.does("apply", "-f", str(path))
+    operator.does("role", "show", "made")
+
+    operator.logs_in(ROOT, operator.password)
+    operator.does("role", "grant", "maker", "user", "read")
+    operator.logs_in(email, password)
+    path.write_text("version: 1\nroles: {further: {}, made: {grants: {audit: [read]}}}\n")
+    refused = operator.fails("apply", "-f", str(path))
+    assert "roles.made: You can't give what you do not hold: audit:read." in refused
+    assert "further" not in operator.does("role", "list")
+
+    operator.logs_in(ROOT, operator.password)
+    operator.does("role", "assign", email, "member")
+    for name in ("made", "maker"):
+        operator.does("role", "delete", name)
 
 
 def test_the_audit_trail_is_listed_online_and_verified_on_the_home(operator: Operator) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from common.core.access_file import Access, Role, as_document, granted, parse, plan
-from common.core.errors import BadField
-from common.core.permissions import Permission, Registry, RoleGraph
+from common.core.access_file import Access, Act, Role, as_document, granted, graph_of, parse, plan
+from common.core.errors import BadField, PlaneError
+from common.core.permissions import MAX_DEPTH, MAX_PARENTS, Permission, Registry, RoleGraph
 
 FILE = """
 version: 1
@@ -73,6 +75,119 @@ def test_parents_may_change_places_whichever_is_named_first(names: tuple[str, st
         graph = graph.with_parents(act.parts[1], act.body["parents"])
     assert (graph.parents_of("a"), graph.parents_of("b")) == (("viewer",), ("a",))
     assert [act.text for act in acts] == ["~ role a: parents b, viewer -> viewer", "~ role b: parents none -> a"]
+
+
+def heir(*parents: str) -> Role:
+    return Role("", parents, frozenset())
+
+
+def chain(length: int, name: str = "r") -> dict[str, Role]:
+    """So many roles, each of which inherits from the next."""
+    return {f"{name}{each}": heir(*([f"{name}{each + 1}"] if each < length else [])) for each in range(1, length + 1)}
+
+
+def after(acts: list[Act], now: dict[str, Role]) -> RoleGraph:
+    """The roles' parents once the server has taken these steps. Raises as it does."""
+    graph = graph_of(now)
+    for act in acts:
+        if act.parts == ("roles",):
+            graph = graph.with_role(act.body["role_name"], act.body["role_name"])
+        elif "parents" in act.body:
+            graph = graph.with_parents(act.parts[1], act.body["parents"])
+    return graph
+
+
+def test_a_chain_that_is_too_long_only_while_an_old_parent_is_there_is_made() -> None:
+    now = {**chain(MAX_DEPTH), "x": heir("r1"), "y": heir()}
+    wanted = {"y": heir("x"), "x": heir()}
+
+    acts = plan(Access(wanted), Access(now), defaults={}, secrets=[])
+
+    assert [act.text for act in acts] == ["~ role x: parents r1 -> none", "~ role y: parents none -> x"]
+    assert (after(acts, now).parents_of("x"), after(acts, now).parents_of("y")) == ((), ("x",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"k1": heir("k2"), "k2": heir("k1")}, "roles.k2: Roles would inherit in a circle: k2 → k1 → k2"),
+        ({"k1": heir("k1")}, "roles.k1: Roles would inherit in a circle: k1 → k1"),
+        ({"old": heir("k1"), "k1": heir("heir")}, "roles.k1: Roles would inherit in a circle: k1 → heir → old → k1"),
+        (chain(MAX_DEPTH + 2), f"roles.r33: Roles inherit over at most {MAX_DEPTH} steps"),
+        (
+            {"k1": heir(*(f"p{number}" for number in range(MAX_PARENTS + 1)))},
+            f"roles.k1: A role has at most {MAX_PARENTS} parents, not {MAX_PARENTS + 1}.",
+        ),
+        ({"k1": heir("nobody")}, "roles.k1: There is no role 'nobody' to inherit from."),
+    ],
+)
+def test_parents_that_no_order_of_steps_can_give_are_refused_with_the_role(wanted: dict[str, Role], told: str) -> None:
+    parents = {f"p{number}": heir() for number in range(MAX_PARENTS + 1)}
+    now = {"old": heir(), "heir": heir("old"), **parents}
+
+    with pytest.raises(BadField) as refused:
+        plan(Access(wanted), Access(now), defaults={}, secrets=[])
+
+    assert refused.value.message.startswith(told)
+
+
+def test_as_long_a_chain_and_as_many_parents_as_may_be_are_made() -> None:
+    wanted = {**chain(MAX_DEPTH + 1), "all": heir(*(f"p{number}" for number in range(MAX_PARENTS)))}
+    now = {f"p{number}": heir() for number in range(MAX_PARENTS)}
+
+    graph = after(plan(Access(wanted), Access(now), defaults={}, secrets=[]), now)
+
+    assert (graph.parents_of("r32"), len(graph.parents_of("all"))) == (("r33",), MAX_PARENTS)
+
+
+NAMES = ("a", "b", "c", "d", "e")
+PARENTS = st.dictionaries(st.sampled_from(NAMES), st.sets(st.sampled_from((*NAMES, "viewer"))), max_size=len(NAMES))
+
+
+@given(PARENTS, PARENTS)
+def test_whatever_parents_can_be_had_are_had_after_the_plan_and_others_are_refused_by_it(
+    there: dict[str, set[str]], asked: dict[str, set[str]]
+) -> None:
+    now, possible = dict.fromkeys(NAMES, heir()), True
+    for name, parents in there.items():
+        try:
+            graph_of(now).with_parents(name, sorted(parents))
+        except PlaneError:
+            continue
+        now[name] = heir(*sorted(parents))
+    graph = graph_of({**now, **dict.fromkeys(asked, heir())})
+    try:
+        for name, parents in asked.items():
+            graph = graph.with_parents(name, sorted(parents))
+    except PlaneError:
+        possible = False
+
+    try:
+        acts = plan(Access({name: heir(*asked[name]) for name in asked}), Access(now), defaults={}, secrets=[])
+    except BadField:
+        assert not possible
+        return
+
+    assert possible
+    assert {name: set(after(acts, now).parents_of(name)) for name in NAMES} == {
+        name: asked.get(name, set(now[name].parents)) for name in NAMES
+    }
+
+
+def test_a_role_that_there_will_not_be_is_given_to_nobody() -> None:
+    wanted = read("version: 1\nassignments: {a@b.co: [viewer, keeper]}")
+
+    with pytest.raises(BadField, match=r"assignments\.a@b\.co: there is no role 'keeper'"):
+        plan(wanted, Access(assignments={"a@b.co": ("member",)}), defaults={}, secrets=[])
+
+
+def test_ones_own_roles_change_last() -> None:
+    wanted = read("version: 1\nassignments: {Root@b.co: viewer, a@b.co: viewer, c@b.co: viewer}")
+    now = dict.fromkeys(wanted.assignments, ("member",))
+
+    acts = plan(wanted, Access(assignments=now), defaults={}, secrets=[], caller="root@B.co")
+
+    assert [act.parts[1] for act in acts] == ["a@b.co", "c@b.co", "Root@b.co"]
 
 
 def test_parents_that_meet_no_other_are_changed_at_once() -> None:
@@ -194,6 +309,10 @@ def test_grants_are_those_that_are_true() -> None:
         ("version: 1\nassignments: {a@b.co: [1]}", "assignments.a@b.co: must be text"),
         ("version: 1\nassignments: {a@b.co: []}", "assignments.a@b.co: must name a role"),
         ("version: 1\nassignments: {a@b.co: {viewer: 1}}", "assignments.a@b.co: must be a list"),
+        ("version: 1\nroles: {a: {}, A: {}}", "roles.A: this role is named before"),
+        ("version: 1\nassignments: {a@b.co: viewer, A@b.co: viewer}", "assignments.A@b.co: this account is named"),
+        ("version: 1\nfeatures: {X: {}}", "features.X: 1 to 64 lower-case letters"),
+        ("version: 1\nfeatures: {x: {state: perhaps}}", "features.x: must be an object of state"),
         ("version: 1\nfeatures: {x: on}", "features.x: must be a mapping"),
         ("version: 1\nfeatures: {x: {state: 1.5}}", "features.x.state: must be text"),
         ("version: 1\nfeatures: {x: {tenants: all}}", "features.x.tenants: must be a list"),
@@ -226,6 +345,6 @@ def test_of_several_roles_what_is_missing_is_given_and_what_is_too_much_is_taken
 ) -> None:
     wanted = read("version: 1\nassignments: {a@b.co: [viewer, auditor, Viewer]}")
 
-    acts = plan(wanted, Access(assignments={"a@b.co": now}), defaults=DEFAULTS, secrets=[])
+    acts = plan(wanted, Access({"keeper": heir()}, {"a@b.co": now}), defaults=DEFAULTS, secrets=[])
 
     assert [(act.method, act.body) for act in acts] == asked

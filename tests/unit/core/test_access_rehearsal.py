@@ -1,0 +1,123 @@
+"""Steps of a plan that the server would refuse, found before the first one is taken."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from common.core.access_file import Access, Act, Role, parse, plan
+from common.core.access_rehearsal import Caller, rehearse
+from common.core.errors import BadField
+from common.core.permissions import BUILT_IN, Permission, Registry
+
+ROOT = "root@x.test"
+
+
+def role(*permissions: str, parents: tuple[str, ...] = ()) -> Role:
+    """A role that grants these (``resource:action``)."""
+    pairs = frozenset(Permission(*each.split(":")) for each in permissions)
+    return Role("", parents, pairs)
+
+
+NOW = Access(
+    {
+        "deputy": role("role:create", "role:write", "role:assign", "setting:write", "user:read"),
+        "clerk": role("role:assign"),
+        "keeper": role("audit:read"),
+    },
+    {ROOT: ("superuser",), "ops@x.test": ("deputy",), "ann@x.test": ("member",), "bob@x.test": ("keeper",)},
+    {},
+    {},
+)
+
+
+def rehearsed(text: str, caller: str | None, registry: Registry = BUILT_IN) -> list[Act]:
+    """The steps for what a file says besides its version."""
+    wanted = parse(yaml.safe_load(f"version: 1\n{text}"), registry)
+    acts = plan(wanted, NOW, defaults={"probe.timeout": 0}, secrets=[], caller=caller or "")
+    rehearse(acts, NOW, registry, Caller(caller, NOW.assignments[caller]) if caller else None)
+    return acts
+
+
+def refusal(text: str, caller: str | None) -> str:
+    with pytest.raises(BadField) as refused:
+        rehearsed(text, caller)
+    return refused.value.message
+
+
+@pytest.mark.parametrize("roles", ["auditor", "[auditor, viewer]", "member"])
+def test_a_superuser_can_not_end_as_another_one(roles: str) -> None:
+    told = refusal(f"assignments: {{{ROOT}: {roles}, ann@x.test: viewer}}", ROOT)
+
+    assert told == f"assignments.{ROOT}: You can't take the superuser's role from your own account."
+    assert len(rehearsed(f"assignments: {{{ROOT}: [superuser, auditor]}}", ROOT)) == 1
+
+
+def test_a_superuser_may_do_everything_else() -> None:
+    text = "roles: {keeper: {grants: {report: [read]}, parents: [deputy]}}\nassignments: {ops@x.test: superuser}"
+
+    assert len(rehearsed(text, ROOT, Registry({"report": ["read"]}))) == 4
+
+
+def test_who_may_not_give_a_role_is_told_before_roles_are_made() -> None:
+    text = "roles: {fresh: {grants: {role: [write]}}}\nassignments: {ann@x.test: auditor}"
+
+    told = refusal(text, "ops@x.test")
+
+    assert told.startswith("assignments.ann@x.test: You can't give what you do not hold: ")
+    assert "audit:export" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("roles: {fresh: {grants: {audit: [read]}}}", "roles.fresh: You can't give what you do not hold: audit:read."),
+        ("roles: {fresh: {parents: [keeper]}}", "roles.fresh: You can't give what you do not hold: audit:read."),
+        (
+            "roles: {keeper: {description: New, grants: {audit: [read]}}}",
+            "roles.keeper: You can't change this: role 'keeper' holds what you do not: audit:read.",
+        ),
+        (
+            "assignments: {bob@x.test: member}",
+            "assignments.bob@x.test: This account holds what you do not, so you can't act on it: audit:read.",
+        ),
+        ("assignments: {ann@x.test: superuser}", "assignments.ann@x.test: You can't give what you do not hold: "),
+    ],
+)
+def test_nobody_gives_by_a_file_what_they_do_not_hold(text: str, told: str) -> None:
+    assert refusal(text, "ops@x.test").startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("roles: {fresh: {}}", "roles.fresh: This needs the permission role:create"),
+        ("roles: {clerk: {grants: {role: [assign]}, description: New}}", "roles.clerk: This needs"),
+        ("settings: {probe.timeout: 5}", "settings: This needs the permission setting:write"),
+        ("features: {look: {}}", "features.look: This needs the permission setting:write"),
+        ("assignments: {ann@x.test: viewer}", "assignments.ann@x.test: This needs the permission role:assign"),
+    ],
+)
+def test_what_a_step_needs_is_asked_for(text: str, told: str) -> None:
+    assert refusal(text, "bob@x.test").startswith(told)
+
+
+def test_what_earlier_steps_take_from_the_caller_is_missed_by_later_ones() -> None:
+    text = "roles: {deputy: {grants: {role: [write, assign], user: [read]}}}\nsettings: {probe.timeout: 5}"
+
+    told = refusal(text, "ops@x.test")
+
+    assert told == (
+        "settings: This needs the permission setting:write, which you do not hold. "
+        "Steps before this one take from you: role:create, setting:write."
+    )
+
+
+def test_ones_own_power_may_go_with_the_last_step() -> None:
+    acts = rehearsed("assignments: {ops@x.test: clerk, ann@x.test: clerk}", "ops@x.test")
+
+    assert [act.parts[1] for act in acts] == ["ann@x.test", "ops@x.test"]
+
+
+def test_of_somebody_who_is_not_known_only_what_nobody_may_is_found() -> None:
+    assert len(rehearsed("roles: {keeper: {}}\nassignments: {ann@x.test: [auditor, viewer]}", None)) == 2
