@@ -31,7 +31,7 @@ from common.core.tokens import (
 )
 from common.models.base import created, http_date, rfc3339
 from common.models.token import ApiToken, ExpiryNotice, TokenRecord, TokenTrait
-from common.services import accounts, audit, limits, memberships, proving, retired_tokens, tenant_limits
+from common.services import accounts, audit, limits, memberships, proving, retired_tokens, tenant_limits, token_makers
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal, system
@@ -39,7 +39,7 @@ from common.services.retired_tokens import Retired
 
 _ROW = "k.tenant_id, k.token, k.beta, k.dialog_id, k.source, k.create_time, k.update_time"
 _RECORD = "t.id, t.user_id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at, t.created_at"
-_TRAITS = "r.scopes, r.replaced_by"
+_TRAITS = "r.scopes, r.replaced_by, r.made_by"
 _WITH_TRAITS = "LEFT JOIN rk_token_trait r ON r.token_id = t.id"
 _BOTH = "FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id"
 _LISTED = f"SELECT {_ROW}, {_RECORD}, {_TRAITS} {_BOTH} {_WITH_TRAITS} WHERE k.tenant_id = ?"
@@ -50,7 +50,7 @@ _PREFIX_LENGTH = len(TOKEN_PREFIX) + SHOWN_AT_EACH_END
 _LOOKALIKES = 100
 # The whole list is read by so many.
 _PIECE = 500
-_NO_RECORD = (None,) * 10
+_NO_RECORD = (None,) * 11
 #: A token that has not been used for so long, or never since it was made, is shown as unused.
 UNUSED_MS = 90 * 24 * 3600 * 1000
 
@@ -92,14 +92,15 @@ class Draft(NamedTuple):
     scope: Scope
     dialog_id: str | None = None
     source: str | None = None
+    makers: tuple[str, ...] = ()
 
 
 def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
     """Make a token for the tenant that the caller acts in and owns; the only answer that shows it whole.
 
     ``{tenant_id, token, beta, create_time, create_date, update_time, update_date, dialog_id, source, id, name,
-    expires_at, last_used_at, scopes, replaced_by, unused}``. One made with a token ends no later than that and may do
-    no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
+    expires_at, last_used_at, scopes, replaced_by, made_by, unused}``. One made with a token ends no later than that and
+    may do no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
     LimitReached, GivesMoreThanHeld and ProofDue.
     """
     tenant_id = own_tenant(who)
@@ -312,6 +313,7 @@ def _make(plane: Plane, actor: Principal, tenant_id: str, user_id: str, wish: Wi
         scope=_scope_for(plane, actor, user_id, wish.scopes),
         dialog_id=wish.dialog_id,
         source=wish.source,
+        makers=token_makers.of_new(actor, user_id),
     )
     tenant_limits.make_sure_of_room(plane, tenant_id, "tokens")
     made = write(plane, draft)
@@ -388,8 +390,9 @@ def write(plane: Plane, draft: Draft) -> dict[str, Any]:
         created_at=now,
         expires_at=draft.expires_at,
     )
-    if scoped:
-        plane.database.insert(TokenTrait, token_id=token_id, scopes=stored_scope(draft.scope))
+    if scoped or draft.makers:
+        scopes, made_by = stored_scope(draft.scope) if scoped else None, token_makers.stored(draft.makers)
+        plane.database.insert(TokenTrait, token_id=token_id, scopes=scopes, made_by=made_by)
     return {
         "tenant_id": draft.tenant_id,
         "token": token,
@@ -406,6 +409,7 @@ def write(plane: Plane, draft: Draft) -> dict[str, Any]:
         "last_used_at": None,
         "scopes": list(draft.scope.names) or None,
         "replaced_by": None,
+        "made_by": list(draft.makers) or None,
         "unused": False,
     }
 
@@ -481,7 +485,8 @@ def _unrecorded(
 def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[str, Any]:
     """A row as lists show it; ``whose`` is the account whose tokens are shown whole where they are stored so."""
     tenant_id, token, beta, dialog_id, source, create_time, update_time, *record = row
-    token_id, user_id, display, beta_display, name, expires_at, last_used_at, created_at, scopes, replaced_by = record
+    token_id, user_id, display, beta_display, name, expires_at, last_used_at, created_at, *traits = record
+    scopes, replaced_by, made_by = traits
     # RAGFlow takes what it made for a token of the account whose home the tenant is.
     whole = whose is not None and whose == (user_id or tenant_id)
     used_at = last_used_at or created_at
@@ -501,6 +506,7 @@ def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[s
         "last_used_at": rfc3339(last_used_at),
         "scopes": list(scope_of(scopes).names) if scopes else None,
         "replaced_by": replaced_by,
+        "made_by": list(token_makers.makers_of(made_by)) or None,
         # Nobody notes the use of what RAGFlow made.
         "unused": None if used_at is None else used_at <= unused_since,
     }
