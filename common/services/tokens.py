@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
-from common.core.delegation import check_may_give, missing_to_act_on
+from common.core.delegation import check_may_give
 from common.core.errors import AmbiguousToken, BadField, NotYourTenant, TenantNotFound, TokenNotFound
 from common.core.expiry import parse_expiry
 from common.core.names import parse_token_name
@@ -135,7 +135,8 @@ def own(plane: Plane, who: Principal) -> list[dict[str, Any]]:
     In the form of ``create``.
 
     ``token`` and ``beta`` are display forms where tokens are hashed, of those that act for a fellow owner, and for a
-    caller whose own token may do less than the account. Raises TenantNotFound, NotYourTenant.
+    caller whose own token may do less than the account or was made by somebody else. Raises TenantNotFound,
+    NotYourTenant.
     """
     return _listing(plane, own_tenant(who), whose=_shown_whole(plane, who))
 
@@ -153,12 +154,11 @@ def own_of_dialog(plane: Plane, who: Principal, dialog_id: str) -> list[dict[str
 def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
     """Every token that an account made, in whatever tenant of its own, and those that RAGFlow made in its home tenant.
 
-    Each token is its maker's, also where several own the tenant. Where tokens are stored in the clear they are shown
-    whole only to who might make one for that account. Raises UserNotFound.
+    Each token is its account's, also where several own the tenant. Where tokens are stored in the clear they are shown
+    whole only to that account and to who made them for it. Raises UserNotFound.
     """
     account = accounts.get(plane, email)
-    whose = account.id if _may_see_whole(plane, actor, account) else None
-    reach = of_account(plane, account)
+    reach, whose = of_account(plane, account), _shown_whole(plane, actor)
     listed: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
@@ -174,8 +174,7 @@ def page_of_user(
 ) -> dict[str, Any]:
     """``of_user``, a page at a time: ``{tokens, next_cursor}``."""
     account = accounts.get(plane, email)
-    whose = account.id if _may_see_whole(plane, actor, account) else None
-    return _page(plane, of_account(plane, account), limit, cursor, whose=whose)
+    return _page(plane, of_account(plane, account), limit, cursor, whose=_shown_whole(plane, actor))
 
 
 def delete(plane: Plane, who: Principal, given: Sequence[str], *, tenant_id: str | None = None) -> int:
@@ -273,15 +272,11 @@ def of_account(plane: Plane, account: AccountRow) -> Reach:
 
 
 def _shown_whole(plane: Plane, who: Principal) -> str | None:
-    """The account whose tokens the caller sees whole in lists, if any: one that sees a token can act by it."""
-    return who.user_id if plane.plain_tokens and not who.is_limited else None
+    """The account that sees whole in lists what acts for it and what it made, if any: who sees a token can act by it.
 
-
-def _may_see_whole(plane: Plane, actor: Principal, account: AccountRow) -> bool:
-    if not plane.plain_tokens or not actor.may("token", "create"):
-        return False
-    is_self = actor.user_id == account.id and not actor.is_limited
-    return is_self or not missing_to_act_on(actor.standing, accounts.standing_of(plane, account))
+    None with a token that may do less than its account, or that somebody else made, who would have others by it.
+    """
+    return who.user_id if plane.plain_tokens and not who.is_limited and not who.makers else None
 
 
 def end_of_credential(plane: Plane, who: Principal) -> int | None:
@@ -483,12 +478,14 @@ def _unrecorded(
 
 
 def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[str, Any]:
-    """A row as lists show it; ``whose`` is the account whose tokens are shown whole where they are stored so."""
+    """A row as lists show it; ``whose`` is the account whose tokens, and those that it made, are shown whole where they
+    are stored so."""
     tenant_id, token, beta, dialog_id, source, create_time, update_time, *record = row
     token_id, user_id, display, beta_display, name, expires_at, last_used_at, created_at, *traits = record
     scopes, replaced_by, made_by = traits
+    makers = token_makers.makers_of(made_by)
     # RAGFlow takes what it made for a token of the account whose home the tenant is.
-    whole = whose is not None and whose == (user_id or tenant_id)
+    whole = whose is not None and whose in (user_id or tenant_id, *makers)
     used_at = last_used_at or created_at
     return {
         "tenant_id": tenant_id,
@@ -506,7 +503,7 @@ def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[s
         "last_used_at": rfc3339(last_used_at),
         "scopes": list(scope_of(scopes).names) if scopes else None,
         "replaced_by": replaced_by,
-        "made_by": list(token_makers.makers_of(made_by)) or None,
+        "made_by": list(makers) or None,
         # Nobody notes the use of what RAGFlow made.
         "unused": None if used_at is None else used_at <= unused_since,
     }
