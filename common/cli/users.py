@@ -176,7 +176,11 @@ def list_tokens(email: Email, as_json: JsonFlag = False) -> None:
 
 def _token_row(row: dict[str, Any]) -> dict[str, Any]:
     """A token in words: what it may do, and what is odd about it."""
-    states = {"rotating": row["replaced_by"] is not None, "unused for 90 days": bool(row["unused"])}
+    states = {
+        "rotating": row["replaced_by"] is not None,
+        "made by somebody else": bool(row["made_by"]),
+        "unused for 90 days": bool(row["unused"]),
+    }
     return {
         **row,
         "scopes": " ".join(row["scopes"]) if row["scopes"] else "as its owner, on the user API",

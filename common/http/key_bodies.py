@@ -54,8 +54,8 @@ class PageQuery(Query):
 class ApiKey(Item):
     """An API token: whole in the answer that made it, else in display form where tokens are stored hashed.
 
-    ``replaced_by`` is the token that takes its place where it is being rotated; ``unused`` says that it was not used
-    for 90 days, and is null where nobody notes that.
+    ``replaced_by`` is the token that takes its place where it is being rotated; ``made_by`` are the ids of accounts
+    that made it for this one; ``unused`` says that it was not used for 90 days, and is null where nobody notes that.
     """
 
     tenant_id: str
@@ -73,6 +73,7 @@ class ApiKey(Item):
     last_used_at: str | None
     scopes: list[str] | None
     replaced_by: str | None
+    made_by: list[str] | None
     unused: bool | None
 
 

@@ -19,6 +19,7 @@ from common.migrations import (
     m0011_audit_actors,
     m0012_audit_actor_names,
     m0013_retired_tokens,
+    m0014_token_makers,
 )
 from common.models.base import Table
 from common.models.operation import Migration
@@ -51,6 +52,7 @@ STEPS: tuple[Step, ...] = (
     Step(11, "audit_actors", m0011_audit_actors.apply),
     Step(12, "audit_actor_names", m0012_audit_actor_names.apply),
     Step(13, "retired_tokens", m0013_retired_tokens.apply, m0013_retired_tokens.MAKES),
+    Step(14, "token_makers", m0014_token_makers.apply),
 )
 
 

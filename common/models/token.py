@@ -41,11 +41,13 @@ class TokenRecord(Table):
 
 
 class TokenTrait(Table):
-    """What sets one token apart: the scopes that it was made with, and which token takes its place."""
+    """What sets one token apart: the scopes that it was made with, which token takes its place, and by the ids of
+    their accounts, with a comma between, who else than its account made it."""
 
     token_id = CharField(max_length=32, primary_key=True)
     scopes = TextField(null=True)
     replaced_by = CharField(max_length=32, null=True)
+    made_by = TextField(null=True)
 
     class Meta:
         table_name = "rk_token_trait"

@@ -14,7 +14,7 @@ from common.models.account import Account, User
 from common.models.base import created, touched
 from common.models.content import File
 from common.models.tenant import MembershipClaim, Tenant, UserTenant
-from common.services import claims
+from common.services import claims, token_makers
 from common.services.plane import Plane
 from common.services.principal import Principal
 from common.stores.database import STORE, Taken
@@ -92,8 +92,8 @@ def acting_now(plane: Plane, actor: Principal) -> Principal:
     """The actor as it is and stays until the running transaction ends: never with more than the request began with.
 
     Between authentication and this an account may have lost roles: raises PermissionMissing where it no longer has what
-    the route asked for. Or it may be off or gone: raises NotSignedIn. Locks with a name (``Database.lock``) are taken
-    before.
+    the route asked for. Or it may be off or gone, or outrank who made the token that it has shown: raises NotSignedIn.
+    Locks with a name (``Database.lock``) are taken before.
     """
     if actor.user_id is None:
         return actor
@@ -101,6 +101,8 @@ def acting_now(plane: Plane, actor: Principal) -> Principal:
     if account is None or not account.may_sign_in:
         raise NotSignedIn("Unauthorized")
     now = standing_of(plane, account)
+    if actor.makers and token_makers.are_outranked(plane, role_graph(plane), actor.makers, now):
+        raise NotSignedIn("Unauthorized")
     held = replace(
         actor,
         permissions=actor.permissions & now.permissions,

@@ -30,8 +30,9 @@ class Principal:
     what that tenant may have of calls a minute where it has a limit of its own (0 for any number). ``credential`` is
     ``session:<id>``, ``token:<id>`` or ``system``. ``authenticated_at`` is when the password of a session was given
     last, in UTC milliseconds; None for any other credential. ``scope`` is that of a token, None for any other
-    credential; where it is a ceiling, ``permissions`` and ``is_superuser`` are below it already. ``needs`` is what the
-    route asked for, which is asked for again where the caller is looked at anew.
+    credential; where it is a ceiling, ``permissions`` and ``is_superuser`` are below it already. ``makers`` are the
+    ids of accounts that made a token for this one. ``needs`` is what the route asked for, which is asked for again
+    where the caller is looked at anew.
     """
 
     user_id: str | None
@@ -47,6 +48,7 @@ class Principal:
     must_change: bool = False
     authenticated_at: int | None = None
     scope: Scope | None = None
+    makers: tuple[str, ...] = ()
     needs: Permission | None = None
     origin: Origin = field(default_factory=Origin)
 

@@ -25,7 +25,7 @@ from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
 from common.core.tokens import digest, is_misspelt, is_stored_with_scope, looks_like_token, lookup_forms
 from common.models.account import Account, RefreshToken, Session, SessionTrait
 from common.models.base import local_date
-from common.services import accounts, audit, limits, misuse, passwords
+from common.services import accounts, audit, limits, misuse, passwords, token_makers
 from common.services.accounts import AccountRow
 from common.services.limits import LoginAttempt, TooManyLogins
 from common.services.plane import Plane
@@ -81,7 +81,8 @@ _ACCESS = f"""
 """
 # A token acts for the account that made it (RAGFlow's rows: an owner of the tenant), while that still owns the tenant.
 _TOKEN = f"""
-    SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, r.scopes, l.requests_per_minute, {_ACCOUNT}
+    SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, r.scopes, r.made_by, l.requests_per_minute,
+        {_ACCOUNT}
     FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id
     LEFT JOIN rk_token_trait r ON r.token_id = t.id
     JOIN user u ON u.id = COALESCE(t.user_id, (
@@ -312,7 +313,7 @@ def _by_token(plane: Plane, token: str, realm: Realm, origin: Origin) -> Princip
     forms = lookup_forms(token)
     now = plane.now_ms()
     for row in plane.database.all(_TOKEN, (forms[0], forms[-1])):
-        token_id, expires_at, last_used_at, found, tenant_id, scopes, tenant_calls, *account = row
+        token_id, expires_at, last_used_at, found, tenant_id, scopes, made_by, tenant_calls, *account = row
         # MySQL compares without case; a token is its exact characters.
         if found not in forms:
             continue
@@ -321,7 +322,8 @@ def _by_token(plane: Plane, token: str, realm: Realm, origin: Origin) -> Princip
         scope, name = _scope_of(found, scopes), f"token:{token_id or found[-8:]}"
         if realm == "admin" and not scope.opens_admin:
             raise misuse.of_account(account, name, "its scope does not open the admin server", origin)
-        who = _principal(plane, account, name, _Tenant(tenant_id, tenant_calls), origin, scope=scope)
+        tenant, makers = _Tenant(tenant_id, tenant_calls), token_makers.makers_of(made_by)
+        who = _principal(plane, account, name, tenant, origin, scope=scope, makers=makers)
         if token_id is not None and (last_used_at is None or last_used_at + LAST_USED_EVERY_MS <= now):
             plane.token_uses.note(plane.database, token_id, now)
         return who
@@ -356,6 +358,7 @@ def _principal(
     *,
     authenticated_at: int | None = None,
     scope: Scope | None = None,
+    makers: tuple[str, ...] = (),
 ) -> Principal:
     user_id, email, nickname, is_superuser, is_active, status, must_change, roles, version, settings_version = account
     if is_active != "1" or status != "1":
@@ -364,6 +367,8 @@ def _principal(
     graph = plane.roles.graph(plane.database, version)
     role_ids = tuple(roles.split(",")) if roles else ()
     standing = graph.standing(role_ids, bool(is_superuser))
+    if token_makers.are_outranked(plane, graph, makers, standing):
+        raise misuse.of_account(account, credential, "its account outranks its maker", origin)
     if scope is not None and scope.is_limited:
         # The roles are the account's, though the flag is not the token's.
         role_ids = graph.account_roles(role_ids, standing.is_superuser)
@@ -382,6 +387,7 @@ def _principal(
         must_change=bool(must_change),
         authenticated_at=authenticated_at,
         scope=scope,
+        makers=makers,
         origin=origin,
     )
 

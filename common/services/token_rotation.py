@@ -12,7 +12,7 @@ from common.core.scopes import UNSCOPED, Scope, scope_of
 from common.core.tokens import display_form
 from common.models.base import rfc3339
 from common.models.token import TokenRecord, TokenTrait
-from common.services import accounts, audit, limits, memberships, tenant_limits, tokens
+from common.services import accounts, audit, limits, memberships, tenant_limits, token_makers, tokens
 from common.services.plane import Plane
 from common.services.principal import Principal
 
@@ -83,7 +83,8 @@ def _rotate(plane: Plane, actor: Principal, old: _Old, rotation: Rotation) -> di
     now = plane.now_ms()
     asked = parse_expiry(rotation.expires_at, rotation.expires_in, now)
     end = tokens.earlier(asked if asked is not None else old.expires_at, tokens.end_of_credential(plane, actor))
-    draft = tokens.Draft(old.tenant_id, old.user_id, old.name, end, old.scope, old.dialog_id, old.source)
+    makers = token_makers.of_new(actor, old.user_id)
+    draft = tokens.Draft(old.tenant_id, old.user_id, old.name, end, old.scope, old.dialog_id, old.source, makers)
     if rotation.grace_s:
         tenant_limits.make_sure_of_grace(plane, old.tenant_id)
     made = tokens.write(plane, draft)

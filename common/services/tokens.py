@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
-from common.core.delegation import check_may_give, missing_to_act_on
+from common.core.delegation import check_may_give
 from common.core.errors import AmbiguousToken, BadField, NotYourTenant, TenantNotFound, TokenNotFound
 from common.core.expiry import parse_expiry
 from common.core.names import parse_token_name
@@ -31,7 +31,7 @@ from common.core.tokens import (
 )
 from common.models.base import created, http_date, rfc3339
 from common.models.token import ApiToken, ExpiryNotice, TokenRecord, TokenTrait
-from common.services import accounts, audit, limits, memberships, proving, retired_tokens, tenant_limits
+from common.services import accounts, audit, limits, memberships, proving, retired_tokens, tenant_limits, token_makers
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal, system
@@ -39,7 +39,7 @@ from common.services.retired_tokens import Retired
 
 _ROW = "k.tenant_id, k.token, k.beta, k.dialog_id, k.source, k.create_time, k.update_time"
 _RECORD = "t.id, t.user_id, t.display, t.beta_display, t.name, t.expires_at, t.last_used_at, t.created_at"
-_TRAITS = "r.scopes, r.replaced_by"
+_TRAITS = "r.scopes, r.replaced_by, r.made_by"
 _WITH_TRAITS = "LEFT JOIN rk_token_trait r ON r.token_id = t.id"
 _BOTH = "FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id"
 _LISTED = f"SELECT {_ROW}, {_RECORD}, {_TRAITS} {_BOTH} {_WITH_TRAITS} WHERE k.tenant_id = ?"
@@ -50,7 +50,7 @@ _PREFIX_LENGTH = len(TOKEN_PREFIX) + SHOWN_AT_EACH_END
 _LOOKALIKES = 100
 # The whole list is read by so many.
 _PIECE = 500
-_NO_RECORD = (None,) * 10
+_NO_RECORD = (None,) * 11
 #: A token that has not been used for so long, or never since it was made, is shown as unused.
 UNUSED_MS = 90 * 24 * 3600 * 1000
 
@@ -92,14 +92,15 @@ class Draft(NamedTuple):
     scope: Scope
     dialog_id: str | None = None
     source: str | None = None
+    makers: tuple[str, ...] = ()
 
 
 def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
     """Make a token for the tenant that the caller acts in and owns; the only answer that shows it whole.
 
     ``{tenant_id, token, beta, create_time, create_date, update_time, update_date, dialog_id, source, id, name,
-    expires_at, last_used_at, scopes, replaced_by, unused}``. One made with a token ends no later than that and may do
-    no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
+    expires_at, last_used_at, scopes, replaced_by, made_by, unused}``. One made with a token ends no later than that and
+    may do no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
     LimitReached, GivesMoreThanHeld and ProofDue.
     """
     tenant_id = own_tenant(who)
@@ -134,7 +135,8 @@ def own(plane: Plane, who: Principal) -> list[dict[str, Any]]:
     In the form of ``create``.
 
     ``token`` and ``beta`` are display forms where tokens are hashed, of those that act for a fellow owner, and for a
-    caller whose own token may do less than the account. Raises TenantNotFound, NotYourTenant.
+    caller whose own token may do less than the account or was made by somebody else. Raises TenantNotFound,
+    NotYourTenant.
     """
     return _listing(plane, own_tenant(who), whose=_shown_whole(plane, who))
 
@@ -152,12 +154,11 @@ def own_of_dialog(plane: Plane, who: Principal, dialog_id: str) -> list[dict[str
 def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
     """Every token that an account made, in whatever tenant of its own, and those that RAGFlow made in its home tenant.
 
-    Each token is its maker's, also where several own the tenant. Where tokens are stored in the clear they are shown
-    whole only to who might make one for that account. Raises UserNotFound.
+    Each token is its account's, also where several own the tenant. Where tokens are stored in the clear they are shown
+    whole only to that account and to who made them for it. Raises UserNotFound.
     """
     account = accounts.get(plane, email)
-    whose = account.id if _may_see_whole(plane, actor, account) else None
-    reach = of_account(plane, account)
+    reach, whose = of_account(plane, account), _shown_whole(plane, actor)
     listed: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
@@ -173,8 +174,7 @@ def page_of_user(
 ) -> dict[str, Any]:
     """``of_user``, a page at a time: ``{tokens, next_cursor}``."""
     account = accounts.get(plane, email)
-    whose = account.id if _may_see_whole(plane, actor, account) else None
-    return _page(plane, of_account(plane, account), limit, cursor, whose=whose)
+    return _page(plane, of_account(plane, account), limit, cursor, whose=_shown_whole(plane, actor))
 
 
 def delete(plane: Plane, who: Principal, given: Sequence[str], *, tenant_id: str | None = None) -> int:
@@ -272,15 +272,11 @@ def of_account(plane: Plane, account: AccountRow) -> Reach:
 
 
 def _shown_whole(plane: Plane, who: Principal) -> str | None:
-    """The account whose tokens the caller sees whole in lists, if any: one that sees a token can act by it."""
-    return who.user_id if plane.plain_tokens and not who.is_limited else None
+    """The account that sees whole in lists what acts for it and what it made, if any: who sees a token can act by it.
 
-
-def _may_see_whole(plane: Plane, actor: Principal, account: AccountRow) -> bool:
-    if not plane.plain_tokens or not actor.may("token", "create"):
-        return False
-    is_self = actor.user_id == account.id and not actor.is_limited
-    return is_self or not missing_to_act_on(actor.standing, accounts.standing_of(plane, account))
+    None with a token that may do less than its account, or that somebody else made, who would have others by it.
+    """
+    return who.user_id if plane.plain_tokens and not who.is_limited and not who.makers else None
 
 
 def end_of_credential(plane: Plane, who: Principal) -> int | None:
@@ -312,6 +308,7 @@ def _make(plane: Plane, actor: Principal, tenant_id: str, user_id: str, wish: Wi
         scope=_scope_for(plane, actor, user_id, wish.scopes),
         dialog_id=wish.dialog_id,
         source=wish.source,
+        makers=token_makers.of_new(actor, user_id),
     )
     tenant_limits.make_sure_of_room(plane, tenant_id, "tokens")
     made = write(plane, draft)
@@ -388,8 +385,9 @@ def write(plane: Plane, draft: Draft) -> dict[str, Any]:
         created_at=now,
         expires_at=draft.expires_at,
     )
-    if scoped:
-        plane.database.insert(TokenTrait, token_id=token_id, scopes=stored_scope(draft.scope))
+    if scoped or draft.makers:
+        scopes, made_by = stored_scope(draft.scope) if scoped else None, token_makers.stored(draft.makers)
+        plane.database.insert(TokenTrait, token_id=token_id, scopes=scopes, made_by=made_by)
     return {
         "tenant_id": draft.tenant_id,
         "token": token,
@@ -406,6 +404,7 @@ def write(plane: Plane, draft: Draft) -> dict[str, Any]:
         "last_used_at": None,
         "scopes": list(draft.scope.names) or None,
         "replaced_by": None,
+        "made_by": list(draft.makers) or None,
         "unused": False,
     }
 
@@ -479,11 +478,14 @@ def _unrecorded(
 
 
 def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[str, Any]:
-    """A row as lists show it; ``whose`` is the account whose tokens are shown whole where they are stored so."""
+    """A row as lists show it; ``whose`` is the account whose tokens, and those that it made, are shown whole where they
+    are stored so."""
     tenant_id, token, beta, dialog_id, source, create_time, update_time, *record = row
-    token_id, user_id, display, beta_display, name, expires_at, last_used_at, created_at, scopes, replaced_by = record
+    token_id, user_id, display, beta_display, name, expires_at, last_used_at, created_at, *traits = record
+    scopes, replaced_by, made_by = traits
+    makers = token_makers.makers_of(made_by)
     # RAGFlow takes what it made for a token of the account whose home the tenant is.
-    whole = whose is not None and whose == (user_id or tenant_id)
+    whole = whose is not None and whose in (user_id or tenant_id, *makers)
     used_at = last_used_at or created_at
     return {
         "tenant_id": tenant_id,
@@ -501,6 +503,7 @@ def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[s
         "last_used_at": rfc3339(last_used_at),
         "scopes": list(scope_of(scopes).names) if scopes else None,
         "replaced_by": replaced_by,
+        "made_by": list(makers) or None,
         # Nobody notes the use of what RAGFlow made.
         "unused": None if used_at is None else used_at <= unused_since,
     }

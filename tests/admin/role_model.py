@@ -30,6 +30,16 @@ class Account:
         return "superuser" in self.roles
 
 
+@dataclass(frozen=True)
+class Key:
+    """A token of somebody's that may make tokens: its value, its id, and who else made it or what it was made with."""
+
+    value: str
+    key_id: str
+    owner: str
+    makers: frozenset[str]
+
+
 @dataclass
 class Model:
     """Roles and accounts by name."""
@@ -203,3 +213,22 @@ class Model:
 
     def reset_password(self, who: str, target: str) -> bool:
         return self._has(who, "user:write") and self._above_in_rank(who, target)
+
+    def make_key(self, who: str, target: str) -> bool:
+        return self._has(who, "token:create") and self._above_in_rank(who, target)
+
+    def is_good(self, key: Key) -> bool:
+        """Whether a token is taken: its account is on, and none of its makers holds less of what ranks accounts."""
+        return self.accounts[key.owner].on and all(
+            self.may(key.owner) & ADMINISTRATIVE <= self.ranks(maker) for maker in key.makers
+        )
+
+    def ranks(self, who: str) -> Pairs:
+        """What of that which ranks accounts somebody holds: nothing while switched off."""
+        account = self.accounts[who]
+        return (EVERYTHING if account.is_superuser else self.may(who)) & ADMINISTRATIVE if account.on else frozenset()
+
+    def make_key_with(self, key: Key, target: str) -> bool:
+        """Whether a token, which may make tokens and nothing else, makes one for somebody."""
+        held = self.may(key.owner) & {"token:create"}
+        return self.is_good(key) and bool(held) and self.may(target) & ADMINISTRATIVE <= held

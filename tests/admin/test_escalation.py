@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from werkzeug.test import TestResponse
 
 from common.services import accounts
 from common.services.assignments import add_user_roles
-from tests.admin.role_model import EVERYTHING, Account, Model, Pairs
+from tests.admin.role_model import ADMINISTRATIVE, EVERYTHING, Account, Key, Model, Pairs
 from tests.backends import stores
 from tests.people import Person, World, new_password
 from tests.roles import SHELL, forget_roles, make_role
 
 NAMES = ("r0", "r1", "r2", "r3", "r4", "r5")
 GIVEN = (*NAMES, "member", "viewer", "user-manager", "superuser")
-PAIRS = ("role:write", "role:create", "role:delete", "role:assign", "user:write", "audit:export", "dataset:read")
+PAIRS = (
+    "role:write",
+    "role:create",
+    "role:delete",
+    "role:assign",
+    "user:write",
+    "audit:export",
+    "dataset:read",
+    "token:create",
+)
 RANK = ("make superuser", "unmake superuser", "on", "off")
 PEOPLE = ("ann", "bob", "cem", "dua")
+# So many of the last tokens that were made are kept and tried.
+KEPT = 4
+TOKENS = "/api/v1/system/tokens"
 
 # The superuser may everything: what the others may is more of a question.
 who = st.sampled_from((*PEOPLE, *PEOPLE[1:], *PEOPLE[1:]))
@@ -31,12 +51,14 @@ role = st.sampled_from((*NAMES, "own", "own", "own"))
 given = st.sampled_from(GIVEN)
 pair = st.sampled_from(PAIRS)
 several = st.sets(st.sampled_from(GIVEN), min_size=1, max_size=2)
+place = st.integers(0, KEPT - 1)
 
 
 class Company(RuleBasedStateMachine):
     """Four people, one of them a superuser at first, who do to roles and to each other whatever the servers let them.
 
-    Beside the servers stands a model that is told the same.
+    They keep the tokens that they make for each other, and that they make with those. Beside the servers stands a model
+    that is told the same.
     """
 
     def __init__(self, world: World, people: dict[str, Person]) -> None:
@@ -46,6 +68,8 @@ class Company(RuleBasedStateMachine):
         self.model = Model()
         self.acted: tuple[str, Pairs, bool] | None = None
         self.before: dict[str, Pairs] = {}
+        self.keys: list[Key] = []
+        self.rotated: set[str] = set()
 
     @initialize(
         own=st.lists(st.sets(pair, min_size=3), min_size=4, max_size=4),
@@ -60,6 +84,8 @@ class Company(RuleBasedStateMachine):
         plane = self.world.plane
         forget_roles(plane)
         with plane.database.transaction():
+            for table in ("api_token", "rk_token", "rk_token_trait"):
+                plane.database.run(f"DELETE FROM {table}")
             for name, person in self.people.items():
                 accounts.change(plane, person.user_id, is_superuser=name == "ann", is_active="1")
         for at, name in enumerate(NAMES[:4]):
@@ -176,6 +202,50 @@ class Company(RuleBasedStateMachine):
             if answer.status_code == 200 and actor != whom:
                 person.__dict__.pop("session", None)
 
+    @rule(actor=who, whom=who)
+    def make_key(self, actor: str, whom: str) -> None:
+        self.standing_of(actor)
+        answer = self.ask(actor, "POST", f"/users/{self.people[whom].email}/keys", {"scopes": ["create:token"]})
+        self.done(actor, answer, self.model.make_key(actor, whom))
+        self.keep(answer, whom, {actor})
+
+    @precondition(lambda self: self.keys)
+    @rule(at=place, whom=who, way=st.sampled_from(("further", "rotate", "for somebody")))
+    def use_key(self, at: int, whom: str, way: str) -> None:
+        key = self.keys[at % len(self.keys)]
+        self.standing_of(key.owner)
+        if way == "for somebody":
+            path = f"/api/v1/admin/users/{self.people[whom].email}/keys"
+            answer = self.world.admin.ask("POST", path, credential=key.value)
+            self.done(key.owner, answer, self.model.make_key_with(key, whom))
+            self.keep(answer, whom, key.makers | {key.owner})
+            return
+        mine = [each for each in self.keys if each.owner == key.owner]
+        old = mine[at % len(mine)]
+        path = f"{TOKENS}/{old.key_id}/rotate" if way == "rotate" else TOKENS
+        answer = self.world.api.ask("POST", path, {}, credential=key.value)
+        self.done(key.owner, answer, self.model.is_good(key) and (way == "further" or old.key_id not in self.rotated))
+        if way == "rotate" and answer.status_code == 200:
+            self.rotated.add(old.key_id)
+        self.keep(answer, key.owner, key.makers)
+
+    @precondition(lambda self: self.keys)
+    @rule(at=place, name=given, whose=st.sampled_from(("owner", "maker")))
+    def raise_or_lower(self, at: int, name: str, whose: str) -> None:
+        """A superuser gives another role to somebody whom a token is about."""
+        key = self.keys[at % len(self.keys)]
+        whom = key.owner if whose == "owner" or not key.makers else min(key.makers)
+        actor = min(name for name, account in self.model.accounts.items() if account.is_superuser and account.on)
+        self.assign(actor, whom, {name}, "put")
+
+    def keep(self, answer: TestResponse, owner: str, makers: Collection[str]) -> None:
+        """Somebody keeps the token that was just made, if one was."""
+        if answer.status_code == 200:
+            assert answer.json is not None
+            made = answer.json["data"]
+            key = Key(made["token"], made["id"], owner, frozenset(makers) - {owner})
+            self.keys = [*self.keys, key][-KEPT:]
+
     def held(self) -> dict[str, Pairs]:
         """What everybody may by what is stored, and ``superuser`` where the flag says so."""
         plane, found = self.world.plane, {}
@@ -208,6 +278,18 @@ class Company(RuleBasedStateMachine):
             assert self.before[name] == expected, name
 
     @invariant()
+    def no_token_does_what_one_of_its_makers_could_not_give(self) -> None:
+        now = self.held() if self.keys else {}
+        for key in self.keys:
+            answer = self.world.api.ask("GET", "/v1/user/info", credential=key.value)
+            if answer.status_code == 200:
+                rank = now[key.owner] & (ADMINISTRATIVE | {"superuser"})
+                for maker in key.makers:
+                    assert "superuser" in now[maker] or rank <= now[maker], (key.owner, maker)
+                    assert self.model.accounts[maker].on or not rank, (key.owner, maker)
+            assert (answer.status_code == 200) == self.model.is_good(key), (key.owner, key.makers)
+
+    @invariant()
     def there_is_a_superuser(self) -> None:
         if self.model.accounts:
             rows = self.world.plane.database.all("SELECT 1 FROM user WHERE is_superuser AND is_active = '1'")
@@ -217,6 +299,7 @@ class Company(RuleBasedStateMachine):
 @pytest.mark.timeout(500)
 def test_no_sequence_of_acts_ends_with_someone_holding_what_nobody_could_give(world: World) -> None:
     people = {name: world.person() for name in PEOPLE}
+    world.set_variable("limit.token_creation", "0")
     connection = world.plane.database.peewee.connection()
     if isinstance(connection, sqlite3.Connection):
         # Thousands of small changes, none of which has to outlive the machine.

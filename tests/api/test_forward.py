@@ -118,6 +118,21 @@ def test_a_token_with_scopes_goes_as_far_as_they_do_and_on_as_a_session(shared: 
         assert decide(shared, "GET", target, token).status_code == 403
 
 
+def test_a_token_that_somebody_else_made_goes_no_further_once_its_account_outranks_that_one(shared: World) -> None:
+    someone, manager = shared.person(), shared.person()
+    give_role(shared, manager, "user-manager")
+    made = manager.administer("POST", f"/users/{someone.email}/keys").json
+    assert made is not None
+    token = f"Bearer {made['data']['token']}"
+    assert ragflow_sees(shared, decide(shared, *READ, token)) == someone.user_id
+
+    give_role(shared, someone, "superuser")
+
+    denied = decide(shared, *READ, token)
+    assert (denied.status_code, "Authorization" in denied.headers) == (401, False)
+    assert [event[1] for event in shared.events("token:misuse")] == [someone.email]
+
+
 def test_an_account_that_ragflow_knows_no_session_of_gets_one_that_is_good_for_ragflow_alone(shared: World) -> None:
     someone = shared.person()
     token = token_of(someone)

@@ -15,6 +15,8 @@ from common.migrations.runner import STEPS, migrate, pending
 from common.models.account import Account, User
 from common.models.base import created
 from common.models.tenant import UserTenant
+from common.models.token import TokenTrait
+from common.services.plane import Plane
 from common.stores.database import SqliteStore
 from tests.people import START_MS
 
@@ -96,3 +98,19 @@ def test_keys_of_emails_are_those_of_the_rule_and_one_that_is_taken_stays(databa
 
     keys = [key for (key,) in database.all("SELECT email_key FROM rk_account ORDER BY user_id")]
     assert keys == ["stra\u00dfe@x.test", "a@\uff58.test", "a@x.test", "ada@x.test"]
+
+
+def test_tokens_of_before_have_no_maker_and_stay_what_they_are(plane: Plane) -> None:
+    database = plane.database
+    database.insert(TokenTrait, token_id="t", scopes="read:dataset")
+    database.run("ALTER TABLE rk_token_trait DROP COLUMN made_by")
+    database.run("DELETE FROM rk_migration WHERE number = 14")
+
+    assert [step.number for step in migrate(database, START_MS)] == [14]
+
+    assert database.all("SELECT token_id, scopes, replaced_by, made_by FROM rk_token_trait") == [
+        ("t", "read:dataset", None, None)
+    ]
+    # As where a start broke off after the column was made.
+    database.run("DELETE FROM rk_migration WHERE number = 14")
+    assert [step.number for step in migrate(database, START_MS)] == [14]
