@@ -57,12 +57,20 @@ def opened() -> Plane:
     return opening.open_plane(loaded)
 
 
+def _has_no_key(loaded: Settings) -> bool:
+    """Whether a key would be made for a database on a server, in whose trail nothing else is signed with it."""
+    made_elsewhere = loaded.secret_keys or loaded.redis is not None
+    return loaded.mysql is not None and not made_elsewhere and not database_mark.is_left(loaded)
+
+
 def _check_home(loaded: Settings) -> None:
     """Raises SettingsError where a plane has never been: what a new one says would be taken for the real one's."""
     if not loaded.home.is_dir():
         missing = f"{loaded.home}: there is no such folder"
     elif loaded.mysql is None and not loaded.database_path.exists() and not database_mark.is_left(loaded):
         missing = f"{loaded.home}: its database {loaded.database_path} is not there"
+    elif _has_no_key(loaded):
+        missing = f"{loaded.home}: no plane has been in it, so it has no key of the database's plane"
     else:
         return
     raise SettingsError(f"RAGKEEPER_HOME: {missing}; set it to the home of the plane, which `ragkeeper serve` makes.")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter, Rule
 
 
@@ -58,9 +57,6 @@ class DirectFlask(Flask):
         """The view's answer, or that of the handler of what it raised."""
         self._got_first_request = True
         try:
-            # The router sees one slash at the beginning where there are more.
-            if request.environ["PATH_INFO"].startswith("//"):
-                raise NotFound
             answer: Response = self.dispatch_request()  # type: ignore[assignment]  # every view here gives one
         except Exception as error:  # noqa: BLE001 - the app's last resort: the handlers answer, or it is raised again
             return self.finalize_request(self.handle_user_exception(error))

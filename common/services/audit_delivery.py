@@ -74,8 +74,12 @@ def deliver(task: Task) -> None:
 
 
 def delivered_to(plane: Plane) -> int:
-    """The number up to which every configured outlet has taken the events; beyond all of them where there is none."""
-    configured = [outlet for outlet in _OUTLETS.values() if plane.variables.text(outlet.setting)]
+    """The number up to which every configured outlet has taken the events; beyond all of them where there is none.
+
+    One whose address counts no more, having been taken under an older rule, is still waited for.
+    """
+    stored = plane.variables.stored()
+    configured = [outlet for outlet in _OUTLETS.values() if outlet.setting in stored and stored[outlet.setting].text]
     return min((_delivered(plane, outlet) for outlet in configured), default=_NO_EVENT_WAITS)
 
 

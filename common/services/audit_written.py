@@ -79,10 +79,12 @@ def turn_over(plane: Plane) -> None:
 def _keep_missing(plane: Plane) -> None:
     """Note what the older file names and the trail has no more, for as long as the trail would have had it."""
     home = plane.settings.home
+    count, uid = 0, ""
     with _opened((home / OLDER_FILE,)) as ids:
-        for uid in missing(plane.database, plane.keys.audit_keys(), ids):
-            log.error("audit event %s was written and is gone; run `ragkeeper audit verify`", uid)
+        for count, uid in enumerate(missing(plane.database, plane.keys.audit_keys(), ids), 1):  # noqa: B007 - the last ones
             _append(home / MISSING_FILE, uid)
+    if count:
+        log.error("%d written audit events are gone, %s among them; run `ragkeeper audit verify`", count, uid)
 
 
 def is_noted(home: Path) -> bool:

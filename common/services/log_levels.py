@@ -74,4 +74,4 @@ def check_log_level(pkg_name: object, level: object) -> tuple[str, str]:
 
 
 def _is_dotted(name: str) -> bool:
-    return name.isascii() and all(part.isidentifier() for part in name.split("."))
+    return name.isascii() and all(part.replace("-", "_").isidentifier() for part in name.split("."))

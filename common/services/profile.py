@@ -111,7 +111,7 @@ def update_profile(
     if "nickname" in columns:
         columns["nickname"] = parse_nickname(columns["nickname"])
     checked = new_hash = None
-    if password is not None or new_password is not None:
+    if password or new_password is not None:
         account = _proven(plane, who, password or "")
         checked = account.password
         new_hash = None if new_password is None else _new_hash(plane, who, account, new_password)

@@ -208,7 +208,7 @@ def record_login(
 
 def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) -> Principal:
     """The principal of a credential, read with one statement. Raises NotSignedIn, for what may have been a token after
-    one more.
+    one more. A token that somebody else made takes one more, too, where its account administers.
 
     A user API takes sessions, access tokens and API tokens; the admin server takes sessions and access tokens, for no
     longer than those that were made there, and API tokens whose scope is administrative. What has only the form of an

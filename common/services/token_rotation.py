@@ -48,7 +48,7 @@ class _Old(NamedTuple):
 
 
 def rotate_own(plane: Plane, who: Principal, given: str, rotation: Rotation) -> dict[str, Any]:
-    """Rotate a token that the caller made in the tenant that they act in and own; named by value, id or display form.
+    """Rotate a token of the caller's in the tenant that they act in and own; named by value, id or display form.
 
     The new one in the form of ``tokens.create``, with ``replaces`` (the id of the old one) and ``old_expires_at``. With
     a token no more comes of it than that may do, and for no longer. Raises TenantNotFound, NotYourTenant,
@@ -62,7 +62,9 @@ def rotate_own(plane: Plane, who: Principal, given: str, rotation: Rotation) -> 
         memberships.require_role(plane, who, tenant_id, ("owner",))
         old = _named(plane, tokens.of_tenant(tenant_id), given)
         if old.user_id != who.user_id:
-            raise Forbidden("Only the account that made a token rotates it: the new one acts for that account, too.")
+            raise Forbidden(
+                "Only the account that a token acts for rotates it: the new one acts for that account, too."
+            )
         return _rotate(plane, who, old, rotation)
 
 

@@ -155,7 +155,7 @@ def of_user(plane: Plane, actor: Principal, email: str) -> list[dict[str, Any]]:
     """Every token that an account made, in whatever tenant of its own, and those that RAGFlow made in its home tenant.
 
     Each token is its account's, also where several own the tenant. Where tokens are stored in the clear they are shown
-    whole only to that account and to who made them for it. Raises UserNotFound.
+    whole only to that account. Raises UserNotFound.
     """
     account = accounts.get(plane, email)
     reach, whose = of_account(plane, account), _shown_whole(plane, actor)
@@ -272,7 +272,7 @@ def of_account(plane: Plane, account: AccountRow) -> Reach:
 
 
 def _shown_whole(plane: Plane, who: Principal) -> str | None:
-    """The account that sees whole in lists what acts for it and what it made, if any: who sees a token can act by it.
+    """The account that sees whole in lists what acts for it, if any: who sees a token can act by it.
 
     None with a token that may do less than its account, or that somebody else made, who would have others by it.
     """
@@ -478,14 +478,12 @@ def _unrecorded(
 
 
 def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[str, Any]:
-    """A row as lists show it; ``whose`` is the account whose tokens, and those that it made, are shown whole where they
-    are stored so."""
+    """A row as lists show it; ``whose`` is the account whose tokens are shown whole where they are stored so."""
     tenant_id, token, beta, dialog_id, source, create_time, update_time, *record = row
     token_id, user_id, display, beta_display, name, expires_at, last_used_at, created_at, *traits = record
     scopes, replaced_by, made_by = traits
-    makers = token_makers.makers_of(made_by)
     # RAGFlow takes what it made for a token of the account whose home the tenant is.
-    whole = whose is not None and whose in (user_id or tenant_id, *makers)
+    whole = whose is not None and whose == (user_id or tenant_id)
     used_at = last_used_at or created_at
     return {
         "tenant_id": tenant_id,
@@ -503,7 +501,7 @@ def _shown(row: tuple[Any, ...], whose: str | None, unused_since: int) -> dict[s
         "last_used_at": rfc3339(last_used_at),
         "scopes": list(scope_of(scopes).names) if scopes else None,
         "replaced_by": replaced_by,
-        "made_by": list(makers) or None,
+        "made_by": list(token_makers.makers_of(made_by)) or None,
         # Nobody notes the use of what RAGFlow made.
         "unused": None if used_at is None else used_at <= unused_since,
     }

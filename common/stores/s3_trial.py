@@ -15,6 +15,12 @@ from minio.error import S3Error
 log = logging.getLogger(__name__)
 
 
+# What was to be removed is not there, with its bucket or without.
+_GONE = frozenset({"NoSuchBucket", "NoSuchKey", "NoSuchVersion"})
+# A version that the keys, or a lock on the object, keep.
+_KEPT = frozenset({"AccessDenied", "InvalidRequest", "MethodNotAllowed"})
+
+
 class Stored(NamedTuple):
     """An object on the server; ``version`` is None where its bucket keeps no old versions."""
 
@@ -48,12 +54,16 @@ class Trial:
         try:
             client.remove_object(left.bucket, left.name, left.version)
         except S3Error as error:
-            if left.version is None or error.code != "AccessDenied":
-                raise
-            client.remove_object(left.bucket, left.name)
-            self._leaves_versions = True
-            log.warning("no trial changes of the object store: its keys may not remove versions of objects")
+            if error.code not in _GONE:
+                self._leave_version(client, left, error)
         self._left = None
+
+    def _leave_version(self, client: Minio, left: Stored, error: S3Error) -> None:
+        if left.version is None or error.code not in _KEPT:
+            raise error
+        client.remove_object(left.bucket, left.name)
+        self._leaves_versions = True
+        log.warning("no trial changes of the object store: versions of objects can't be removed (%s)", error.code)
 
 
 def _own_name() -> str:

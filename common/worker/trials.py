@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from common.core.errors import StoreUnavailable
 from common.services.plane import Plane
@@ -25,7 +26,7 @@ def try_until(plane: Plane, stop: threading.Event) -> None:
     wait_s = 0.0
     before: StoreUnavailable | None = None
     while not stop.wait(wait_s):
-        wait_s = EVERY_S
+        wait_s, began = EVERY_S, time.monotonic()
         try:
             found = _refusal_of(plane)
         except Exception:
@@ -34,7 +35,8 @@ def try_until(plane: Plane, stop: threading.Event) -> None:
             wait_s = AFTER_FAILURE_S
             continue
         if found is not None:
-            wait_s = AFTER_REFUSAL_S
+            # Health forgets by the time of the refusal, and a server may take a while for the next one.
+            wait_s = max(1.0, AFTER_REFUSAL_S - int(time.monotonic() - began))
         _tell(before, found)
         before = found
 

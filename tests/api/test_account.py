@@ -243,6 +243,8 @@ def test_a_current_password_is_checked_also_where_there_is_no_new_one(world: Wor
     assert someone.ask("GET", "/v1/user/info").json["data"]["nickname"] != "Renamed"
     assert [event[0] for event in world.events("user:password")] == ["refused"]
 
+    for number, given in enumerate((someone.password, "", None)):
+        assert someone.ask(method, path, {"password": given, "nickname": f"Named {number}"}).json["data"] is True
     assert someone.ask(method, path, {"password": someone.password, "nickname": "Renamed"}).json["data"] is True
     assert someone.ask("GET", "/v1/user/info").json["data"]["nickname"] == "Renamed"
     assert [event[0] for event in world.events("user:password")] == ["refused"]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from common.cli import offline
 from common.cli.main import app
+from common.conf.sections import MySqlSection
 from common.settings import Settings
 from tests.people import settings_for
 
@@ -76,3 +77,20 @@ def test_a_database_that_a_home_has_had_is_still_told_to_be_missing(
 
     assert told.exit_code == 1
     assert "this home has used one that was not empty" in told.stderr
+
+
+@pytest.mark.parametrize("words", OFFLINE, ids=" ".join)
+def test_a_folder_without_the_key_of_a_plane_on_servers_is_refused_and_gets_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    server = MySqlSection.model_validate({"name": "ragkeeper", "user": "u", "password": "p", "port": 1})
+    settings = settings_for(home).model_copy(update={"mysql": server, "redis": None})
+    monkeypatch.setattr(offline.configuration, "load", lambda: settings)
+
+    told = CliRunner().invoke(app, words)
+
+    assert told.exit_code == 2
+    assert f"RAGKEEPER_HOME: {home}: no plane has been in it" in told.stderr
+    assert list(home.iterdir()) == []

@@ -193,6 +193,16 @@ def test_a_segment_stays_until_its_outlets_have_it(plane: Plane, clock: Clock) -
     assert audit_retention.drop_segment(plane) == 4
 
 
+def test_an_outlet_whose_address_breaks_the_rule_by_now_is_still_waited_for(plane: Plane) -> None:
+    configure(plane, webhook_url="https://audit.example")
+    plane.database.run("UPDATE rk_variable SET value = 'https://u:p@audit.example' WHERE name = 'audit.webhook_url'")
+    plane.database.run("UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    plane.variables.forget()
+
+    assert plane.variables.text("audit.webhook_url") == ""
+    assert audit_delivery.delivered_to(plane) == 0
+
+
 def test_a_webhook_that_hangs_and_a_long_purge_hold_up_no_other_job() -> None:
     registry = dict.fromkeys(("mail.invitation", TO_WEBHOOK, TO_FILE, "ragflow.follow", "purge"), lambda task: None)
 

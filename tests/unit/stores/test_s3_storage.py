@@ -392,7 +392,25 @@ def test_keys_that_may_remove_no_versions_leave_one_and_are_not_tried_again(tryi
         "DELETE /ragkeeper-trial/TRIAL",
     ]
     assert trying.health()["status"] == "green"
-    assert caplog.text.count("may not remove versions") == 1
+    assert caplog.text.count("versions of objects can't be removed") == 1
+
+
+@pytest.mark.parametrize("code", ["InvalidRequest", "MethodNotAllowed"])
+def test_versions_that_a_lock_keeps_are_left_too(trying, one_bucket, code):
+    one_bucket.version = "v1"
+    one_bucket.refusals = {f"DELETE /ragkeeper-trial/{TRIAL}?versionId": code}
+    for _ in range(2):
+        trying.try_change()
+    assert len(one_bucket.asked) == 3
+    assert trying.health()["status"] == "green"
+
+
+@pytest.mark.parametrize("code", ["NoSuchBucket", "NoSuchKey", "NoSuchVersion"])
+def test_what_has_gone_before_it_was_removed_keeps_no_trial_from_being_made(trying, one_bucket, code):
+    one_bucket.refusals = {"DELETE": code}
+    for _ in range(2):
+        trying.try_change()
+    assert [each.split()[0] for each in one_bucket.asked] == ["PUT", "DELETE"] * 2
 
 
 @pytest.mark.parametrize("version", [None, "v1"])

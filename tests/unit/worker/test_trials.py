@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -101,9 +102,23 @@ def test_health_says_it_within_ten_seconds_as_long_as_it_lasts_and_no_longer_wit
     assert not any(said[second] for second in range(ends_s + RECOVERY_S, 101))
 
 
-def test_a_refusal_is_followed_by_another_one_before_health_forgets_it() -> None:
-    # The time that a server takes to refuse comes in addition: at most its `timeout`, 2 s where nothing is said.
-    assert trials.AFTER_REFUSAL_S + 2 < SHOWN_S
+@pytest.mark.parametrize("takes_s", [0.5, 2.0, 3.9, 5.0, 6.5])
+def test_a_refusal_is_followed_by_another_one_before_health_forgets_it(
+    plane: Plane, takes_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at: list[float] = []
+    stop = Stop(60)
+
+    def trial() -> None:
+        stop.now_s += takes_s
+        at.append(stop.now_s)
+        refuse()
+
+    monkeypatch.setattr(trials.time, "monotonic", lambda: stop.now_s)
+    trials.try_until(replace(plane, objects=Trying(trial)), stop)
+
+    assert len(at) > 5
+    assert all(later - earlier < SHOWN_S for earlier, later in pairwise(at))
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
