@@ -132,6 +132,23 @@ def test_the_last_two_superusers_never_go_both(world: World, root: Person, one: 
     assert sorted(statuses)[1] in (401, 403, 409)
 
 
+def test_a_default_role_that_goes_while_somebody_registers_is_held_by_nobody(world: World, root: Person) -> None:
+    for number in range(16):
+        root.administer("POST", "/roles", {"role_name": f"default-{number}"})
+        root.administer("PUT", "/variables", {"var_name": "default_role", "var_value": f"default-{number}"})
+        body = {"email": f"new{number}@ragkeeper.test", "nickname": "New", "password": new_password()}
+
+        statuses = at_once(
+            world,
+            lambda body=body: world.api.ask("POST", "/v1/user/register", body),  # type: ignore[misc]
+            lambda number=number: root.administer("DELETE", f"/roles/default-{number}"),  # type: ignore[misc]
+        )
+
+        assert statuses in ([200, 200], [200, 409])
+        held = world.plane.database.all("SELECT r.name FROM rk_user_role h LEFT JOIN rk_role r ON r.id = h.role_id")
+        assert (None,) not in held
+
+
 def test_a_name_is_given_to_one_role_only(world: World, root: Person) -> None:
     def make() -> TestResponse:
         return root.administer("POST", "/roles", {"role_name": "wanted"})

@@ -198,11 +198,13 @@ def test_too_many_rows_are_refused_as_a_whole(root: Person) -> None:
 
 @pytest.mark.race
 def test_two_who_list_the_same_at_once_list_it_once(world: World, root: Person) -> None:
-    together, credential = threading.Barrier(4), root.admin_session
+    # Of one administrator each request waits for the one before.
+    people = [root, *(world.person(is_superuser=True) for _ in range(3))]
+    together, credentials = threading.Barrier(4), [person.admin_session for person in people]
 
     def at_once(number: int) -> int:
         together.wait(10)
-        body = {"email": "alice@example.org" if number % 2 else "Alice@example.org"}
+        body, credential = {"email": "alice@example.org" if number % 2 else "Alice@example.org"}, credentials[number]
         status = world.admin.ask("POST", "/api/v1/admin/whitelist/add", body, credential=credential).status_code
         world.plane.database.close()
         return status

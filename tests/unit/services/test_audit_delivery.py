@@ -165,6 +165,18 @@ def test_a_file_that_can_not_be_written_to_is_tried_later(plane: Plane) -> None:
         audit_delivery.deliver(task(plane, TO_FILE))
 
 
+def test_a_file_that_leads_elsewhere_is_not_written_to(plane: Plane) -> None:
+    configure(plane, file="trail.jsonl")
+    sealed(plane, 1)
+    audit_delivery.enqueue_due(plane)
+    (plane.settings.home / FOLDER).mkdir()
+    (plane.settings.home / FOLDER / "trail.jsonl").symlink_to(plane.settings.home / "elsewhere")
+
+    with pytest.raises(TryLater):
+        audit_delivery.deliver(task(plane, TO_FILE))
+    assert not (plane.settings.home / "elsewhere").exists()
+
+
 @pytest.mark.parametrize("name", ["../secret_key", "/etc/passwd", ".hidden", "a/b", "a b", "é"])
 def test_a_file_is_a_name_in_its_folder(plane: Plane, name: str) -> None:
     with pytest.raises(BadField):
@@ -181,16 +193,18 @@ def test_nothing_is_enqueued_without_an_outlet(plane: Plane) -> None:
 
 
 def test_a_segment_stays_until_its_outlets_have_it(plane: Plane, clock: Clock) -> None:
-    configure(plane, file="trail.jsonl", retention_days=30)
+    configure(plane, file="trail.jsonl", webhook_url="http://10.0.0.1/hook", retention_days=30)
     sealed(plane, 2)
     clock.forward(days=40)
     sealed(plane, 1)
     before = audit_retention.drop_segment(plane)
     audit_delivery.enqueue_due(plane)
     audit_delivery.deliver(task(plane, TO_FILE))
+    while_one_waits = audit_retention.drop_segment(plane)
+    configure(plane, webhook_url="")
 
-    assert before == 0
-    assert audit_retention.drop_segment(plane) == 4
+    assert (before, while_one_waits) == (0, 0)
+    assert audit_retention.drop_segment(plane) == 5
 
 
 def test_an_outlet_whose_address_breaks_the_rule_by_now_is_still_waited_for(plane: Plane) -> None:
