@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from common.core.access_file import Access, Act, graph_of
-from common.core.delegation import check_may_act_on, check_may_edit, check_may_give, check_may_reassign
+from common.core.delegation import (
+    check_may_act_on,
+    check_may_edit,
+    check_may_give,
+    check_may_make_default,
+    check_may_reassign,
+)
 from common.core.emails import email_key
 from common.core.errors import BadField, PermissionMissing, PlaneError
 from common.core.permissions import Permission, Registry, RoleGraph, Standing
@@ -66,6 +72,7 @@ class _Stage:
             self._reassign(act, email_key(named[0]))
         elif kind != "roles":
             self._require("setting", "write")
+            self._make_default(act.body.get("settings", {}).get("default_role"))
         elif not named:
             self._require("role", "create")
             name = act.body["role_name"]
@@ -91,6 +98,12 @@ class _Stage:
         check_may_edit(self.standing, self._graph, name, reaches_heirs="parents" in change)
         check_may_give(self.standing, changed.standing([name]))
         return changed
+
+    def _make_default(self, given: object) -> None:
+        """What the server says of a role that there is not, and of no role, is found by its own trial."""
+        role = self._graph.id_of(str(given).lower()) if given is not None else None
+        if role is not None:
+            check_may_make_default(self.standing, self._graph.standing([role]))
 
     def _reassign(self, act: Act, account: str) -> None:
         held = self._held[account]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from common.core.errors import GivesMoreThanHeld, NotOnYourself, RoleImmutable
+from common.core.errors import BadField, GivesMoreThanHeld, NotOnYourself, RoleImmutable
 from common.core.permissions import (
     ADMINISTRATIVE_PERMISSIONS,
+    ALL_PERMISSIONS,
     BUILT_IN_ROLES,
     SUPERUSER,
     Permission,
@@ -44,6 +45,20 @@ def check_may_act_on(actor: Standing, target: Standing) -> None:
         raise GivesMoreThanHeld(
             f"This account holds what you do not, so you can't act on it: {', '.join(missing)}.", missing
         )
+
+
+def is_administrative(standing: Standing) -> bool:
+    """Whether a role is none to be given to strangers unless a superuser says so."""
+    return standing.is_superuser or not ADMINISTRATIVE_PERMISSIONS.isdisjoint(standing.permissions)
+
+
+def check_may_make_default(actor: Standing, role: Standing) -> None:
+    """Raise BadField for a superuser's role, and GivesMoreThanHeld if the actor may not give a role to all who come."""
+    if role.is_superuser:
+        raise BadField("default_role: not every new account can be a superuser.", field="default_role")
+    check_may_give(actor, role)
+    if is_administrative(role):
+        check_may_give(actor, Standing(ALL_PERMISSIONS, True))
 
 
 def check_may_edit(actor: Standing, graph: RoleGraph, role_id: str, *, reaches_heirs: bool) -> None:

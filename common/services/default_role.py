@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from common.core.delegation import missing_to_act_on
+from common.core.delegation import is_administrative, missing_to_act_on
 from common.core.errors import GivesMoreThanHeld
 from common.core.permissions import MEMBER, RoleGraph
 from common.models.role import RoleHolder
@@ -13,7 +13,6 @@ from common.services import accounts
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Principal
-from common.services.settings import is_administrative
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from common.core import features, variables
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
-from common.core.delegation import check_may_give
+from common.core.delegation import check_may_give, check_may_make_default, is_administrative
 from common.core.errors import BadField, SettingChangeNotFound, SettingNotFound
 from common.core.names import parse_role_name
-from common.core.permissions import ADMINISTRATIVE_PERMISSIONS, ALL_PERMISSIONS, SUPERUSER, Standing
+from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, Standing
 from common.core.variables import VARIABLES, Value, Variable, as_text, found, known, parsed
 from common.core.versions import check_version, version_of
 from common.models.base import created, rfc3339, touched
@@ -253,11 +253,6 @@ def _write_beside(plane: Plane, variable: Variable, text: str | None) -> None:
     plane.database.insert(SystemSetting, name=variable.name, source="admin", data_type=variable.kind, **columns)
 
 
-def is_administrative(standing: Standing) -> bool:
-    """Whether a role is none to be given to strangers unless a superuser says so."""
-    return standing.is_superuser or not ADMINISTRATIVE_PERMISSIONS.isdisjoint(standing.permissions)
-
-
 def _change(plane: Plane, variable: Variable, stored: StoredText | None, value: Value | None) -> Change | None:
     """What setting the value changes, or None. A secret is sealed; it is a change unless it is the one that is set."""
     before = _text_of(stored)
@@ -291,12 +286,7 @@ def _refuse_default_role(plane: Plane, actor: Principal, given: str) -> None:
     role_id = graph.id_of(name)
     if role_id is None:
         raise BadField(f"default_role: there is no role '{name}'.", field="default_role")
-    standing = graph.standing([role_id])
-    if standing.is_superuser:
-        raise BadField("default_role: not every new account can be a superuser.", field="default_role")
-    check_may_give(actor.standing, standing)
-    if is_administrative(standing):
-        check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
+    check_may_make_default(actor.standing, graph.standing([role_id]))
 
 
 def _needs_superuser(plane: Plane, change: Change) -> bool:

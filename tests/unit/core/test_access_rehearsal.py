@@ -34,7 +34,7 @@ NOW = Access(
 def rehearsed(text: str, caller: str | None, registry: Registry = BUILT_IN) -> list[Act]:
     """The steps for what a file says besides its version."""
     wanted = parse(yaml.safe_load(f"version: 1\n{text}"), registry)
-    acts = plan(wanted, NOW, defaults={"probe.timeout": 0}, secrets=[], caller=caller or "")
+    acts = plan(wanted, NOW, defaults={"probe.timeout": 0, "default_role": "member"}, secrets=[], caller=caller or "")
     rehearse(acts, NOW, registry, Caller(caller, NOW.assignments[caller]) if caller else None)
     return acts
 
@@ -100,6 +100,22 @@ def test_nobody_gives_by_a_file_what_they_do_not_hold(text: str, told: str) -> N
 )
 def test_what_a_step_needs_is_asked_for(text: str, told: str) -> None:
     assert refusal(text, "bob@x.test").startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("roles: {fresh: {grants: {user: [read]}}}\nsettings: {default_role: fresh}", "settings: You can't give what"),
+        ("settings: {default_role: Keeper}", "settings: You can't give what you do not hold: audit:read."),
+        ("settings: {default_role: superuser}", "settings: default_role: not every new account can be a superuser."),
+    ],
+)
+def test_a_default_role_is_judged_as_it_will_be(text: str, told: str) -> None:
+    assert refusal(text, "ops@x.test").startswith(told)
+
+
+def test_a_default_role_of_the_file_that_is_not_administrative_is_anybodys_to_choose() -> None:
+    assert len(rehearsed("roles: {fresh: {}}\nsettings: {default_role: fresh}", "ops@x.test")) == 2
 
 
 def test_what_earlier_steps_take_from_the_caller_is_missed_by_later_ones() -> None:
