@@ -5,17 +5,19 @@ By itself it takes SIGHUP, which comes when its terminal is closed, for an order
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 
 from supervisor import supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.options import ServerOptions
 from supervisor.states import SupervisorStates
+
+_STDERR = 2
 
 
 class _Foreground(ServerOptions):  # type: ignore[misc]
@@ -27,13 +29,24 @@ class _Foreground(ServerOptions):  # type: ignore[misc]
         signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else self._hang_up)
 
     def _hang_up(self, _number: int, frame: FrameType | None) -> None:
-        # The supervisor tells there of output that can't be written, and would end on the spot if that failed too.
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
         self.signal_receiver.receive(signal.SIGTERM, frame)
+
+
+class _MaybeGone(io.TextIOBase):
+    """Standard error, whose reader may be gone before the signal comes that says so.
+
+    The supervisor tells there of output that can't be written, and would end on the spot if that failed too.
+    """
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            os.write(_STDERR, text.encode(errors="backslashreplace"))
+        return len(text)
 
 
 def main() -> None:
     """As ``supervisord.main``: again when ``supervisorctl reload`` says so."""
+    sys.stderr = _MaybeGone()
     is_first = True
     while True:
         options = _Foreground()

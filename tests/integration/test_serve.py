@@ -292,6 +292,11 @@ def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path, kind: str) -> 
         # What is said from here on can't be written.
         os.close(reader)
     try:
+        # The supervisor speaks before the signal comes: of a program that has ended.
+        killed = of_program(live, "common.worker")
+        assert killed is not None
+        killed.kill()
+        until(lambda: not killed.is_running(), live)
         os.killpg(live.process.pid, signal.SIGHUP)
         assert live.process.wait(STOP_S) == 0
         assert psutil.wait_procs(everything, timeout=1)[1] == []
