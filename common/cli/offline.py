@@ -16,7 +16,7 @@ from common.cli import serving
 from common.cli.console import JsonFlag, fail, say, show_json, show_rows
 from common.core.errors import PlaneError, StoreUnavailable
 from common.migrations.runner import pending
-from common.services import database_mark, first_start, opening, recovery
+from common.services import database_mark, first_start, keys, opening, recovery
 from common.services.plane import Plane
 from common.settings import Settings, SettingsError
 from common.worker import process
@@ -59,8 +59,9 @@ def opened() -> Plane:
 
 def _has_no_key(loaded: Settings) -> bool:
     """Whether a key would be made for a database on a server, in whose trail nothing else is signed with it."""
-    made_elsewhere = loaded.secret_keys or loaded.redis is not None
-    return loaded.mysql is not None and not made_elsewhere and not database_mark.is_left(loaded)
+    kept_elsewhere = loaded.secret_keys or loaded.redis is not None
+    # Not the mark of a database: that names its host, which an operator may have changed.
+    return loaded.mysql is not None and not kept_elsewhere and not (loaded.home / keys.OWN).exists()
 
 
 def _check_home(loaded: Settings) -> None:

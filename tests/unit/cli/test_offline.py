@@ -94,3 +94,20 @@ def test_a_folder_without_the_key_of_a_plane_on_servers_is_refused_and_gets_none
     assert told.exit_code == 2
     assert f"RAGKEEPER_HOME: {home}: no plane has been in it" in told.stderr
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", OFFLINE, ids=" ".join)
+def test_a_home_with_its_key_is_used_wherever_its_database_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "secret_key").write_text("k" * 64)
+    moved = MySqlSection.model_validate({"name": "ragkeeper", "user": "u", "password": "p", "port": 1})
+    settings = settings_for(home).model_copy(update={"mysql": moved, "redis": None})
+    monkeypatch.setattr(offline.configuration, "load", lambda: settings)
+
+    told = CliRunner().invoke(app, words)
+
+    assert told.exit_code == 1
+    assert "the metadata store can't be used" in told.stderr
