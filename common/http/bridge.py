@@ -159,7 +159,7 @@ class Bridge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         reads = method in _READS
-        answered = await self._without_a_thread(scope) if reads else None
+        answered = await self._without_a_thread(scope) if reads and not _has_body(scope) else None
         if answered is None:
             status, headers, body = await self._through_the_app(scope, receive, reads)
         else:
@@ -257,6 +257,14 @@ class Bridge:
         answer = int(status[:3]), [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers], content
         writes = environ.get(BEFORE_THE_ANSWER)
         return Onward(self._writes, _written, (writes, answer)) if writes else answer
+
+
+def _has_body(scope: Scope) -> bool:
+    """Whether a request brings a body: it is read before the answer, which its sender might not get otherwise."""
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return False
 
 
 async def _read_body(environ: Environ, receive: Receive, body: bytearray, kind: _Bodies) -> None:

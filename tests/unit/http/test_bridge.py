@@ -129,6 +129,16 @@ def test_fixed_answers_need_neither_thread_nor_app() -> None:
     assert (pong.status, pong.headers["content-length"]) == (200, "4")
 
 
+@pytest.mark.parametrize("headers", [{}, {"content-length": "40"}, {"transfer-encoding": "chunked"}])
+def test_a_body_is_read_also_before_what_is_fixed(app: Flask, headers: dict[str, str]) -> None:
+    chunks = [b"x" * 20, b"x" * 20] if headers else []
+    asked = Client("GET", "/ping", *chunks, headers=headers)
+    ask(bridged(app), asked)
+
+    assert asked.chunks == []
+    assert asked.status == (404 if headers else 200), "the app has no such path"
+
+
 def test_HEAD_is_answered_without_a_body_wherever_the_answer_comes_from(app: Flask) -> None:
     fixed, of_app = Client("HEAD", "/ping"), Client("HEAD", "/shown/a")
     ask(bridged(app), fixed, of_app)
