@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -55,6 +56,35 @@ def _is_writable() -> bool:
     return bool(poll.poll(0))
 
 
+class _Together:
+    """Lines of an event loop: those of one of its rounds are written by one system call, which is what they cost.
+
+    They follow the answers that they are about, by as long as the round takes.
+    """
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._lines = bytearray()
+
+    def add(self, line: bytes) -> None:
+        """Have a line written soon. The log has just been seen to take one."""
+        if len(self._lines) + len(line) >= select.PIPE_BUF:
+            # What is longer might be torn apart by lines of other processes.
+            self._flush()
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._lines += line + b"\n"
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        lines, self._lines = bytes(self._lines[:-1]), bytearray()
+        if _is_writable():
+            self._write(lines)
+        else:
+            asyncio.get_running_loop().run_in_executor(None, self._write, lines)
+
+
 def new_id() -> str:
     """An id for a request that brought none."""
     return os.urandom(12).hex()
@@ -93,11 +123,15 @@ def logging_access(app: Application, write: Callable[[bytes], None] = write_line
     The level of ``ragkeeper.access`` switches the lines on (INFO) and off.
     """
 
+    together = _Together(write)
+
     def note(environ: Environ, line: bytes) -> None:
-        if on_event_loop() and not _is_writable():
-            record_aside(environ, partial(write, line))
-        else:
+        if not on_event_loop():
             write(line)
+        elif _is_writable():
+            together.add(line)
+        else:
+            record_aside(environ, partial(write, line))
 
     def front(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         started = time.perf_counter_ns()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Union
 
 import orjson
 from flask import Request, Response
@@ -26,21 +26,35 @@ _FALSE_DATA = (10, 109)
 _UNAUTHORIZED_TEXT = "<Unauthorized '401: Unauthorized'>"
 
 
-class JsonResponse(Response):
-    """An answer whose body is there as a whole, so it is sent without werkzeug's second look at its headers."""
+Answer = Union[Response, "JsonAnswer"]
 
-    def __init__(self, content: bytes, status: int, headers: dict[str, str] | None) -> None:
-        super().__init__(content, status, headers, content_type="application/json")
+
+class JsonAnswer:
+    """What a route gave, as JSON: the answer to most requests, without what a ``Response`` can be asked and told, which
+    is most of its cost."""
+
+    __slots__ = ("_content", "_headers", "_status")
+
+    def __init__(self, body: Any, status: int, headers: dict[str, str]) -> None:
+        self._content = _encoded(body)
+        self._status = status
+        self._headers = headers
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        start_response(self.status, self.headers.to_wsgi_list())
-        return () if environ["REQUEST_METHOD"] == "HEAD" else self.response
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(self._content)))]
+        headers.extend(self._headers.items())
+        start_response(f"{self._status} {HTTP_STATUS_CODES[self._status]}", headers)
+        return () if environ["REQUEST_METHOD"] == "HEAD" else (self._content,)
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; ``body`` may hold iterators, which are sent as lists, and whose typed errors are raised."""
+    return Response(_encoded(body), status, headers, content_type="application/json")
+
+
+def _encoded(body: Any) -> bytes:
     try:
-        return JsonResponse(orjson.dumps(body, default=_plain), status, headers)
+        return orjson.dumps(body, default=_plain)
     except orjson.JSONEncodeError as error:
         # What an iterator raises has gone through orjson, which calls it something that it can't write.
         if isinstance(error.__cause__, PlaneError):
@@ -48,16 +62,16 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
         raise
 
 
-def success(route: Route, result: Any) -> Response:
+def success(route: Route, result: Any) -> Answer:
     """What a route function gave, in the envelope of its dialect; a Response is sent as it is."""
     if isinstance(result, Response):
         return result
     reply = result if isinstance(result, Reply) else Reply(result)
     if route.dialect == "bare":
-        return json_response(reply.data, reply.status, reply.headers)
+        return JsonAnswer(reply.data, reply.status, reply.headers)
     default = "Success" if route.dialect == "admin" else "success"
     body = {"code": 0, "message": reply.message or default, "data": reply.data}
-    return json_response(body, reply.status, reply.headers)
+    return JsonAnswer(body, reply.status, reply.headers)
 
 
 def failure(error: PlaneError, dialect: Dialect, request: Request) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -22,6 +21,7 @@ from common.core.errors import (
 )
 from common.core.permissions import Permission
 from common.http import access, answers, bodies, cross_origin, forwarded, session_cookie
+from common.http.answers import Answer
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Holds, Public
 from common.http.route import Call, Dialect, Route
@@ -73,15 +73,16 @@ def build_app(plane: Plane, realm: Realm, routes: Iterable[Route]) -> Flask:
     return app
 
 
-def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Response]:
+def _view(plane: Plane, realm: Realm, route: Route) -> Callable[..., Answer]:
     public = isinstance(route.requires, Public)
+    needs = Permission(route.requires.resource, route.requires.action) if isinstance(route.requires, Holds) else None
 
-    def view(**path: str) -> Response:
+    def view(**path: str) -> Answer:
         bodies.check_path(path)
         environ = request.environ
         environ[access.ROUTE] = route.rule
         try:
-            who = stranger(_origin(environ)) if public else _identify(plane, realm, route, environ)
+            who = stranger(_origin(environ)) if public else _identify(plane, realm, route, needs, environ)
         except Misused as misused:
             access.record_aside(environ, partial(misuse.record, plane, route.endpoint, misused))
             raise
@@ -138,7 +139,7 @@ def _asked(route: Route) -> dict[str, str | list[str]]:
     return found
 
 
-def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Response:
+def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) -> Answer:
     """Raises Forbidden both where the route's requirement refuses and where the use-case's own rule does."""
     if route.method != "GET":
         session_cookie.refuse_foreign_pages(request.environ)
@@ -150,16 +151,14 @@ def _admitted(plane: Plane, route: Route, who: Principal, path: dict[str, str]) 
     upload = bodies.read_upload(request, route.uploads) if route.uploads else b""
     if route.fields_first:
         route.requires.check(plane, who, path)
-    if isinstance(route.requires, Holds):
-        who = replace(who, needs=Permission(route.requires.resource, route.requires.action))
     return answers.success(route, route.function(Call(plane, who, body, query, upload), **path))
 
 
-def _identify(plane: Plane, realm: Realm, route: Route, environ: Environ) -> Principal:
+def _identify(plane: Plane, realm: Realm, route: Route, needs: Permission | None, environ: Environ) -> Principal:
     given = session_cookie.given(environ, takes_cookie=not (route.changes and route.method == "GET"))
     if given is None:
         raise NotSignedIn("Unauthorized")
-    who = sessions.authenticate(plane, given.credential, realm, _origin(environ))
+    who = sessions.authenticate(plane, given.credential, realm, _origin(environ, needs))
     environ[access.WHO] = who
     if given.by_cookie:
         if who.session_id is None:
@@ -192,8 +191,8 @@ def _count(plane: Plane, who: Principal, environ: Environ) -> None:
         environ[access.COUNTED] = True
 
 
-def _origin(environ: Environ) -> Origin:
-    return Origin(environ.get("REMOTE_ADDR"), environ.get("HTTP_USER_AGENT"), environ[access.REQUEST_ID])
+def _origin(environ: Environ, needs: Permission | None = None) -> Origin:
+    return Origin(environ.get("REMOTE_ADDR"), environ.get("HTTP_USER_AGENT"), environ[access.REQUEST_ID], needs)
 
 
 def request_id() -> str:

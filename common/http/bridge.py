@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -327,12 +328,17 @@ def _environ(scope: Scope) -> Environ:
         "wsgi.run_once": False,
     }
     for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            name = f"HTTP_{name}"
+        name, value = _variable(raw_name), raw_value.decode("latin-1")
         known = environ.get(name)
         if known is None:
             environ[name] = value
         else:
             environ[name] = f"{known}{'; ' if name == 'HTTP_COOKIE' else ','}{value}"
     return environ
+
+
+@lru_cache(maxsize=256)
+def _variable(field: bytes) -> str:
+    """The name that a header field has in the environ (PEP 3333)."""
+    name = field.decode("latin-1").upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"

@@ -12,6 +12,7 @@ from peewee import SQL, BigIntegerField, CharField, Context, DateTimeField, Mode
 # English whatever the locale, and without the cost of a general formatter: long lists have a date in every row.
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 
 
 class LongTextField(TextField):
@@ -72,7 +73,7 @@ def http_date(at_ms: int | None) -> str | None:
         return None
     day, second_of_day = divmod(at_ms // 1000, 86_400)
     minute, second = divmod(second_of_day, 60)
-    return f"{_http_day(day)} {minute // 60:02d}:{minute % 60:02d}:{second:02d} GMT"
+    return f"{_http_day(day)} {_TWO_DIGITS[minute // 60]}:{_TWO_DIGITS[minute % 60]}:{_TWO_DIGITS[second]} GMT"
 
 
 @lru_cache(maxsize=1024)

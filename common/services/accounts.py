@@ -108,8 +108,8 @@ def acting_now(plane: Plane, actor: Principal) -> Principal:
         permissions=actor.permissions & now.permissions,
         is_superuser=actor.is_superuser and now.is_superuser,
     )
-    if held.needs is not None:
-        held.require(*held.needs)
+    if held.origin.needs is not None:
+        held.require(*held.origin.needs)
     return held
 
 

@@ -14,11 +14,15 @@ Realm = Literal["admin", "user"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request came from: peer address, user agent, and the id that its log lines and events carry."""
+    """Where a request came from: peer address, user agent, and the id that its log lines and events carry.
+
+    ``needs`` is what the route that it came to asks for, which is asked for again where the caller is looked at anew.
+    """
 
     address: str | None = None
     agent: str | None = None
     request_id: str | None = None
+    needs: Permission | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,7 @@ class Principal:
     ``session:<id>``, ``token:<id>`` or ``system``. ``authenticated_at`` is when the password of a session was given
     last, in UTC milliseconds; None for any other credential. ``scope`` is that of a token, None for any other
     credential; where it is a ceiling, ``permissions`` and ``is_superuser`` are below it already. ``makers`` are the
-    ids of accounts that made a token for this one. ``needs`` is what the route asked for, which is asked for again
-    where the caller is looked at anew.
+    ids of accounts that made a token for this one.
     """
 
     user_id: str | None
@@ -49,7 +52,6 @@ class Principal:
     authenticated_at: int | None = None
     scope: Scope | None = None
     makers: tuple[str, ...] = ()
-    needs: Permission | None = None
     origin: Origin = field(default_factory=Origin)
 
     def may(self, resource: str, action: str) -> bool:

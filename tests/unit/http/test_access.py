@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import os
+import select
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -141,13 +143,66 @@ def test_a_log_that_cant_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatc
         os.close(writer)
 
 
-def test_a_log_that_is_full_keeps_no_event_loop_waiting_and_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def log_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """The two ends of a pipe that is the log."""
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with suppress(BlockingIOError):
-        while os.write(writing, b"." * 4096):
-            pass
     monkeypatch.setattr(access, "_STDOUT", writing)
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+def test_lines_of_a_round_of_the_event_loop_are_written_together_and_none_is_torn(log_pipe: tuple[int, int]) -> None:
+    pieces: list[bytes] = []
+
+    async def on_a_loop() -> None:
+        client = Client(access.logging_access(app, pieces.append))
+        for number in range(40):
+            client.get("/", headers={"X-Request-Id": f"r{number}"})
+        await asyncio.sleep(0)
+
+    asyncio.run(on_a_loop())
+
+    noted = [json.loads(line)["request_id"] for piece in pieces for line in piece.split(b"\n")]
+    assert noted == [f"r{number}" for number in range(40)]
+    assert len(pieces) < 10
+    # A write of so many bytes is atomic (pipe(7)); the newline at the end comes on top.
+    assert all(len(piece) < select.PIPE_BUF for piece in pieces)
+
+
+def test_a_log_that_fills_up_before_the_round_ends_is_written_by_a_thread(log_pipe: tuple[int, int]) -> None:
+    _, writing = log_pipe
+    written = threading.Event()
+    lines: list[bytes] = []
+    by: list[threading.Thread] = []
+
+    def write(line: bytes) -> None:
+        lines.append(line)
+        by.append(threading.current_thread())
+        written.set()
+
+    async def on_a_loop() -> None:
+        Client(access.logging_access(app, write)).get("/")
+        _fill(writing)
+        await asyncio.to_thread(written.wait, 5)
+
+    asyncio.run(on_a_loop())
+
+    [line] = lines
+    assert json.loads(line)["status"] == 200
+    assert by != [threading.main_thread()]
+
+
+def _fill(pipe: int) -> None:
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        while os.write(pipe, b"." * 4096):
+            pass
+
+
+def test_a_log_that_is_full_keeps_no_event_loop_waiting_and_loses_no_line(log_pipe: tuple[int, int]) -> None:
+    _fill(log_pipe[1])
     written: list[bytes] = []
     left: list[Callable[[], None]] = []
 
@@ -156,8 +211,6 @@ def test_a_log_that_is_full_keeps_no_event_loop_waiting_and_loses_no_line(monkey
         Client(front).get("/", environ_base={access.BEFORE_THE_ANSWER: left})
 
     asyncio.run(on_a_loop())
-    os.close(reading)
-    os.close(writing)
 
     assert not written
     [line] = left
