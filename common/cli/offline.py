@@ -81,7 +81,8 @@ def serve() -> None:
     """Run the admin server, the user API and the worker in the foreground, under one supervising process.
 
     Everything is kept in RAGKEEPER_HOME. The first start makes the first administrator: with RAGKEEPER_ADMIN_PASSWORD
-    if that is given, else with a generated password that is printed once. Stop with ^C or SIGTERM.
+    if that is given, else with a generated password that is printed once. Stop with ^C or SIGTERM;
+    it ends with its terminal, too, except under nohup.
 
     It listens on RAGKEEPER_HOST (127.0.0.1), the admin server on RAGKEEPER_ADMIN_PORT (9381), the user API on
     RAGKEEPER_API_PORT (9380). `ragkeeper config show` has every setting; `ragkeeper health` asks how it is.
@@ -100,7 +101,7 @@ def serve() -> None:
     say(f"Admin server  {first_start.address(loaded, loaded.admin_port)}   (API documents at /docs)")
     say(f"User API      {first_start.address(loaded, loaded.api_port)}   (API documents at /docs)")
     say(f"Home          {loaded.home}")
-    _become([sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)], administrator)
+    _become([sys.executable, "-m", "common.cli.foreground", "-n", "-c", str(path)], administrator)
 
 
 def admin() -> None:

@@ -50,8 +50,20 @@ def hold_home(home: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise SettingsError(f"RAGKEEPER_HOME: another `ragkeeper serve` runs on {home}; stop it first.") from error
+        number = _running(home)
+        which = f"another `ragkeeper serve` runs on {home}" + (f" (process {number})" if number else "")
+        raise SettingsError(f"RAGKEEPER_HOME: {which}; stop it first.") from error
     return descriptor
+
+
+def _running(home: Path) -> int | None:
+    """The process of the supervisor that has noted its number in the home; None where there is none, or not yet."""
+    try:
+        number = int(_pid_file(home).read_text())
+        os.kill(number, 0)
+    except (OSError, ValueError, OverflowError):
+        return None
+    return number
 
 
 def check_paths(settings: Settings) -> None:

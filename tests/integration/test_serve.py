@@ -178,7 +178,7 @@ def test_a_second_one_on_the_same_home_is_refused(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with running(home) as live:
         said = refused(home)
-        assert "another `ragkeeper serve` runs" in said
+        assert f"another `ragkeeper serve` runs on {home} (process {live.process.pid}); stop it first." in said
         assert httpx.get(f"{live.admin_url}/readyz").status_code == 200
 
 
@@ -276,6 +276,53 @@ def collect(reader: int, said: list[bytes]) -> None:
             said.append(chunk)
     except OSError:
         return
+
+
+@pytest.mark.parametrize("kind", ["terminal", "pipe"])
+def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    reader, writer = os.openpty() if kind == "terminal" else os.pipe()
+    live = start(tmp_path / "home", sink=writer)
+    os.close(writer)
+    try:
+        for port in (live.admin_port, live.api_port):
+            wait_until_ready(live, port)
+        until(lambda: of_program(live, "common.worker"), live)
+        everything = live.family()
+    finally:
+        # What is said from here on can't be written.
+        os.close(reader)
+    try:
+        # The supervisor speaks before the signal comes: of a program that has ended.
+        killed = of_program(live, "common.worker")
+        assert killed is not None
+        killed.kill()
+        until(lambda: not killed.is_running(), live)
+        os.killpg(live.process.pid, signal.SIGHUP)
+        assert live.process.wait(STOP_S) == 0
+        assert psutil.wait_procs(everything, timeout=1)[1] == []
+        assert not (live.home / "supervisor.sock").exists()
+        assert not (live.home / "supervisord.pid").exists()
+    finally:
+        end(live.process)
+
+
+def test_one_that_was_started_with_hangups_ignored_goes_on(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        live = start(tmp_path / "home")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        for port in (live.admin_port, live.api_port):
+            wait_until_ready(live, port)
+        everything = live.family()
+        os.killpg(live.process.pid, signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            live.process.wait(2)
+        assert all(process.is_running() for process in everything)
+        assert httpx.get(f"{live.admin_url}/readyz").status_code == 200
+    finally:
+        end(live.process)
 
 
 def test_what_is_killed_comes_back(tmp_path: Path) -> None:
