@@ -18,6 +18,8 @@ from supervisor.options import ServerOptions
 from supervisor.states import SupervisorStates
 
 _STDERR = 2
+# What programs are told to stop with.
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class _Foreground(ServerOptions):  # type: ignore[misc]
@@ -30,6 +32,17 @@ class _Foreground(ServerOptions):  # type: ignore[misc]
 
     def _hang_up(self, _number: int, frame: FrameType | None) -> None:
         self.signal_receiver.receive(signal.SIGTERM, frame)
+
+    def fork(self) -> int:
+        """A child in which a stop is one at once: until it is another program, the supervisor's handlers would take it
+        for the supervisor's, and the program that was just being started would go on until it is killed."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        pid = os.fork()
+        if not pid:
+            for each in _STOPS:
+                signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
 
 
 class _MaybeGone(io.TextIOBase):
