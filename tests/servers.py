@@ -69,8 +69,9 @@ def environment_for(home: Path, **given: str) -> dict[str, str]:
     }
 
 
-def start(home: Path, *, ports: Sequence[int] = (), sink: Any = None, **given: str) -> Live:
-    """``ragkeeper serve`` on these ports, else on free ones; its output goes to ``sink``, else to a file."""
+def start(home: Path, *, ports: Sequence[int] = (), sink: Any = None, errors: Any = None, **given: str) -> Live:
+    """``ragkeeper serve`` on these ports, else on free ones; its output goes to ``sink``, else to a file; standard
+    error to ``errors``, else there too."""
     admin_port, api_port = ports or free_ports(2)
     numbers = {"RAGKEEPER_ADMIN_PORT": str(admin_port), "RAGKEEPER_API_PORT": str(api_port)}
     output = home.parent / f"output-{time.monotonic_ns()}"
@@ -82,7 +83,7 @@ def start(home: Path, *, ports: Sequence[int] = (), sink: Any = None, **given: s
             cwd=home.parent,
             stdin=subprocess.DEVNULL,
             stdout=sink or file,
-            stderr=sink or file,
+            stderr=errors or sink or file,
             start_new_session=True,
         )
     return Live(process, home, admin_port, api_port, output)

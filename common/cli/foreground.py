@@ -1,6 +1,7 @@
-"""``python -m common.cli.foreground -n -c FILE``: the supervisor, for the terminal that it is started in.
+"""``python -m common.cli.foreground -n -c FILE``: the supervisor, for the terminal or service that it is started in.
 
-By itself it takes SIGHUP, which comes when its terminal is closed, for an order to start its programs anew.
+By itself it takes SIGHUP, which comes when its terminal is closed, for an order to start its programs anew; and where
+nobody reads its output it would wait for that, and neither stop its programs nor start one that has ended.
 """
 
 from __future__ import annotations
@@ -11,19 +12,80 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
-from supervisor import supervisord
+from supervisor import loggers, supervisord
 from supervisor.medusa import asyncore_25 as asyncore
-from supervisor.options import ServerOptions
+from supervisor.options import ProcessConfig, ServerOptions
 from supervisor.states import SupervisorStates
 
-_STDERR = 2
+from common.log_stream import LogStream
+
+_STDOUT, _STDERR = 1, 2
+_NAMES = {_STDOUT: "standard output", _STDERR: "standard error"}
+# So long for a reader that is slow, once until it reads again. Programs wait meanwhile, with what they have to say.
+_PATIENCE_S = 0.5
 # What programs are told to stop with.
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
+class _Output(io.RawIOBase):
+    """Standard output or error, of which a reader that is stuck misses some, and learns how much; one that is gone,
+    all: the supervisor tells there of output that can't be written, and would end on the spot if that failed too."""
+
+    def __init__(self, descriptor: int) -> None:
+        def told(count: int) -> str:
+            return f"{count} lines were dropped: {_NAMES[descriptor]} was not read\n"
+
+        self._stream = LogStream(descriptor, patience_s=_PATIENCE_S, told=told)
+
+    def write(self, data: Any) -> int:
+        self._stream.write(bytes(data))
+        return len(data)
+
+    def close(self) -> None:
+        """Nothing: it outlives the handlers that write to it."""
+
+
+class _Text(io.TextIOBase):
+    """The same, for what the supervisor itself says."""
+
+    def __init__(self, output: _Output) -> None:
+        self._output = output
+
+    def write(self, text: str) -> int:
+        self._output.write(text.encode(errors="backslashreplace"))
+        return len(text)
+
+    def close(self) -> None:
+        """Nothing, as above."""
+
+
+class _Program(ProcessConfig):  # type: ignore[misc]
+    """A program whose output goes to the supervisor's."""
+
+    def make_dispatchers(self, proc: Any) -> Any:
+        dispatchers, pipes = super().make_dispatchers(proc)
+        for name, output in self.options.outputs.items():
+            handler = loggers.StreamHandler(output)
+            handler.setFormat("%(message)s")
+            dispatcher = dispatchers[pipes[name]]
+            dispatcher.normallog = dispatcher.childlog = loggers.Logger(handlers=[handler])
+        return dispatchers, pipes
+
+
 class _Foreground(ServerOptions):  # type: ignore[misc]
     """The supervisor's options, which set its signals: SIGHUP ends it, unless it was ignored at the start (nohup)."""
+
+    def __init__(self, outputs: dict[str, _Output]) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def processes_from_section(self, parser: Any, section: str, group_name: str, klass: Any = None) -> Any:
+        return super().processes_from_section(parser, section, group_name, _Program)
+
+    def cleanup_fds(self) -> None:
+        """Nothing: what is open when it starts are the lock of the home, and the outputs."""
 
     def setsignals(self) -> None:
         is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -45,24 +107,13 @@ class _Foreground(ServerOptions):  # type: ignore[misc]
         return pid
 
 
-class _MaybeGone(io.TextIOBase):
-    """Standard error, whose reader may be gone before the signal comes that says so.
-
-    The supervisor tells there of output that can't be written, and would end on the spot if that failed too.
-    """
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            os.write(_STDERR, text.encode(errors="backslashreplace"))
-        return len(text)
-
-
 def main() -> None:
     """As ``supervisord.main``: again when ``supervisorctl reload`` says so."""
-    sys.stderr = _MaybeGone()
+    outputs = {"stdout": _Output(_STDOUT), "stderr": _Output(_STDERR)}
+    sys.stdout, sys.stderr = (_Text(output) for output in outputs.values())
     is_first = True
     while True:
-        options = _Foreground()
+        options = _Foreground(outputs)
         options.realize(None, doc=supervisord.__doc__)
         options.first, options.test = is_first, False
         with suppress(asyncore.ExitNow):
@@ -70,16 +121,8 @@ def main() -> None:
         options.close_httpservers()
         options.close_logger()
         if options.mood < SupervisorStates.RESTARTING:
-            return _let_go_of_output()
+            return
         is_first = False
-
-
-def _let_go_of_output() -> None:
-    """An end that was asked for is a good one also where nobody reads any more: Python would end with 120."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

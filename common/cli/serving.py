@@ -197,10 +197,9 @@ def _program(home: Path, name: str, command: list[str]) -> str:
         [
             f"[program:{name}]",
             f"command={_quoted(shlex.join([*_tethered(), *command]))}",
-            f"stdout_logfile={_sink(1, home / f'{name}.log')}",
-            f"stderr_logfile={_sink(2, home / f'{name}.err.log')}",
-            "stdout_logfile_maxbytes=0",
-            "stderr_logfile_maxbytes=0",
+            # Their output goes to the supervisor's own (common.cli.foreground).
+            "stdout_logfile=NONE",
+            "stderr_logfile=NONE",
             "autorestart=true",
             "startsecs=1",
             "startretries=1000000",
@@ -211,25 +210,10 @@ def _program(home: Path, name: str, command: list[str]) -> str:
 
 
 def append_output() -> None:
-    """Let the output, where it is a file, be written at its end only.
-
-    The supervisor opens it anew for each program, and each would begin where the others have written.
-    """
+    """Let the output, where it is a file, be written at its end only, also when somebody has cut it meanwhile."""
     for descriptor in (1, 2):
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
-
-
-def _sink(descriptor: int, fallback: Path) -> str:
-    """The supervisor's own output; a socket (systemd's journal) can't be opened by its name, so a file then."""
-    return _quoted(str(fallback)) if _is_socket(descriptor) else f"/dev/fd/{descriptor}"
-
-
-def _is_socket(descriptor: int) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
-    except OSError:
-        return True
 
 
 def _tethered() -> list[str]:

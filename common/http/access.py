@@ -7,14 +7,15 @@ import logging
 import os
 import re
 import select
+import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import orjson
 
 from common.http.wsgi_types import Application, Environ
+from common.log_stream import LogStream
 from common.services.principal import Principal
 from common.stores.waiting import on_event_loop
 
@@ -31,13 +32,13 @@ access_log = logging.getLogger("ragkeeper.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STDOUT = 1
+# So long for a reader that is slow, once until it reads again.
+_PATIENCE_S = 1.0
 
 
 def write_line(line: bytes) -> None:
-    """Write a line to standard output at once. A log that can't be written stops no answer, as with Python's logging.
-
-    One system call, so that lines of several threads and processes stay whole; a tenth of what a log record costs.
-    """
+    """Write a line to standard output, and wait until it is taken: for what must not be dropped, before anything is
+    served. An output that is gone stops nothing."""
     try:
         os.write(_STDOUT, line + b"\n")
     except OSError:
@@ -45,44 +46,57 @@ def write_line(line: bytes) -> None:
 
 
 def write_line_at_once(line: bytes) -> None:
-    """``write_line`` for the event loop: a line for which the log would have to be waited for is dropped."""
-    if _is_writable():
-        write_line(line)
+    """For the event loop: a line for which the log would have to be waited for is dropped."""
+    LogStream(_STDOUT).offer(line + b"\n")
 
 
-def _is_writable() -> bool:
-    poll = select.poll()
-    poll.register(_STDOUT, select.POLLOUT)
-    return bool(poll.poll(0))
+class Lines:
+    """Access lines of threads and of the event loop.
 
-
-class _Together:
-    """Lines of an event loop: those of one of its rounds are written by one system call, which is what they cost.
-
-    They follow the answers that they are about, by as long as the round takes.
+    What the event loop answers in one of its rounds has its lines written by one system call, which is what they cost;
+    they follow the answers by as long as the round takes. A reader that is slow is waited for, in a thread; one that
+    is stuck is not, and learns later how many lines it has missed.
     """
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
-        self._lines = bytearray()
+    def __init__(self, stream: LogStream) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._together = bytearray()
 
-    def add(self, line: bytes) -> None:
-        """Have a line written soon. The log has just been seen to take one."""
-        if len(self._lines) + len(line) >= select.PIPE_BUF:
+    def write(self, line: bytes) -> None:
+        """Write a line from a thread."""
+        self._put(line + b"\n")
+
+    def write_soon(self, line: bytes) -> None:
+        """Write a line from the event loop, at the end of its round."""
+        if len(self._together) + len(line) >= select.PIPE_BUF:
             # What is longer might be torn apart by lines of other processes.
             self._flush()
-        if not self._lines:
+        if not self._together:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._lines += line + b"\n"
+        self._together += line + b"\n"
 
     def _flush(self) -> None:
-        if not self._lines:
-            return
-        lines, self._lines = bytes(self._lines[:-1]), bytearray()
-        if _is_writable():
-            self._write(lines)
-        else:
-            asyncio.get_running_loop().run_in_executor(None, self._write, lines)
+        lines, self._together = bytes(self._together), bytearray()
+        if lines and not self._is_taken(lines):
+            asyncio.get_running_loop().run_in_executor(None, self._put, lines)
+
+    def _is_taken(self, lines: bytes) -> bool:
+        # Whoever has the lock may be waiting for the reader.
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._stream.offer(lines)
+        finally:
+            self._lock.release()
+
+    def _put(self, lines: bytes) -> None:
+        with self._lock:
+            self._stream.write(lines)
+
+
+def _told(count: int) -> str:
+    return f'{{"dropped":{count},"why":"standard output was not read"}}\n'
 
 
 def new_id() -> str:
@@ -117,21 +131,12 @@ def note_refusal(
         write(_line(environ, status, elapsed_ns))
 
 
-def logging_access(app: Application, write: Callable[[bytes], None] = write_line) -> Application:
+def logging_access(app: Application, lines: Lines | None = None) -> Application:
     """The app behind a front that gives each request its id and each answer its headers, and notes both.
 
     The level of ``ragkeeper.access`` switches the lines on (INFO) and off.
     """
-
-    together = _Together(write)
-
-    def note(environ: Environ, line: bytes) -> None:
-        if not on_event_loop():
-            write(line)
-        elif _is_writable():
-            together.add(line)
-        else:
-            record_aside(environ, partial(write, line))
+    noted = lines or Lines(LogStream(_STDOUT, patience_s=_PATIENCE_S, told=_told))
 
     def front(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         started = time.perf_counter_ns()
@@ -143,7 +148,8 @@ def logging_access(app: Application, write: Callable[[bytes], None] = write_line
             if not any(name == "Cache-Control" for name, _ in headers):
                 headers.append(("Cache-Control", "no-store"))
             if access_log.isEnabledFor(logging.INFO):
-                note(environ, _line(environ, int(status[:3]), time.perf_counter_ns() - started))
+                write = noted.write_soon if on_event_loop() else noted.write
+                write(_line(environ, int(status[:3]), time.perf_counter_ns() - started))
                 environ[NOTED] = True
             return start_response(status, headers, exc_info)
 

@@ -236,7 +236,7 @@ def slow_langfuse() -> Iterator[tuple[str, threading.Event, threading.Event]]:
 
 @pytest.mark.parametrize("kind", ["terminal", "pipe", "socket"])
 def test_it_shows_what_the_programs_say_and_ends_with_control_c(tmp_path: Path, kind: str) -> None:
-    """A socket is what systemd's journal gives; the programs can't open it by name and write to the home."""
+    """A socket is what systemd's journal gives, which nobody can open by a name."""
     home = tmp_path / "home"
     if kind == "socket":
         left, right = socket.socketpair()
@@ -252,11 +252,13 @@ def test_it_shows_what_the_programs_say_and_ends_with_control_c(tmp_path: Path, 
         for port in (live.admin_port, live.api_port):
             wait_until_ready(live, port)
 
-        def worker_spoke() -> bool:
-            logged = (home / "worker.err.log").read_text() if kind == "socket" else b"".join(said).decode()
-            return "task_executor_" in logged
+        def all_spoke() -> bool:
+            output = b"".join(said).decode()
+            return "task_executor_" in output and '"route":"/v1/user/info"' in output
 
-        until(worker_spoke, live)
+        assert httpx.get(f"{live.api_url}/v1/user/info").status_code == 401
+        until(all_spoke, live)
+        assert [path.name for path in home.glob("*.log")] == ["audit-written.log"]
         everything = live.family()
         # A terminal sends it to the foreground group, of which the programs are no part.
         os.killpg(live.process.pid, signal.SIGINT)
@@ -276,6 +278,36 @@ def collect(reader: int, said: list[bytes]) -> None:
             said.append(chunk)
     except OSError:
         return
+
+
+@pytest.mark.parametrize("stuck", ["standard output", "standard error"])
+def test_with_a_reader_that_is_stuck_it_answers_starts_what_was_killed_and_ends(tmp_path: Path, stuck: str) -> None:
+    (reader, writer), sink = os.pipe(), os.open(tmp_path / "output", os.O_WRONLY | os.O_CREAT)
+    os.set_blocking(reader, False)
+    outputs = (writer, sink) if stuck == "standard output" else (sink, writer)
+    live = start(tmp_path / "home", sink=outputs[0], errors=outputs[1])
+    try:
+        for port in (live.admin_port, live.api_port):
+            wait_until_ready(live, port)
+        until(lambda: of_program(live, "common.worker"), live)
+        drain(reader)
+        fill_pipe(writer)
+        url = f"{live.api_url}/v1/user/info"
+        # More than the pipes between the programs hold.
+        with httpx.Client(timeout=5) as client:
+            assert {client.get(url).status_code for _ in range(600)} == {401}
+        killed = of_program(live, "common.worker")
+        assert killed is not None
+        killed.kill()
+        until(lambda: of_program(live, "common.worker") not in (None, killed), live, HEAL_S)
+        everything = live.family()
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(STOP_S) == 0
+        assert psutil.wait_procs(everything, timeout=1)[1] == []
+    finally:
+        end(live.process)
+        for descriptor in (reader, writer, sink):
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("kind", ["terminal", "pipe"])

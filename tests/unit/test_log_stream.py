@@ -69,17 +69,45 @@ def test_whoever_logs_waits_for_no_reader_and_what_was_dropped_is_told(pipe: Pip
     assert pipe.rest() == "10 log lines were dropped: standard error was not read\nline 10\nline 11\n"
 
 
-def test_a_reader_that_is_slow_for_a_moment_is_waited_for(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.log_stream._PATIENCE_S", 10.0)
+def test_a_reader_that_is_slow_for_a_moment_is_waited_for(pipe: Pipe) -> None:
     filled = fill_pipe(pipe.writing)
     reader = threading.Thread(target=pipe.read, args=(filled,))
-    stream = LogStream(pipe.writing)
+    stream = LogStream(pipe.writing, patience_s=10.0)
 
     reader.start()
     stream.write("line\n")
     reader.join()
 
     assert pipe.rest() == "line\n"
+
+
+def test_what_is_offered_is_written_at_once_or_not_at_all(pipe: Pipe) -> None:
+    filled = fill_pipe(pipe.writing)
+    stream = LogStream(pipe.writing, patience_s=10.0)
+    refused = stream.offer(b"refused\n")
+    pipe.read(filled)
+    taken = stream.offer(b"taken\n")
+
+    # Nobody was waited for, so nothing was dropped and there is nothing to tell.
+    assert (refused, taken, pipe.rest()) == (False, True, "taken\n")
+
+
+def test_lines_that_were_dropped_are_told_before_any_other_line_and_in_the_words_of_the_log(pipe: Pipe) -> None:
+    filled = fill_pipe(pipe.writing)
+    stream = LogStream(pipe.writing, told=lambda count: f"-{count}\n")
+    stream.write(b"one\ntwo\n")
+    pipe.read(filled)
+    assert not stream.offer(b"three\n")
+    stream.write("three\n")
+
+    assert pipe.rest() == "-2\nthree\n"
+
+
+def test_a_stream_that_is_gone_leaves_no_descriptor(pipe: Pipe) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    LogStream(pipe.writing).write("line\n")
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_line_that_was_cut_ends_before_the_next_one_begins(pipe: Pipe) -> None:

@@ -54,7 +54,6 @@ def test_whatever_is_in_the_home_or_the_interpreters_path_the_supervisor_reads_i
     home, interpreter = tmp_path / name, f"{tmp_path}/{name}/python"
     monkeypatch.setattr(serving, "_SOCKET_PATH_BYTES", len(str(tmp_path)) + 100)
     monkeypatch.setattr(serving.sys, "executable", interpreter)
-    monkeypatch.setattr(serving, "_is_socket", lambda descriptor: True)
     home.mkdir()
     conf = UnhosedConfigParser()
     conf.read([serving.write_supervisor_file(settings_for(home))])
@@ -67,7 +66,6 @@ def test_whatever_is_in_the_home_or_the_interpreters_path_the_supervisor_reads_i
     assert read("unix_http_server", "file") == f"{home}/supervisor.sock"
     assert read("supervisorctl", "serverurl") == f"unix://{home}/supervisor.sock"
     assert read("supervisord", "childlogdir") == str(home)
-    assert read("program:worker", "stdout_logfile") == f"{home}/worker.log"
     assert shlex.split(read("program:worker", "command"))[-3:] == [interpreter, "-m", "common.worker"]
 
 

@@ -6,15 +6,18 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from werkzeug.test import Client, TestResponse
 from werkzeug.wrappers import Request, Response
 
 from common.http import access
+from common.log_stream import LogStream
 from common.services.principal import Principal
+from tests.pipes import fill_pipe
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +35,9 @@ def app(request: Request) -> Response:
 
 
 def ask(path: str = "/", written: list[bytes] | None = None, **headers: str) -> TestResponse:
-    front = access.logging_access(app, ([] if written is None else written).append)
+    writes = Writes()
+    writes.pieces = [] if written is None else written
+    front = access.logging_access(app, access.Lines(writes))
     return Client(front).get(path, headers=headers, environ_base={"REMOTE_ADDR": "127.0.0.1"})
 
 
@@ -110,21 +115,13 @@ def test_what_was_refused_in_front_leaves_a_line_of_the_same_form() -> None:
     }
 
 
-def test_the_event_loop_waits_for_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.pipe()
-    monkeypatch.setattr(access, "_STDOUT", writer)
-    try:
-        os.set_blocking(writer, False)
-        # As much as goes into the pipe.
-        os.write(writer, bytes(2**20))
-        os.set_blocking(writer, True)
-        access.write_line_at_once(b"{}")
-        os.read(reader, 2**20)
-        access.write_line_at_once(b"{}")
-        assert os.read(reader, 2**20) == b"{}\n"
-    finally:
-        os.close(reader)
-        os.close(writer)
+def test_the_event_loop_waits_for_no_log(log: LogPipe) -> None:
+    filled = fill_pipe(log.writing)
+    access.write_line_at_once(b"{}")
+    log.read(filled)
+    access.write_line_at_once(b'{"at":1}')
+
+    assert log.lines() == [{"at": 1}]
 
 
 def test_a_line_is_written_whole_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
@@ -133,86 +130,145 @@ def test_a_line_is_written_whole_to_standard_output(capfd: pytest.CaptureFixture
     assert capfd.readouterr().out == '{"at":1}\n'
 
 
-def test_a_log_that_cant_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    monkeypatch.setattr(access, "_STDOUT", writer)
-    try:
-        access.write_line(b"{}")
-    finally:
-        os.close(writer)
+def test_a_log_that_cant_be_written_stops_nothing(log: LogPipe) -> None:
+    os.close(log.reading)
+    log.reading = os.dup(log.writing)
+
+    access.write_line(b"{}")
+    assert Client(access.logging_access(app)).get("/").status_code == 200
+
+
+class LogPipe:
+    """A standard output that nobody reads until it is asked what came."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+
+    def read(self, length: int) -> None:
+        """Take so many bytes out."""
+        while length > 0:
+            length -= len(os.read(self.reading, length))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What is there."""
+        os.set_blocking(self.reading, False)
+        found = b""
+        with suppress(BlockingIOError):
+            while part := os.read(self.reading, 65536):
+                found += part
+        return [json.loads(line) for line in found.splitlines()]
 
 
 @pytest.fixture
-def log_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
-    """The two ends of a pipe that is the log."""
-    reading, writing = os.pipe()
-    monkeypatch.setattr(access, "_STDOUT", writing)
-    yield reading, writing
-    os.close(reading)
-    os.close(writing)
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogPipe]:
+    """The log that access lines go to."""
+    made = LogPipe()
+    monkeypatch.setattr(access, "_STDOUT", made.writing)
+    yield made
+    os.close(made.reading)
+    os.close(made.writing)
 
 
-def test_lines_of_a_round_of_the_event_loop_are_written_together_and_none_is_torn(log_pipe: tuple[int, int]) -> None:
-    pieces: list[bytes] = []
+class Writes(LogStream):
+    """A log that is a list of what was written in one piece, and with it by which thread."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.threads: list[threading.Thread] = []
+
+    def offer(self, data: bytes) -> bool:
+        """Takes everything."""
+        self.write(data)
+        return True
+
+    def write(self, text: str | bytes) -> None:
+        """Takes everything."""
+        assert isinstance(text, bytes)
+        self.pieces.append(text)
+        self.threads.append(threading.current_thread())
+
+
+class Waiting(Writes):
+    """The same, whose reader has to be waited for."""
+
+    def offer(self, data: bytes) -> bool:
+        """Takes nothing at once."""
+        return False
+
+
+async def ask_on_a_loop(front: Any, count: int) -> None:
+    """Ask so often, in one round of an event loop, and let it end."""
+    client = Client(front)
+    for number in range(count):
+        client.get("/", headers={"X-Request-Id": f"r{number}"})
+    await asyncio.sleep(0)
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+def ids_of(pieces: list[bytes]) -> list[str]:
+    return [json.loads(line)["request_id"] for piece in pieces for line in piece.splitlines()]
+
+
+def test_lines_of_a_round_of_the_event_loop_are_written_together_and_none_is_torn() -> None:
+    writes = Writes()
+
+    asyncio.run(ask_on_a_loop(access.logging_access(app, access.Lines(writes)), 40))
+
+    assert ids_of(writes.pieces) == [f"r{number}" for number in range(40)]
+    assert len(writes.pieces) < 10
+    # A write of so many bytes is atomic (pipe(7)).
+    assert all(len(piece) <= select.PIPE_BUF and piece.endswith(b"\n") for piece in writes.pieces)
+
+
+def test_a_reader_that_has_to_be_waited_for_keeps_no_event_loop_waiting_and_misses_no_line() -> None:
+    writes = Waiting()
+
+    asyncio.run(ask_on_a_loop(access.logging_access(app, access.Lines(writes)), 3))
+
+    assert ids_of(writes.pieces) == ["r0", "r1", "r2"]
+    assert threading.main_thread() not in writes.threads
+
+
+def test_while_a_thread_waits_for_the_reader_the_event_loop_does_not() -> None:
+    goes_on = threading.Event()
+    waits = threading.Event()
+
+    class Slow(Writes):
+        def write(self, text: str | bytes) -> None:
+            waits.set()
+            assert goes_on.wait(5)
+            super().write(text)
+
+        def offer(self, data: bytes) -> bool:
+            raise AssertionError("whoever has the lock is waiting")
+
+    writes = Slow()
+    lines = access.Lines(writes)
+    thread = threading.Thread(target=lines.write, args=(b'{"request_id":"first"}',))
 
     async def on_a_loop() -> None:
-        client = Client(access.logging_access(app, pieces.append))
-        for number in range(40):
-            client.get("/", headers={"X-Request-Id": f"r{number}"})
-        await asyncio.sleep(0)
+        thread.start()
+        assert waits.wait(5)
+        asyncio.get_running_loop().call_later(0.01, goes_on.set)
+        await ask_on_a_loop(access.logging_access(app, lines), 1)
 
     asyncio.run(on_a_loop())
+    thread.join()
 
-    noted = [json.loads(line)["request_id"] for piece in pieces for line in piece.split(b"\n")]
-    assert noted == [f"r{number}" for number in range(40)]
-    assert len(pieces) < 10
-    # A write of so many bytes is atomic (pipe(7)); the newline at the end comes on top.
-    assert all(len(piece) < select.PIPE_BUF for piece in pieces)
+    assert ids_of(writes.pieces) == ["first", "r0"]
 
 
-def test_a_log_that_fills_up_before_the_round_ends_is_written_by_a_thread(log_pipe: tuple[int, int]) -> None:
-    _, writing = log_pipe
-    written = threading.Event()
-    lines: list[bytes] = []
-    by: list[threading.Thread] = []
+def test_a_reader_that_is_stuck_stops_no_answer_and_learns_how_many_lines_it_has_missed(
+    log: LogPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "_PATIENCE_S", 0.01)
+    client = Client(access.logging_access(app))
+    filled = fill_pipe(log.writing)
 
-    def write(line: bytes) -> None:
-        lines.append(line)
-        by.append(threading.current_thread())
-        written.set()
+    assert [client.get("/").status_code for _ in range(5)] == [200] * 5
+    log.read(filled)
+    client.get("/", headers={"X-Request-Id": "then"})
 
-    async def on_a_loop() -> None:
-        Client(access.logging_access(app, write)).get("/")
-        _fill(writing)
-        await asyncio.to_thread(written.wait, 5)
-
-    asyncio.run(on_a_loop())
-
-    [line] = lines
-    assert json.loads(line)["status"] == 200
-    assert by != [threading.main_thread()]
-
-
-def _fill(pipe: int) -> None:
-    os.set_blocking(pipe, False)
-    with suppress(BlockingIOError):
-        while os.write(pipe, b"." * 4096):
-            pass
-
-
-def test_a_log_that_is_full_keeps_no_event_loop_waiting_and_loses_no_line(log_pipe: tuple[int, int]) -> None:
-    _fill(log_pipe[1])
-    written: list[bytes] = []
-    left: list[Callable[[], None]] = []
-
-    async def on_a_loop() -> None:
-        front = access.logging_access(app, written.append)
-        Client(front).get("/", environ_base={access.BEFORE_THE_ANSWER: left})
-
-    asyncio.run(on_a_loop())
-
-    assert not written
-    [line] = left
-    line()
-    assert json.loads(written[0])["status"] == 200
+    told, line = log.lines()
+    assert told == {"dropped": 5, "why": "standard output was not read"}
+    assert line["request_id"] == "then"
