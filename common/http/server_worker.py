@@ -61,6 +61,8 @@ class GuardedProtocol(ASGIProtocol):
         self._linger_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._began_at = 0
+        self._answered: Any = None
+        self._ends_with_it = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -141,6 +143,17 @@ class GuardedProtocol(ASGIProtocol):
             _to_origin_form(self._current_request, whole_url)
         return held_back
 
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        """Whether the connection ends with the answer to this request: as its header says once it is written.
+
+        gunicorn may ask again after the answer. Whoever was not told is served once more, whatever has happened since:
+        the next request may be on its way.
+        """
+        if request is not self._answered:
+            self._answered = request
+            self._ends_with_it = self.app.draining or super()._will_close(request, response_requires_close)
+        return self._ends_with_it
+
     def _is_websocket_upgrade(self, request: Any) -> bool:
         """Never: a server may ignore that a client offers another protocol (RFC 9110, 7.8)."""
         return False
@@ -189,10 +202,14 @@ class PlaneWorker(ASGIWorker):
     """
 
     early_signals: SimpleQueue[int] | None = None
+    most_connections = MOST_CONNECTIONS
 
-    def init_process(self) -> None:
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self.connections: set[GuardedProtocol] = set()
         self._told_to_stop = asyncio.Event()
+
+    def init_process(self) -> None:
         self.most_connections = _allow_connections(MOST_CONNECTIONS)
         super().init_process()
 
@@ -207,7 +224,8 @@ class PlaneWorker(ASGIWorker):
                 self.handle_quit_signal()
 
     def handle_exit_signal(self) -> None:
-        super().handle_exit_signal()
+        """Begin to drain. gunicorn's own would make ``alive`` False: then connections end whose answer, written a
+        moment before, did not say so. As long as it drains and finishes, ``Bridge.draining`` says so instead."""
         self._told_to_stop.set()
 
     def handle_quit_signal(self) -> None:
@@ -221,7 +239,7 @@ class PlaneWorker(ASGIWorker):
                 lambda: GuardedProtocol(self), sock=listener.sock, backlog=self.cfg.backlog, ssl=self._get_ssl_context()
             )
             self.servers.append(listening)
-        while self.alive and self.ppid == os.getppid():
+        while self.alive and not self._told_to_stop.is_set() and self.ppid == os.getppid():
             self.notify()
             await self._wait(1.0)
         if not self._quick_shutdown:

@@ -21,6 +21,20 @@ from common.services.retired_tokens import Retired
 # So many of a kind at once; the rest shows when these are done.
 _AT_MOST = 1000
 _EXISTS = "COALESCE(u.status, '1') <> '0'"
+#: Each account owns the tenant of its own id: id and e-mail of those that don't, and the tenant's id where it is there.
+WITHOUT_HOME = (
+    "SELECT u.id, u.email, t.id AS home_id FROM user u LEFT JOIN tenant t ON t.id = u.id "
+    f"WHERE {_EXISTS} AND (t.id IS NULL OR NOT EXISTS (SELECT 1 FROM user_tenant m WHERE m.user_id = u.id "
+    "AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1'))"
+)
+#: Each tenant has an owner, as ``memberships.owners`` counts them: id and name of those that have none.
+WITHOUT_OWNER = (
+    "SELECT t.id, t.name FROM tenant t WHERE COALESCE(t.status, '1') <> '0' AND NOT EXISTS (SELECT 1 "
+    "FROM user_tenant m JOIN user u ON u.id = m.user_id AND u.status = '1' "
+    "WHERE m.tenant_id = t.id AND m.role = 'owner' AND m.status = '1')"
+    # One whose account lacks it is told there.
+    f" AND NOT EXISTS (SELECT 1 FROM user u WHERE u.id = t.id AND {_EXISTS})"
+)
 # A job that is due for so long has no worker, or one that can't get at it.
 _OVERDUE_MS = 10 * 60 * 1000
 
@@ -106,13 +120,7 @@ def _claim_email(plane: Plane, user_id: str, email: str) -> None:
 
 
 def _about_homes(plane: Plane) -> Iterator[Trouble]:
-    """Each account owns the tenant of its own id."""
-    for user_id, email, tenant_id in _rows(
-        plane,
-        "SELECT u.id, u.email, t.id FROM user u LEFT JOIN tenant t ON t.id = u.id "
-        f"WHERE {_EXISTS} AND (t.id IS NULL OR NOT EXISTS (SELECT 1 FROM user_tenant m WHERE m.user_id = u.id "
-        "AND m.tenant_id = u.id AND m.role = 'owner' AND m.status = '1'))",
-    ):
+    for user_id, email, tenant_id in _rows(plane, WITHOUT_HOME):
         lack = "has no home tenant" if tenant_id is None else "does not own its home tenant"
         yield Trouble(f"account {email} {lack}", partial(_give_home, plane, user_id, email, tenant_id is None))
 
@@ -131,14 +139,7 @@ def _give_home(plane: Plane, user_id: str, email: str, is_missing: bool) -> None
 
 
 def _about_owners(plane: Plane) -> Iterator[Trouble]:
-    for tenant_id, name in _rows(
-        plane,
-        "SELECT t.id, t.name FROM tenant t WHERE COALESCE(t.status, '1') <> '0' AND NOT EXISTS (SELECT 1 "
-        "FROM user_tenant m JOIN user u ON u.id = m.user_id WHERE m.tenant_id = t.id AND m.role = 'owner' "
-        f"AND m.status = '1' AND {_EXISTS})"
-        # One whose account lacks it is told there.
-        f" AND NOT EXISTS (SELECT 1 FROM user u WHERE u.id = t.id AND {_EXISTS})",
-    ):
+    for tenant_id, name in _rows(plane, WITHOUT_OWNER):
         give = f"`ragkeeper tenant add-member {tenant_id} E-MAIL --role owner` gives it one"
         yield Trouble(f"tenant {name or tenant_id} has no owner; {give}")
 

@@ -13,6 +13,7 @@ from common.migrations.m0001_initial import RAGFLOW
 from common.migrations.runner import STEPS, Step, tables_to_be_made
 from common.services import database_mark
 from common.services.belongings import LINKS, TENANT_COLUMNS, unknown_among
+from common.services.checkup import WITHOUT_HOME, WITHOUT_OWNER
 from common.settings import Settings
 from common.stores.database_facts import Look, ServerFacts, TableFacts, looking_at
 
@@ -195,15 +196,15 @@ _QUESTIONS: tuple[_Question, ...] = (
         "SELECT COUNT(*) FROM user WHERE status IS NULL",
         "{} accounts have no status: they are shown, and can't log in")),
     ("superusers", {"user"}, _counted(
-        "SELECT 1 - COUNT(*) FROM (SELECT id FROM user WHERE is_superuser = 1 AND is_active = '1' AND status = '1' "
-        "LIMIT 1) AS found", "there is no active superuser: the first start makes one")),
+        "SELECT 1 - COUNT(*) FROM (SELECT id FROM user WHERE is_superuser = 1 AND status = '1' LIMIT 1) AS found",
+        "there is no superuser: the first start makes one")),
+    ("superusers", {"user"}, _counted(
+        "SELECT MIN(is_active IS NULL OR is_active <> '1') FROM user WHERE is_superuser = 1 AND status = '1'",
+        "no superuser is active: `ragkeeper recover-admin` gives you one")),
     ("homes", {"user", "tenant", "user_tenant"}, _counted(
-        "SELECT COUNT(*) FROM user u WHERE COALESCE(u.status, '1') <> '0' AND NOT EXISTS "
-        "(SELECT 1 FROM user_tenant m WHERE m.user_id = u.id AND m.role = 'owner' AND m.status = '1')",
-        "{} accounts own no tenant")),
-    ("owners", {"tenant", "user_tenant"}, _counted(
-        "SELECT COUNT(*) FROM tenant t WHERE NOT EXISTS (SELECT 1 FROM user_tenant m WHERE m.tenant_id = t.id "
-        "AND m.role = 'owner' AND m.status = '1')", "{} tenants have no owner")),
+        f"SELECT COUNT(*) FROM ({WITHOUT_HOME}) AS found", "{} accounts do not own their home tenant")),
+    ("owners", {"user", "tenant", "user_tenant"}, _counted(
+        f"SELECT COUNT(*) FROM ({WITHOUT_OWNER}) AS found", "{} tenants have no owner")),
     _orphans("user_tenant", "user_id", "user", "{} memberships are of accounts that are gone"),
     _orphans("user_tenant", "tenant_id", "tenant", "{} memberships are in tenants that are gone"),
     _orphans("api_token", "tenant_id", "tenant", "{} tokens are of tenants that are gone, and dead here"),

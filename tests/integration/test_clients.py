@@ -136,6 +136,25 @@ def test_a_server_that_was_told_to_stop_says_so_serves_on_for_a_while_and_is_gon
         assert left == []
 
 
+def test_connections_that_are_busy_while_a_server_is_told_to_stop_end_with_an_answer_that_says_so(
+    tmp_path: Path,
+) -> None:
+    def asked_on(busy: list[socket.socket]) -> list[socket.socket]:
+        """Ask on each; those whose answer lets one ask again."""
+        for client in busy:
+            client.sendall(request(first=b"GET /livez HTTP/1.1"))
+        return [client for client in busy if answer_on(client)[1].get("connection") != "close"]
+
+    with alone(tmp_path / "home", RAGKEEPER_DRAIN_S="2") as live, clients(live.admin_port, 256) as made:
+        assert asked_on(made) == made
+        live.process.terminate()
+        busy = made
+        while busy:
+            busy = asked_on(busy)
+
+        assert live.process.wait(GONE_S) == 0
+
+
 def test_who_connected_before_a_server_ceased_to_listen_is_still_served(tmp_path: Path) -> None:
     with alone(tmp_path / "home") as live, clients(live.admin_port, 8) as made:
         live.process.terminate()

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from common.cli.main import app
 from common.core.errors import StoreUnavailable
+from common.services import checkup, opening
 from common.stores.database_facts import looking_at
 from tests.backends.mariadb import MariadbServer
 from tests.people import Clock, settings_for
@@ -123,8 +124,9 @@ def test_it_names_doubles_and_counts_what_is_amiss(
     assert "1 memberships stand there twice or more" in remarks(found, "memberships")
     assert "1 accounts have no password" in remarks(found, "passwords")
     assert "1 accounts have no status" in remarks(found, "status")
-    assert "1 accounts own no tenant" in remarks(found, "homes")
-    assert "1 tenants have no owner" in remarks(found, "owners")
+    assert "1 accounts do not own their home tenant" in remarks(found, "homes")
+    # The organisation, and that of the account which is marked as deleted.
+    assert "2 tenants have no owner" in remarks(found, "owners")
     orphans = remarks(found, "orphans")
     assert "2 memberships are of accounts that are gone" in orphans
     assert "2 memberships are in tenants that are gone" in orphans
@@ -156,6 +158,64 @@ def test_after_the_first_start_there_is_nothing_to_apply(
     assert found["migrations"] == []
     assert found["shared"]
     assert "rk_account" in found["tables"]
+
+
+@ONE_VERSION
+def test_where_there_is_no_superuser_the_first_start_makes_one_in_four_rows_as_was_announced(
+    site: Site, population: Population, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.database.all("UPDATE user SET is_superuser = 0, email = 'former@ragflow.test' WHERE is_superuser = 1")
+    before = site.database.rows()
+
+    assert remarks(told(site, monkeypatch), "superusers") == "there is no superuser: the first start makes one"
+    plane = site.open(clock)
+    assert opening.first_administrator(plane) is not None
+    plane.database.close()
+
+    after = site.database.rows()
+    more = {table: len(rows) - len(before[table]) for table, rows in after.items() if rows != before[table]}
+    assert more == dict.fromkeys(("user", "tenant", "user_tenant", "file"), 1)
+    assert all(after[table][key] == row for table, rows in before.items() for key, row in rows.items())
+    assert remarks(told(site, monkeypatch), "superusers") == ""
+
+
+@ONE_VERSION
+def test_beside_a_superuser_who_is_switched_off_a_start_makes_none_and_none_is_announced(
+    site: Site, population: Population, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.database.all("UPDATE user SET is_active = '0' WHERE is_superuser = 1")
+
+    assert "recover-admin" in remarks(told(site, monkeypatch), "superusers")
+    plane = site.open(clock)
+    assert opening.first_administrator(plane) is None
+    plane.database.close()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "UPDATE user_tenant SET status = '0' WHERE role = 'owner' AND user_id = '{bob}'",
+        "UPDATE user SET status = '0' WHERE id = '{bob}'",
+        "UPDATE user SET status = NULL WHERE id = '{bob}'",
+        "UPDATE tenant SET status = '0' WHERE id = '{organisation}'",
+        "UPDATE user_tenant SET role = 'owner' WHERE tenant_id = '{organisation}'",
+        "UPDATE user_tenant SET tenant_id = '{organisation}' WHERE role = 'owner' AND user_id = '{bob}'",
+    ],
+)
+@ONE_VERSION
+def test_before_a_start_and_after_it_the_same_tenants_have_no_owner_and_the_same_accounts_no_home(
+    site: Site, population: Population, clock: Clock, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    site.database.all(broken.format(bob=population["bob"].id, organisation=population.organisation))
+    found = told(site, monkeypatch)
+
+    plane = site.open(clock)
+    findings = [finding for finding in checkup.examine(plane) if finding.state != "ok"]
+    plane.database.close()
+
+    for about, check in (("owners", "tenant owners"), ("homes", "home tenants")):
+        first = remarks(found, about).split(" ")[0] or "0"
+        assert first == str(sum(finding.check == check for finding in findings)), about
 
 
 @ONE_VERSION
