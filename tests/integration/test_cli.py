@@ -439,7 +439,7 @@ def test_a_locked_out_administrator_is_recovered_beside_running_servers(
     said = operator.does("recover-admin", email)
     [line] = [line for line in said.splitlines() if line.startswith("Generated password")]
     assert "change it now" in operator.logs_in(email, line.split()[-1])
-    assert "Change the generated password" in operator.fails("user", "list")
+    assert "Change your password first" in operator.fails("user", "list")
     operator.does("user", "password", email, "--password-stdin", stdin=f"{new_password()}\n")
     assert operator.asks("user", "show", email)["is_superuser"] is True
 
