@@ -57,6 +57,13 @@ def admin_if_any(path: str) -> Any:
     return None if answer.status_code in (403, 404) else checked(answer)
 
 
+def admin_if_allowed(method: str, path: str, body: Any) -> Any:
+    """``admin``; None where one may not do that."""
+    stored = profile.load()
+    answer = _answer(stored, method, stored.url + ADMIN + path, body)
+    return None if answer.status_code == 403 else checked(answer)
+
+
 def of_oneself(method: str, path: str, query: dict[str, Any] | None = None) -> Any:
     """Ask the admin server about what is one's own, below /api/v1; see ``admin``."""
     stored = profile.load()
@@ -69,10 +76,10 @@ def upload(path: str, name: str, content: bytes) -> Any:
     return _asked(stored, "POST", stored.url + ADMIN + path, files={"file": (name, content)})
 
 
-def user_api(method: str, path: str) -> Any:
+def user_api(method: str, path: str, body: Any = None) -> Any:
     """Ask the user API with the stored session; see ``admin``."""
     stored = profile.load()
-    return _asked(stored, method, stored.api_url + path)
+    return _asked(stored, method, stored.api_url + path, body)
 
 
 def _asked(

@@ -51,7 +51,7 @@ def login(
     profile.save(profile.Profile(url, api_url or default, email, session))
     say(f"Logged in to {url} as {email}.")
     if isinstance(account, dict) and account.get("must_change_password"):
-        say(f"Your password was generated; change it now: ragkeeper user password {email}")
+        say(f"Your password has to be changed first; change it now: ragkeeper user password {email}")
 
 
 def logout() -> None:

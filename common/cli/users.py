@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common.cli.client import admin, part
+from common.cli import profile
+from common.cli.client import admin, admin_if_allowed, part, user_api
 from common.cli.console import JsonFlag, fail, hint, say, show_fields, show_json, show_rows
 from common.cli.passwords import PasswordStdin, asked_password
 
@@ -98,9 +99,18 @@ def delete_user(
 
 @user.command("password")
 def set_password(email: Email, password_stdin: PasswordStdin = False) -> None:
-    """Set an account's password; its sessions end."""
+    """Set an account's password; its sessions end, of your own all but this one.
+
+    Your own, where you do not hold user:write, takes the current one as well, with --password-stdin in a second line.
+    """
     password = asked_password(password_stdin, f"New password of {email}", confirm=True)
-    say(admin("PUT", f"/users/{part(email)}/password", {"new_password": password})["message"])
+    path, body = f"/users/{part(email)}/password", {"new_password": password}
+    is_own = email.lower() == profile.load().email.lower()
+    answer = (admin_if_allowed if is_own else admin)("PUT", path, body)
+    if answer is None:
+        current = asked_password(password_stdin, f"Current password of {email}")
+        user_api("PATCH", "/api/v1/users/me", {**body, "password": current})
+    say(answer["message"] if answer else "Password updated successfully.")
 
 
 @user.command("reset-link")

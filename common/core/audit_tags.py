@@ -14,6 +14,7 @@ class EventTag(StrEnum):
     USER_PURGE = "user:purge"
     USER_UPDATE = "user:update"
     USER_PASSWORD = "user:password"
+    USER_PASSWORD_DUE = "user:password_due"
     USER_RESET_ASK = "user:reset_ask"
     USER_RESET_LINK = "user:reset_link"
     USER_RESET_REFUSED = "user:reset_refused"

@@ -172,12 +172,12 @@ class CsrfRefused(Forbidden):
 
 
 class PasswordChangeDue(Forbidden):
-    """A generated password is in use; nothing but changing it and logging out is allowed."""
+    """A password is in use that must not stay; nothing but changing it and logging out is allowed."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Change the generated password first: PUT /api/v1/admin/users/{your e-mail}/password "
-            "or POST /v1/user/setting."
+            "Change your password first: PUT /api/v1/admin/users/{your e-mail}/password or POST /v1/user/setting. "
+            "It was generated, set by somebody else, or is too short for an administrator."
         )
 
 

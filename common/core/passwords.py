@@ -91,6 +91,14 @@ def composed(plain: str) -> str:
     return plain if plain.isascii() else unicodedata.normalize("NFKC", plain)
 
 
+def is_shorter(plain: str, least: int) -> bool:
+    """Whether a password that is in use has fewer characters than this.
+
+    They are counted in the form that is hashed, for it may have been typed in another one when it was chosen.
+    """
+    return len(composed(plain)) < least
+
+
 def words_of(texts: Iterable[str]) -> frozenset[str]:
     """The words in names and addresses that are no secret: each text as a whole, and each of its words."""
     found: set[str] = set()

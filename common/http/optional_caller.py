@@ -14,7 +14,7 @@ from common.services.principal import Principal, Realm
 def signed_in_caller(call: Call, realm: Realm) -> Principal | None:
     """The caller, or None for a stranger: without a credential, with a dead one, or while it can't be looked up.
 
-    One whose generated password is still to be changed counts as a stranger, too.
+    One whose password has to be changed first counts as a stranger, too.
     """
     given = session_cookie.given(request.environ)
     if given is None:

@@ -131,7 +131,7 @@ def hold_to_act_on(plane: Plane, actor: Principal, email: str) -> tuple[AccountR
 
 
 def owes_password(plane: Plane, user_id: str) -> bool:
-    """Whether an account has to change its generated password before anything else."""
+    """Whether an account has to change its password before anything else."""
     return plane.database.one("SELECT 1 FROM rk_account WHERE user_id = ? AND must_change", (user_id,)) is not None
 
 

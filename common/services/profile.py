@@ -153,7 +153,7 @@ def _proven(plane: Plane, who: Principal, password: str) -> accounts.AccountRow:
 
 def _new_hash(plane: Plane, who: Principal, account: accounts.AccountRow, new_password: str) -> str:
     if who.must_change and passwords.matches(plane, account.password, new_password):
-        raise BadField("new_password: choose another one than the generated password.", field="new_password")
+        raise BadField("new_password: choose another one than the current password.", field="new_password")
     return passwords.new_hash(plane, new_password, passwords.owner_of(plane, account), field="new_password")
 
 

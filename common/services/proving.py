@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,16 +29,17 @@ def require_recent_proof(plane: Plane, who: Principal) -> None:
 def prove(plane: Plane, who: Principal, password: str) -> int:
     """Take the caller's password for their session; returns when it was given (UTC milliseconds).
 
-    ``password`` is as it came over the wire; a wrong one counts as a login that failed. Raises WrongCurrentPassword,
-    TooManyLogins, Forbidden for a caller with a token instead of a session, and NotSignedIn when the session was ended
-    meanwhile.
+    ``password`` is as it came over the wire; a wrong one counts as a login that failed, and who administers with one
+    that is too short for that has to change it first from here on. Raises WrongCurrentPassword, TooManyLogins,
+    Forbidden for a caller with a token instead of a session, and NotSignedIn when the session was ended meanwhile.
     """
     if who.session_id is None:
         raise Forbidden("A token has no password; log in first.")
     with _attempt(plane, who, str(who.email), EventTag.SESSION_PROVE) as attempt:
         for _ in range(_LOOKS):
             account = accounts.by_id(plane, str(who.user_id))
-            if not passwords.matches(plane, account.password if account else None, password):
+            checked = passwords.check(plane, account.password if account else None, password)
+            if not checked.right:
                 attempt.failed()
                 _record(plane, who, str(who.email), EventTag.SESSION_PROVE, result="refused")
                 raise WrongCurrentPassword
@@ -48,6 +50,8 @@ def prove(plane: Plane, who: Principal, password: str) -> int:
                 if held is not None and account is not None and held.password == account.password:
                     _write(plane, str(who.user_id), who.session_id, now)
                     _record(plane, who, str(who.email), EventTag.SESSION_PROVE)
+                    held_now = replace(who, permissions=accounts.standing_of(plane, held).permissions)
+                    passwords.demand_longer(plane, held_now, checked.opened)
                     return now
             # The password was changed meanwhile, or its hash renewed by a login: what holds now is looked at.
     raise WrongCurrentPassword

@@ -120,11 +120,12 @@ def admit(
     email: str,
     password: str,
     realm: Realm,
-    opening: Callable[[Plane, Origin, AccountRow, Realm], T],
-) -> T:
+    opening: Callable[[Plane, Origin, AccountRow, Realm], tuple[Principal, T]],
+) -> tuple[Principal, T]:
     """Check e-mail and password and do what opens a session, in the transaction that has seen that they still hold.
 
-    ``password`` is as it came over the wire. Raises LoginRefused (one text and one duration whatever is wrong),
+    ``password`` is as it came over the wire; who administers with one that is too short for that has to change it first
+    from here on. Raises LoginRefused (one text and one duration whatever is wrong),
     PasswordLoginDisabled on the user API, and Forbidden for a right password on the admin server without any
     administrative permission.
     """
@@ -151,7 +152,10 @@ def admit(
                 if now.password == account.password:
                     if renewed is not None:
                         accounts.change(plane, account.id, password=renewed)
-                    return opening(plane, origin, account, realm)
+                    # As it is now: whoever was made an administrator while the hash was computed is one.
+                    opened = opening(plane, origin, now, realm)
+                    passwords.demand_longer(plane, opened[0], checked.opened)
+                    return opened
             # The password was changed meanwhile, or its hash renewed by another login: what holds now is looked at.
             account = accounts.find(plane, email)
     try:
@@ -498,7 +502,8 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
     """HTTP Basic as RAGFlow's oldest client sends it: the password is base64 of the plain text, or the plain text.
 
     Raises NotSignedIn without credentials, LoginRefused, Forbidden without an administrative permission, and
-    PasswordChangeDue while that is all that the account may do. Opens no session.
+    PasswordChangeDue while that is all that the account may do, also from here on for a password that is too short for
+    an administrator. Opens no session.
     """
     if not email or password is None:
         raise NotSignedIn("Unauthorized")
@@ -506,15 +511,21 @@ def check_basic(plane: Plane, origin: Origin, email: str | None, password: str |
     account = accounts.find(plane, email)
     stored = account.password if account else None
     with _attempt(plane, origin, email, "admin") as attempt:
-        right = passwords.matches(plane, stored, password)
-        if not right and decode_from_hash_form(password.encode()) is not None:
-            right = passwords.check_opened(plane, stored, password.encode()).right
-        if account is None or not right or not account.may_sign_in:
+        checked = passwords.check(plane, stored, password)
+        if not checked.right and decode_from_hash_form(password.encode()) is not None:
+            checked = passwords.check_opened(plane, stored, password.encode())
+        if account is None or not checked.right or not account.may_sign_in:
             _record_failure(plane, origin, email, "admin", attempt)
             raise LoginRefused
         attempt.succeeded()
         refuse_non_administrators(plane, origin, account)
         with plane.database.transaction():
-            audit.record(plane, EventTag.SESSION_PROVE, principal_of(plane, account, origin), target=account.target)
+            now = accounts.hold(plane, account.id)
+            who = principal_of(plane, now or account, origin)
+            audit.record(plane, EventTag.SESSION_PROVE, who, target=account.target)
+            # Another password that has taken its place meanwhile was measured when it was chosen; whoever has renewed
+            # the hash of this one has measured it.
+            if now is not None and now.password == stored:
+                passwords.demand_longer(plane, who, checked.opened)
     if accounts.owes_password(plane, account.id):
         raise PasswordChangeDue

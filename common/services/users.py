@@ -208,7 +208,7 @@ def update_user_password(
     new_hash = passwords.new_hash(plane, password, passwords.owner_of(plane, account), field="new_password")
     unchanged = passwords.matches(plane, account.password, password)
     if unchanged and is_own and actor.must_change:
-        raise BadField("new_password: choose another one than the generated password.", field="new_password")
+        raise BadField("new_password: choose another one than the current password.", field="new_password")
     must_change = not is_own and plane.variables.flag("password.must_change_after_reset")
     with plane.database.transaction():
         looked_at = account.password

@@ -333,7 +333,7 @@ def test_basic_credentials_with_a_generated_password_authorise_nothing(world: Wo
 
     refused = basic(fresh.password)
     assert (refused.status_code, refused.json["code"]) == (403, 403)
-    assert "Change the generated password first" in refused.json["message"]
+    assert "Change your password first" in refused.json["message"]
     chosen = new_password()
     fresh.administer("PUT", f"/users/{fresh.email}/password", {"new_password": chosen})
     assert basic(chosen).status_code == 200

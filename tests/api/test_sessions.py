@@ -336,18 +336,18 @@ def test_wrong_passwords_count_as_logins_that_failed(world: World) -> None:
 def test_a_hash_that_is_renewed_meanwhile_is_no_wrong_password(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     someone = world.person()
     session = session_of(someone)
-    matches = passwords.matches
+    check = passwords.check
 
-    def renewing(*values: Any) -> bool:
-        right = matches(*values)
-        monkeypatch.setattr(passwords, "matches", matches)
+    def renewing(*values: Any) -> passwords.Checked:
+        checked = check(*values)
+        monkeypatch.setattr(passwords, "check", check)
         world.plane.database.run(
             "UPDATE user SET password = ? WHERE id = ?",
             (passwords.hash_opened(world.plane, encode_for_hash(someone.password)), someone.user_id),
         )
-        return right
+        return checked
 
-    monkeypatch.setattr(passwords, "matches", renewing)
+    monkeypatch.setattr(passwords, "check", renewing)
     proof = {"password": someone.password}
 
     assert world.api.ask("POST", "/api/v1/auth/reauthenticate", proof, credential=session).status_code == 200

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from common.core.passwords import encode_for_hash
 from common.models.content import Knowledgebase, UserCanvas
 from common.services import accounts, opening, passwords
 from common.services.plane import Plane
@@ -227,6 +228,20 @@ def test_drop_role(client: Client, role: str) -> None:
 
 def test_show_version(client: Client) -> None:
     assert "v0." in client.run("show version;")
+
+
+def test_the_password_that_ragflow_begins_with_is_changed_with_the_client_itself(client: Client) -> None:
+    plane, administrator = client.plane, "admin@ragflow.io"
+    plane.database.run(
+        "UPDATE user SET password = ? WHERE email = ?",
+        (passwords.hash_opened(plane, encode_for_hash("admin")), administrator),
+    )
+    beginner = replace(client, password="admin")
+    assert "Change your password first" in beginner.run("list users;")
+
+    beginner.run(f"alter user password '{administrator}' '{client.password}';")
+
+    assert administrator in client.run("list users;")
 
 
 def test_a_wrong_password_is_refused(client: Client) -> None:

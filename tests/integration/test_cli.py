@@ -439,9 +439,31 @@ def test_a_locked_out_administrator_is_recovered_beside_running_servers(
     said = operator.does("recover-admin", email)
     [line] = [line for line in said.splitlines() if line.startswith("Generated password")]
     assert "change it now" in operator.logs_in(email, line.split()[-1])
-    assert "Change the generated password" in operator.fails("user", "list")
+    assert "Change your password first" in operator.fails("user", "list")
     operator.does("user", "password", email, "--password-stdin", stdin=f"{new_password()}\n")
     assert operator.asks("user", "show", email)["is_superuser"] is True
+
+
+@pytest.mark.parametrize(("role", "asked"), [("user-manager", False), ("viewer", True)])
+def test_a_password_that_is_too_short_for_an_administrator_is_changed_after_the_login(
+    operator: Operator, role: str, asked: bool
+) -> None:
+    """Without the permission user:write that takes the current one as well."""
+    email, short, chosen = f"{uuid4().hex[:12]}@example.org", "corr3ct horse!", new_password()
+    operator.does("user", "create", email, "--password-stdin", stdin=f"{short}\n")
+    operator.does("role", "assign", email, role)
+
+    assert f"change it now: ragkeeper user password {email}" in operator.logs_in(email, short)
+    assert "Change your password first" in operator.fails("user", "list")
+    if asked:
+        assert "is not right" in operator.fails(
+            *("user", "password", email, "--password-stdin"), stdin=f"{chosen}\n{chosen}\n"
+        )
+    given = f"{chosen}\n{short}\n" if asked else f"{chosen}\n"
+    assert "Password updated" in operator.does("user", "password", email, "--password-stdin", stdin=given)
+
+    assert operator.asks("user", "show", email)["email"] == email
+    assert "change it now" not in operator.logs_in(email, chosen)
 
 
 def test_doctor_finds_a_running_home_healthy(operator: Operator) -> None:

@@ -83,7 +83,7 @@ def test_it_prints_both_addresses_and_a_password_once_which_must_be_changed_firs
         session = {"Authorization": log_in(live, password).headers["Authorization"]}
         closed = httpx.get(f"{live.admin_url}/api/v1/admin/users", headers=session)
         assert closed.status_code == 403
-        assert "Change the generated password" in closed.json()["message"]
+        assert "Change your password first" in closed.json()["message"]
 
         chosen = new_password()
         changed = httpx.put(

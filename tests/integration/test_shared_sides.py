@@ -147,6 +147,22 @@ def test_S14_switching_off_there_stops_sessions_and_tokens_here_at_once(shared: 
     assert not signed_in(shared, token)
 
 
+def test_a_superuser_of_ragflows_with_its_first_password_changes_it_here_first(shared: SharedWorld) -> None:
+    root = shared.known("root")
+    root.password = "admin"
+    shared.ragflow.change_password(root.user_id, root.password)
+
+    assert root.administer("GET", "/users").status_code == 403
+    assert shared.ragflow.log_in(root.email, root.password), "there nothing has changed"
+    root.come_back()
+    # As RAGFlow's command does it: nothing but the new one, in the session of a moment ago.
+    own, chosen = f"/users/{root.email}/password", new_password()
+    assert root.administer("PUT", own, {"new_password": chosen}).status_code == 200
+
+    assert root.administer("GET", "/users").status_code == 200
+    assert shared.ragflow.log_in(root.email, chosen)
+
+
 def test_S16_a_new_password_works_in_both_and_ends_the_session_of_the_old_one(shared: SharedWorld) -> None:
     alice, password = shared.known("alice"), new_password()
     theirs = shared.ragflow.log_in(alice.email, PASSWORD)

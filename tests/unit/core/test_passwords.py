@@ -16,6 +16,7 @@ from common.core.passwords import (
     encode_for_hash,
     guesses_left,
     is_plain_form,
+    is_shorter,
     words_of,
 )
 
@@ -74,6 +75,14 @@ def test_an_administrator_needs_15_characters() -> None:
 
     with pytest.raises(BadField, match="15 characters"):
         check_password("fourteen signs", PasswordPolicy.STANDARD, field="password", least=15)
+
+
+@pytest.mark.parametrize(
+    ("plain", "shorter"),
+    [("fourteen signs", True), ("fifteen letters", False), ("e\u0301" * 14, True), ("\ufb01" * 8, False)],
+)
+def test_one_in_use_is_as_long_as_what_is_hashed_of_it(plain: str, shorter: bool) -> None:
+    assert is_shorter(plain, 15) is shorter
 
 
 @pytest.mark.parametrize(
