@@ -50,6 +50,8 @@ def test_a_member_with_the_right_password_gets_no_session(world: World) -> None:
     assert (answer.status_code, answer.json["code"]) == (403, 403)
     assert "Authorization" not in answer.headers
     assert world.plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
+    assert [event[:3] for event in world.events("session:login_refused")] == [("refused", someone.email, someone.email)]
+    assert world.events("access:refused") == [], "of a login that is refused there is one event"
 
 
 def test_HEAD_ends_no_session(root: Person) -> None:
