@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from common.core.passwords import encode_for_hash
 from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
 from common.models.variable import StoredVariable
-from common.services import passwords, session_rows
+from common.services import accounts, passwords, session_rows, sessions
 from common.services.principal import Realm
 from tests.people import Clock, Person, Port, World
 
@@ -157,6 +159,16 @@ def test_limits_that_are_set_hold_for_sessions_that_are_open(world: World, clock
     set_variable(world, "session.user_absolute_s", "1200")
 
     assert not works(world.api, session)
+
+
+def test_a_session_is_deleted_a_week_after_its_absolute_limit(world: World, clock: Clock) -> None:
+    session_of(world.person())
+    clock.forward(days=30 + 7)
+    assert sessions.prune(world.plane) == 0
+
+    clock.forward(seconds=1)
+
+    assert sessions.prune(world.plane) == 1
 
 
 def test_an_eleventh_login_ends_the_session_that_was_used_least_recently(world: World, clock: Clock) -> None:
@@ -351,6 +363,45 @@ def test_a_hash_that_is_renewed_meanwhile_is_no_wrong_password(world: World, mon
     proof = {"password": someone.password}
 
     assert world.api.ask("POST", "/api/v1/auth/reauthenticate", proof, credential=session).status_code == 200
+
+
+def while_a_login_is_checked(world: World, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Let something happen once, between the look at a stored hash and the opening of the session."""
+    check = passwords.check
+
+    def overtaken(*values: Any) -> Any:
+        checked = check(*values)
+        monkeypatch.setattr(passwords, "check", check)
+        change()
+        return checked
+
+    monkeypatch.setattr(passwords, "check", overtaken)
+
+
+def test_a_login_whose_hash_is_renewed_meanwhile_is_none_with_a_wrong_password(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = world.person()
+    renewed = passwords.hash_opened(world.plane, encode_for_hash(someone.password))
+    renew = partial(accounts.change, world.plane, someone.user_id, password=renewed)
+    while_a_login_is_checked(world, monkeypatch, renew)
+
+    assert log_in(someone, world.api).json["code"] == 0
+
+
+@pytest.mark.parametrize("change", [{"is_active": "0"}, {"status": "0"}])
+def test_an_account_that_is_switched_off_while_its_password_is_checked_gets_no_session(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    someone = world.person()
+    while_a_login_is_checked(world, monkeypatch, partial(accounts.change, world.plane, someone.user_id, **change))
+
+    answer = log_in(someone, world.api)
+
+    assert (answer.json["code"], "Authorization" in answer.headers) == (109, False)
+    assert world.plane.database.all("SELECT * FROM rk_session") == []
+    ((*_, after),) = world.events("session:login_refused")
+    assert "changed meanwhile" in after
 
 
 def test_the_admin_server_takes_the_password_too(world: World, clock: Clock) -> None:

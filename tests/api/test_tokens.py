@@ -17,7 +17,7 @@ from common.core.tokens import display_form
 from common.models.base import created
 from common.models.content import UserCanvas
 from common.models.token import ApiToken
-from common.services import opening
+from common.services import accounts, opening
 from tests.people import Clock, Person, Port, World, settings_for
 
 NAMES = [("/v1/system/new_token", "/v1/system/token_list", "/v1/system/token/"),
@@ -63,6 +63,15 @@ def ragflow_row(world: World, tenant_id: str, token: str) -> None:
     """A token as RAGFlow makes one: in the clear, without anything of ours beside it."""
     stamps = created(world.plane.now_ms(), world.plane.zone)
     world.plane.database.insert(ApiToken, tenant_id=tenant_id, token=token, beta="b" * 32, source=None, **stamps)
+
+
+def join(world: World, tenant_id: str, person: Person, role: str, *, at_ms: int = 1, status: str = "1") -> None:
+    """Make somebody a member, before everybody else unless told otherwise."""
+    with world.plane.database.transaction():
+        membership_id = accounts.add_membership(
+            world.plane, tenant_id=tenant_id, user_id=person.user_id, role=role, invited_by=person.user_id, at_ms=at_ms
+        )
+        world.plane.database.run("UPDATE user_tenant SET status = ? WHERE id = ?", (status, membership_id))
 
 
 @pytest.mark.parametrize(("new", "listing", "one"), NAMES)
@@ -231,9 +240,15 @@ def test_a_token_acts_in_the_tenant_that_it_was_made_for(world: World, owner: Pe
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", NEW), ("GET", LIST), ("DELETE", TOKEN + "x")])
-def test_R18_someone_who_owns_no_tenant_is_told_so(world: World, method: str, path: str) -> None:
+@pytest.mark.parametrize("home", ["role = 'normal'", "status = '0'", "tenant_id = 'another'"])
+def test_R18_someone_who_owns_no_tenant_is_told_so(
+    world: World, owner: Person, method: str, path: str, home: str
+) -> None:
     someone = world.person()
-    world.plane.database.run("DELETE FROM user_tenant WHERE user_id = ?", (someone.user_id,))
+    join(world, owner.user_id, someone, "normal")
+    join(world, world.person().user_id, someone, "owner", status="0")
+    where = "user_id = ? AND tenant_id = user_id"
+    world.plane.database.run(f"UPDATE user_tenant SET role = 'normal', {home} WHERE {where}", (someone.user_id,))
 
     assert someone.ask(method, path).json["code"] == 102
 
@@ -250,6 +265,23 @@ def test_R18_reading_the_list_writes_nothing(plain: World) -> None:
 
 def test_R29_a_token_is_a_credential_although_it_is_no_signed_value(world: World, owner: Person) -> None:
     assert works(world, make(owner)["token"])
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_token_that_ragflow_made_acts_for_who_owns_its_tenant_first_of_all_whose_home_it_is(
+    world: World, owner: Person, home: bool
+) -> None:
+    tenant_id = owner.user_id
+    if not home:
+        tenant_id = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    join(world, tenant_id, world.person(), "normal")
+    join(world, tenant_id, world.person(), "owner", status="0")
+    join(world, tenant_id, world.person(), "owner", at_ms=1 if home else world.plane.now_ms() + 1)
+    ragflow_row(world, tenant_id, THEIRS)
+
+    answer = world.api.ask("GET", "/v1/user/info", credential=THEIRS)
+
+    assert answer.json["data"]["email"] == owner.email
 
 
 def test_S14_switching_an_account_off_stops_its_tokens_until_it_is_on_again(world: World, owner: Person) -> None:
