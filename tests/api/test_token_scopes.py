@@ -289,6 +289,14 @@ def test_what_has_no_form_of_a_token_is_a_session_or_nothing_on_the_admin_server
     assert ["FROM rk_session" in statement for statement in heard] == [True]
 
 
+def test_what_has_no_form_of_a_token_is_not_looked_for_among_those_that_are_no_more(world: World) -> None:
+    with statements(world.plane) as heard:
+        assert world.api.ask("GET", "/v1/user/info", credential="a" * 43).status_code == 401
+
+    assert ["FROM rk_session" in statement for statement in heard] == [True, False]
+    assert "FROM api_token" in heard[1]
+
+
 def test_a_token_is_unused_after_ninety_days_and_used_again(world: World, root: Person, clock: Clock) -> None:
     owner = world.person()
     token = make(owner)

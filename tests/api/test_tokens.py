@@ -17,7 +17,7 @@ from common.core.tokens import display_form
 from common.models.base import created
 from common.models.content import UserCanvas
 from common.models.token import ApiToken
-from common.services import accounts, opening
+from common.services import accounts, limits, memberships, opening, tokens
 from tests.people import Clock, Person, Port, World, settings_for
 
 NAMES = [("/v1/system/new_token", "/v1/system/token_list", "/v1/system/token/"),
@@ -227,6 +227,23 @@ def test_a_member_acting_in_the_team_neither_makes_nor_sees_tokens(world: World,
     assert len(stored(world)) == 1
 
 
+def test_who_stops_being_an_owner_while_asking_gets_no_token_there(
+    world: World, owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = world.person()
+    org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    join(world, org, other, "owner")
+
+    def demoted(*_: Any) -> None:
+        with world.plane.database.transaction():
+            memberships.set_role(world.plane, org, other.user_id, "normal")
+
+    monkeypatch.setattr(limits, "token_creation", demoted)
+
+    assert other.ask("POST", NEW, headers={"X-Tenant": org}).json["code"] == 109
+    assert stored(world) == []
+
+
 def test_a_token_acts_in_the_tenant_that_it_was_made_for(world: World, owner: Person) -> None:
     org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
     token = make(owner, headers={"X-Tenant": org})["token"]
@@ -326,8 +343,10 @@ def test_a_token_that_expires_is_dead_from_that_moment(
     assert made["expires_at"] == "2026-09-21T15:13:20.000Z"
     clock.forward(seconds=3599)
     assert works(world, made["token"])
+    assert tokens.retire_expired(world.plane) == 0
     clock.forward(seconds=1)
     assert not works(world, made["token"])
+    assert tokens.retire_expired(world.plane) == 1
 
 
 @pytest.mark.parametrize(
