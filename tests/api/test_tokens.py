@@ -13,6 +13,7 @@ import pytest
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
+from common.core.cursors import encode_cursor
 from common.core.tokens import display_form
 from common.models.base import created
 from common.models.content import UserCanvas
@@ -131,6 +132,8 @@ def test_plain_storage_shows_a_token_whole_to_nobody_who_could_do_more_with_it(p
     acting = {"X-Tenant": org}
     made = make(owner, headers=acting)
     narrow = make(owner, {"scopes": ["read:token"]}, headers=acting)["token"]
+    lent = plain.root.administer("POST", f"/users/{owner.email}/keys").json["data"]["token"]
+    whole = make(owner)
     shown = {made["id"]: (display_form(made["token"]), display_form(made["beta"]))}
 
     for query in ("", "?limit=10"):
@@ -142,6 +145,9 @@ def test_plain_storage_shows_a_token_whole_to_nobody_who_could_do_more_with_it(p
         by_id = [{each["id"]: each for each in (items["tokens"] if query else items)} for items in lists]
         seen = [{made["id"]: (items[made["id"]]["token"], items[made["id"]]["beta"])} for items in by_id]
         assert seen == [shown, shown, {made["id"]: (made["token"], made["beta"])}]
+        at_home = plain.api.ask("GET", LIST + query, credential=lent).json["data"]
+        values = {each["token"] for each in (at_home["tokens"] if query else at_home)}
+        assert values == {display_form(lent), display_form(whole["token"])}
 
 
 def test_a_token_that_ragflow_made_works_and_is_hidden_where_tokens_are_hashed(world: World, owner: Person) -> None:
@@ -170,6 +176,16 @@ def test_a_display_form_that_fits_two_tokens_deletes_none(world: World, owner: P
 
     assert (answer.status_code, answer.json["code"]) == (409, 409)
     assert all(works(world, token) for token in twins)
+
+
+def test_of_tokens_that_ragflow_made_the_one_that_looks_as_given_is_deleted(world: World, owner: Person) -> None:
+    alike = ["ragflow-abcd" + "1" * 30 + end for end in ("wxyy", "wxyz")]
+    for token in alike:
+        ragflow_row(world, owner.user_id, token)
+
+    for given, left in (("ragflow-abcd…wxyx", [True, True]), ("ragflow-abcd…wxyz", [True, False])):
+        assert owner.ask("DELETE", TOKEN + given).json["data"] is True
+        assert [works(world, token) for token in alike] == left
 
 
 def test_deleting_nothing_is_true(owner: Person) -> None:
@@ -440,6 +456,12 @@ def test_pages_have_every_token_once_also_of_one_moment(world: World, owner: Per
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "cursor=AAAA", "cursor=WzAsIiIsLTFd"])
 def test_a_page_that_makes_no_sense_is_101(owner: Person, query: str) -> None:
     assert owner.ask("GET", f"{LIST}?{query}").json["code"] == 101
+
+
+@pytest.mark.parametrize("skipped", [-1, 2**31, 2**63])
+def test_a_cursor_that_skips_what_no_list_has_is_101(owner: Person, skipped: int) -> None:
+    cursor = encode_cursor([-1, "ragflow-", skipped])
+    assert owner.ask("GET", f"{LIST}?limit=2&cursor={cursor}").json["code"] == 101
 
 
 @pytest.mark.parametrize(("field", "source"), [("dialog_id", None), ("canvas_id", "agent")])
