@@ -220,6 +220,53 @@ def test_a_co_owner_whose_account_is_gone_keeps_no_tenant_alive(world: World) ->
     assert [tenant["id"] for tenant in delete(world, someone).json["data"]["tenants"]] == [someone.user_id]
 
 
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ("UPDATE user SET status = '0' WHERE id = ?", False),
+        ("UPDATE user_tenant SET status = '0' WHERE user_id = ?", False),
+        ("UPDATE user_tenant SET role = 'normal' WHERE user_id = ?", False),
+        ("UPDATE user SET is_active = '0' WHERE id = ?", True),
+    ],
+    ids=["deleted by RAGFlow", "no member any more", "no owner any more", "switched off"],
+)
+def test_a_co_owner_keeps_a_tenant_alive_as_long_as_account_and_ownership_last(
+    world: World, change: str, stays: bool
+) -> None:
+    someone, other = world.person(), world.person()
+    shared = organisation(world, someone, (other, "owner"))
+    world.plane.database.run(change, (other.user_id,))
+    switch_off(world, someone)
+
+    answer = delete(world, someone).json["data"]
+
+    assert shared in [tenant["id"] for tenant in answer["kept_tenants" if stays else "tenants"]]
+    assert (world.plane.database.one("SELECT 1 FROM tenant WHERE id = ?", (shared,)) is not None) == stays
+
+
+def test_invitations_to_other_tenants_and_reset_links_go_with_the_account(world: World) -> None:
+    host, someone, other = world.person(), world.person("Some.One@ragkeeper.test"), world.person()
+    database = world.plane.database
+    for guest in (someone, other):
+        database.run(
+            "INSERT INTO rk_invitation (id, tenant_id, email, email_key, role, invited_by, created_at, expires_at) "
+            "VALUES (?, ?, ?, ?, 'normal', ?, 0, 0)",
+            (uuid4().hex, host.user_id, guest.email, guest.email.lower(), host.user_id),
+        )
+        database.run(
+            "INSERT INTO rk_reset_link (user_id, token_hash, stored_hash, made_by, created_at, expires_at) "
+            "VALUES (?, ?, '', ?, 0, 0)",
+            (guest.user_id, uuid4().hex, world.root.user_id),
+        )
+    switch_off(world, someone)
+
+    removed = delete(world, someone).json["data"]["removed"]
+
+    assert (removed["rk_invitation"], removed["rk_reset_link"]) == (1, 1)
+    assert database.all("SELECT email FROM rk_invitation") == [(other.email,)]
+    assert database.all("SELECT user_id FROM rk_reset_link") == [(other.user_id,)]
+
+
 def test_R24_nothing_of_the_user_is_left_in_any_store_and_nothing_of_the_neighbour_is_missing(
     world: World,
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from common.services import tenant_limits
 from tests.people import Clock, Person, World
 from tests.roles import give_role
-from tests.side_by_side import at_once
+from tests.side_by_side import at_once, begun_at_once
 
 NONE = {"members": None, "tokens": None, "datasets": None, "requests_per_minute": None}
 UNLIMITED = {"members": 0, "tokens": 0, "datasets": 0, "requests_per_minute": 0}
@@ -154,6 +157,16 @@ def test_tokens_are_made_up_to_the_limit_and_expired_ones_take_no_place(
     assert new_token(owner).status_code == 409
 
 
+def test_a_tenants_own_limit_of_0_is_none_whatever_the_default(world: World, owner: Person) -> None:
+    other = world.person()
+    world.root.administer("PUT", "/limits/defaults", {"tokens": 1, "members": 1})
+    limit(world, owner.user_id, tokens=0, members=0)
+
+    assert [new_token(owner).status_code for _ in range(3)] == [200] * 3
+    assert [invite(owner, world.person()).json["code"] for _ in range(2)] == [0, 0]
+    assert [new_token(other).status_code for _ in range(2)] == [200, 409]
+
+
 def test_a_limit_below_what_there_is_takes_nothing_away(world: World, owner: Person) -> None:
     for _ in range(3):
         new_token(owner)
@@ -174,6 +187,31 @@ def test_two_who_take_the_last_place_at_once_do_not_both_get_it(world: World, ow
         assert sorted(statuses) == [200, 409]
         assert world.plane.database.one("SELECT COUNT(*) FROM api_token WHERE tenant_id = ?", (owner.user_id,)) == (1,)
         world.plane.database.run("DELETE FROM api_token")
+
+
+@pytest.mark.race
+def test_an_owner_and_an_administrator_who_have_counted_at_once_do_not_both_make_the_last_token(
+    world: World, root: Person, owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(world, owner.user_id, tokens=1)
+    assert owner.session
+    count, counted = tenant_limits.make_sure_of_room, threading.Barrier(2)
+
+    def count_and_let_the_other_count(*values: Any) -> None:
+        count(*values)
+        # They meet only where nothing keeps the other one from counting before this one has written.
+        with suppress(threading.BrokenBarrierError):
+            counted.wait(0.5)
+
+    monkeypatch.setattr(tenant_limits, "make_sure_of_room", count_and_let_the_other_count)
+
+    statuses = begun_at_once(
+        world, lambda: new_token(owner), lambda: root.administer("POST", f"/users/{owner.email}/keys")
+    )
+
+    assert sorted(statuses) == [200, 409]
+    assert counted.broken
+    assert world.plane.database.one("SELECT COUNT(*) FROM api_token") == (1,)
 
 
 @pytest.mark.race

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.people import Person, World
 
 
@@ -50,6 +52,15 @@ def test_a_member_with_the_right_password_gets_no_session(world: World) -> None:
     assert (answer.status_code, answer.json["code"]) == (403, 403)
     assert "Authorization" not in answer.headers
     assert world.plane.database.one("SELECT COUNT(*) FROM rk_session") == (0,)
+    assert [event[:3] for event in world.events("session:login_refused")] == [("refused", someone.email, someone.email)]
+    assert world.events("access:refused") == [], "of a login that is refused there is one event"
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "Basic", "Basic x", 'Digest username="{email}"', "Basic {email}", ""])
+def test_credentials_that_are_none_of_HTTP_Basic_let_nobody_in(world: World, header: str) -> None:
+    credential = header.format(email=world.root.email)
+
+    assert world.admin.ask("GET", "/api/v1/admin/auth", credential=credential).status_code == 401
 
 
 def test_HEAD_ends_no_session(root: Person) -> None:

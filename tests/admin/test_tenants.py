@@ -103,6 +103,31 @@ def test_the_members_come_by_page(world: World, root: Person, org: str) -> None:
 
     assert (len(first["users"]), len(rest["users"]), rest["next_cursor"]) == (3, 2, None)
     assert len({user["id"] for user in first["users"] + rest["users"]}) == 5
+    assert root.administer("GET", f"/tenants/{org}/users?limit=5").json["data"]["next_cursor"] is None
+
+
+def test_pages_have_every_member_and_every_invited_address_once(
+    world: World, root: Person, owner: Person, org: str
+) -> None:
+    invited = world.person().email
+    for _ in range(2):
+        add(root, org, world.person(), "normal")
+    for email in (invited, *(f"new{number}@ragkeeper.test" for number in range(3))):
+        owner.ask("POST", f"/v1/tenant/{org}/user", {"email": email})
+    everybody = sorted(members(root, org))
+    assert len(everybody) == 7
+
+    for limit in range(1, 9):
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            page = root.administer("GET", f"/tenants/{org}/users?limit={limit}{cursor}").json["data"]
+            assert len(page["users"]) <= limit
+            seen += [user["email"] for user in page["users"]]
+            if page["next_cursor"] is None:
+                break
+            cursor = f"&cursor={page['next_cursor']}"
+        assert sorted(seen) == everybody, limit
 
 
 @pytest.mark.parametrize("home", [True, False])

@@ -291,6 +291,18 @@ def test_slashes_at_the_beginning_are_one_for_clients_whose_base_url_ends_with_o
     assert world.api.ask("GET", path, environ_overrides={"PATH_INFO": path}).status_code == 200
 
 
+def test_a_slash_at_the_end_of_a_path_does_not_matter(world: World) -> None:
+    assert world.api.ask("GET", "/v1/system/config/").json["code"] == 0
+    assert world.root.administer("GET", "/users/").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["%00", "a%0Ab", "a%7F", "%E2%80%AE", "%ff"])
+def test_a_name_in_a_path_that_can_not_be_printed_is_refused_by_the_name_of_its_part(world: World, name: str) -> None:
+    answer = world.root.administer("GET", f"/users/{name}", headers={"Accept": "application/problem+json"})
+
+    assert (answer.status_code, answer.json["field"]) == (400, "email")
+
+
 @pytest.mark.parametrize("number", ["1_0", "%2010", "%2B10", "10.0", "", "ten"])
 def test_a_number_in_a_query_is_digits(world: World, number: str) -> None:
     for path in ("/audit", "/users"):

@@ -15,7 +15,9 @@ def test_a_browser_is_told_what_it_may_send_before_it_sends_it(world: World) -> 
     assert (answer.status_code, answer.get_data()) == (204, b"")
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert "POST" in answer.headers["Access-Control-Allow-Methods"]
-    assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+    allowed = answer.headers["Access-Control-Allow-Headers"].split(", ")
+    assert allowed == ["Authorization", "Content-Type", "X-Tenant", "X-Request-Id"]
+    assert answer.headers["Access-Control-Max-Age"] == "600"
     assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
@@ -24,7 +26,7 @@ def test_a_page_may_read_answers_and_errors_of_the_user_api(world: World, root: 
     refused = world.api.ask("GET", "/v1/user/info", headers=ORIGIN)
     assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "*")
     readable = set(refused.headers["Access-Control-Expose-Headers"].split(", "))
-    assert readable >= {"Retry-After", "RateLimit", "RateLimit-Policy"}
+    assert readable >= {"Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-Id"}
 
 
 def test_a_login_carries_each_header_once(world: World) -> None:

@@ -95,3 +95,9 @@ def test_files_of_the_page_have_their_type_and_may_be_kept(port: Port, name: str
 @pytest.mark.parametrize("name", ["..", "%2e%2e%2fsetup.py", "index.css%00", "oauth2-redirect.html", "LICENSE", "x"])
 def test_no_other_file_is_served(port: Port, name: str) -> None:
     assert port.ask("GET", f"/docs/{name}").status_code in (400, 404)
+
+
+def test_what_is_absent_under_a_path_without_an_envelope_is_answered_as_an_unknown_path(port: Port) -> None:
+    absent, unknown = port.ask("GET", "/docs/x"), port.ask("GET", "/nothing")
+
+    assert (absent.status_code, absent.json.keys()) == (404, unknown.json.keys())

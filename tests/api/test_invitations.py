@@ -276,6 +276,14 @@ def test_S18_an_owner_can_not_delete_the_own_owner_row(owner: Person) -> None:
     assert roles(owner) == {org: "owner"}
 
 
+def test_an_owner_does_not_leave_although_there_is_another(world: World, owner: Person, guest: Person) -> None:
+    org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    world.root.administer("POST", f"/tenants/{org}/users", {"email": guest.email, "role": "owner"})
+
+    assert owner.ask("DELETE", f"/v1/tenant/{org}/user/{owner.user_id}").status_code == 409
+    assert roles(owner) == {org: "owner"}
+
+
 def test_the_other_owner_of_an_organisation_can_be_removed_and_their_tokens_with_them(
     world: World, owner: Person, guest: Person
 ) -> None:

@@ -375,6 +375,15 @@ def test_registrations_of_an_address_are_limited(world: World, addresses: list[s
     assert register(3, other) == 200
 
 
+def test_tokens_that_an_administrator_makes_are_limited_whoever_they_are_for(world: World, root: Person) -> None:
+    allow(world, token_creation=2)
+    people = [world.person() for _ in range(3)]
+
+    statuses = [root.administer("POST", f"/users/{person.email}/keys").status_code for person in people]
+
+    assert statuses == [200, 200, 429]
+
+
 @pytest.mark.parametrize(
     ("limit", "path", "body"),
     [

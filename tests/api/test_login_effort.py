@@ -288,6 +288,8 @@ def test_basic_credentials_cost_the_same_too(world: World, monkeypatch: pytest.M
     known, broken = world.person(is_superuser=True), world.person()
     world.plane.database.run("UPDATE user SET password = 'no hash' WHERE id = ?", (broken.user_id,))
     of_unknown = effort(world, monkeypatch, "nobody@ragkeeper.test", password, ask_with_basic)
+    # What can be no base64 of a password is one itself, and nothing else.
+    assert len(of_unknown[1]) == (1 if " " in password else 2)
 
     for person in (known, broken):
         assert effort(world, monkeypatch, person.email, password, ask_with_basic) == of_unknown

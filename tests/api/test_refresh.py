@@ -294,4 +294,5 @@ def test_tokens_go_with_the_session_when_that_is_pruned(world: World, clock: Clo
     clock.forward(days=38)
 
     assert sessions.prune(world.plane) == 1
-    assert world.plane.database.one("SELECT COUNT(*) FROM rk_refresh_token") == (0,)
+    for table in ("rk_refresh_token", "rk_session_trait"):
+        assert world.plane.database.one(f"SELECT COUNT(*) FROM {table}") == (0,)

@@ -9,7 +9,7 @@ import pytest
 from common.core.passwords import encode_for_hash
 from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
 from common.models.variable import StoredVariable
-from common.services import passwords, session_rows
+from common.services import accounts, passwords, session_rows, sessions
 from common.services.principal import Realm
 from tests.people import Clock, Person, Port, World
 
@@ -149,6 +149,17 @@ def test_a_use_that_could_not_be_written_keeps_the_session_in_this_process(
     assert world.plane.database.one("SELECT last_seen_at - created_at FROM rk_session") == (80 * HOUR * 1000,)
 
 
+@pytest.mark.parametrize("change", ["is_active = '0'", "status = '0'", "status = NULL"])
+def test_sessions_and_tokens_of_an_account_are_dead_however_it_was_switched_off(world: World, change: str) -> None:
+    someone = world.person()
+    token = someone.ask("POST", "/api/v1/system/tokens", {}).json["data"]["token"]
+
+    world.plane.database.run(f"UPDATE user SET {change} WHERE id = ?", (someone.user_id,))
+
+    for credential in (someone.session, f"Bearer {token}"):
+        assert world.api.ask("GET", "/v1/user/info", credential=credential).status_code == 401
+
+
 def test_limits_that_are_set_hold_for_sessions_that_are_open(world: World, clock: Clock) -> None:
     session = session_of(world.person())
     clock.forward(seconds=20 * MINUTE)
@@ -157,6 +168,16 @@ def test_limits_that_are_set_hold_for_sessions_that_are_open(world: World, clock
     set_variable(world, "session.user_absolute_s", "1200")
 
     assert not works(world.api, session)
+
+
+def test_a_session_is_deleted_a_week_after_its_absolute_limit(world: World, clock: Clock) -> None:
+    session_of(world.person())
+    clock.forward(days=30 + 7)
+    assert sessions.prune(world.plane) == 0
+
+    clock.forward(seconds=1)
+
+    assert sessions.prune(world.plane) == 1
 
 
 def test_an_eleventh_login_ends_the_session_that_was_used_least_recently(world: World, clock: Clock) -> None:
@@ -351,6 +372,23 @@ def test_a_hash_that_is_renewed_meanwhile_is_no_wrong_password(world: World, mon
     proof = {"password": someone.password}
 
     assert world.api.ask("POST", "/api/v1/auth/reauthenticate", proof, credential=session).status_code == 200
+
+
+def test_a_login_whose_hash_is_renewed_meanwhile_is_none_with_a_wrong_password(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = world.person()
+    check, renewed = passwords.check, passwords.hash_opened(world.plane, encode_for_hash(someone.password))
+
+    def overtaken(*values: Any) -> Any:
+        checked = check(*values)
+        monkeypatch.setattr(passwords, "check", check)
+        accounts.change(world.plane, someone.user_id, password=renewed)
+        return checked
+
+    monkeypatch.setattr(passwords, "check", overtaken)
+
+    assert log_in(someone, world.api).json["code"] == 0
 
 
 def test_the_admin_server_takes_the_password_too(world: World, clock: Clock) -> None:

@@ -194,6 +194,41 @@ def test_ending_the_session_that_ragflow_knows_ends_it_there_too(shared: World) 
     assert access_token(shared, someone).startswith("INVALID_")
 
 
+def test_ending_all_others_leaves_the_one_that_asks_in_both(shared: World) -> None:
+    someone = shared.person()
+    other, known = (
+        someone.session,
+        shared.api.ask("POST", "/v1/user/login", {"email": someone.email, "password": someone.password}).headers[
+            "Authorization"
+        ],
+    )
+    value = access_token(shared, someone)
+
+    assert shared.api.ask("DELETE", "/api/v1/sessions", credential=known).json["data"] == {"ended": 1}
+
+    assert access_token(shared, someone) == value
+    working = [shared.api.ask("GET", "/v1/user/info", credential=each).status_code for each in (other, known)]
+    assert working == [401, 200]
+
+
+def test_a_session_that_ragflow_ended_is_over_here_on_the_next_request(shared: World) -> None:
+    someone = shared.person()
+    assert shared.api.ask("GET", "/v1/user/info", credential=someone.session).status_code == 200
+
+    shared.plane.database.execute(User.update(access_token="INVALID_x").where(User.id == someone.user_id))
+
+    assert shared.api.ask("GET", "/v1/user/info", credential=someone.session).status_code == 401
+    ((*_, after),) = shared.events("session:misuse")
+    assert "ended in RAGFlow" in after
+
+
+def test_nothing_of_ragflows_is_taken_over_where_it_does_not_share_the_database(world: World) -> None:
+    someone, value = world.person(), uuid1().hex
+    world.plane.database.execute(User.update(access_token=value).where(User.id == someone.user_id))
+
+    assert world.api.ask("GET", "/v1/user/info", credential=world.plane.keys.sign(value)).status_code == 401
+
+
 @pytest.mark.parametrize("value", ["", "short", "INVALID_0123456789abcdef0123456789abcdef"])
 def test_no_empty_short_or_invalid_value_is_taken_over(shared: World, value: str) -> None:
     someone = shared.person()

@@ -191,6 +191,38 @@ def test_double_and_dangling_rows_of_ragflow_are_shown_once_or_not_at_all(world:
     assert [(item["user_id"], item["role"]) for item in listed] == [(member.user_id, "normal")]
 
 
+def test_the_members_are_those_whose_account_and_membership_last(world: World) -> None:
+    owner, left, deleted, invited = world.person(), world.person(), world.person(), world.person()
+    database = world.plane.database
+    for person, role, status in ((left, "normal", "0"), (deleted, "normal", "1"), (invited, "invite", "1")):
+        database.run(
+            "INSERT INTO user_tenant (id, user_id, tenant_id, role, invited_by, status) VALUES (?, ?, ?, ?, ?, ?)",
+            (person.user_id, person.user_id, owner.user_id, role, owner.user_id, status),
+        )
+    database.run("UPDATE user SET status = '0' WHERE id = ?", (deleted.user_id,))
+
+    listed = owner.ask("GET", f"/v1/tenant/{owner.user_id}/user/list").json["data"]
+    assert [(item["user_id"], item["role"]) for item in listed] == [(invited.user_id, "invite")]
+    paged = world.root.administer("GET", f"/tenants/{owner.user_id}/users").json["data"]["users"]
+    assert {item["user_id"] for item in paged} == {owner.user_id, invited.user_id}
+
+
+@pytest.mark.parametrize("which", ["refused there", "shown there already"])
+def test_an_invitation_that_ragflow_knows_counts_as_it_stands_there(world: World, which: str) -> None:
+    owner, guest = world.person(), world.person()
+    owner.ask("POST", f"/v1/tenant/{owner.user_id}/user", {"email": guest.email})
+    # RAGFlow deletes its row and knows nothing of ours, or has made one by itself.
+    table = "user_tenant" if which == "refused there" else "rk_membership"
+    world.plane.database.run(f"DELETE FROM {table} WHERE user_id = ? AND tenant_id <> user_id", (guest.user_id,))
+
+    listed = owner.ask("GET", f"/v1/tenant/{owner.user_id}/user/list").json["data"]
+    paged = world.root.administer("GET", f"/tenants/{owner.user_id}/users").json["data"]["users"]
+
+    seen = [] if which == "refused there" else [guest.user_id]
+    assert [item["user_id"] for item in listed] == seen
+    assert [item["user_id"] for item in paged] == [owner.user_id, *seen]
+
+
 def test_what_is_refused_in_somebody_elses_tenant_is_in_the_audit_trail(world: World) -> None:
     owner, stranger = world.person(), world.person()
 

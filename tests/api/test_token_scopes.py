@@ -282,6 +282,21 @@ def test_what_has_another_form_is_looked_up_and_where_it_is_not_found_among_thos
     assert ["rk_retired_token" in statement for statement in heard] == [False, True]
 
 
+def test_what_has_no_form_of_a_token_is_a_session_or_nothing_on_the_admin_server(world: World, root: Person) -> None:
+    with statements(world.plane) as heard:
+        assert world.admin.ask("GET", USERS, credential="a" * 43).status_code == 401
+
+    assert ["FROM rk_session" in statement for statement in heard] == [True]
+
+
+def test_what_has_no_form_of_a_token_is_not_looked_for_among_those_that_are_no_more(world: World) -> None:
+    with statements(world.plane) as heard:
+        assert world.api.ask("GET", "/v1/user/info", credential="a" * 43).status_code == 401
+
+    assert ["FROM rk_session" in statement for statement in heard] == [True, False]
+    assert "FROM api_token" in heard[1]
+
+
 def test_a_token_is_unused_after_ninety_days_and_used_again(world: World, root: Person, clock: Clock) -> None:
     owner = world.person()
     token = make(owner)

@@ -13,11 +13,12 @@ import pytest
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
+from common.core.cursors import encode_cursor
 from common.core.tokens import display_form
 from common.models.base import created
 from common.models.content import UserCanvas
 from common.models.token import ApiToken
-from common.services import opening
+from common.services import accounts, limits, memberships, opening, tokens
 from tests.people import Clock, Person, Port, World, settings_for
 
 NAMES = [("/v1/system/new_token", "/v1/system/token_list", "/v1/system/token/"),
@@ -63,6 +64,15 @@ def ragflow_row(world: World, tenant_id: str, token: str) -> None:
     """A token as RAGFlow makes one: in the clear, without anything of ours beside it."""
     stamps = created(world.plane.now_ms(), world.plane.zone)
     world.plane.database.insert(ApiToken, tenant_id=tenant_id, token=token, beta="b" * 32, source=None, **stamps)
+
+
+def join(world: World, tenant_id: str, person: Person, role: str, *, at_ms: int = 1, status: str = "1") -> None:
+    """Make somebody a member, before everybody else unless told otherwise."""
+    with world.plane.database.transaction():
+        membership_id = accounts.add_membership(
+            world.plane, tenant_id=tenant_id, user_id=person.user_id, role=role, invited_by=person.user_id, at_ms=at_ms
+        )
+        world.plane.database.run("UPDATE user_tenant SET status = ? WHERE id = ?", (status, membership_id))
 
 
 @pytest.mark.parametrize(("new", "listing", "one"), NAMES)
@@ -122,6 +132,8 @@ def test_plain_storage_shows_a_token_whole_to_nobody_who_could_do_more_with_it(p
     acting = {"X-Tenant": org}
     made = make(owner, headers=acting)
     narrow = make(owner, {"scopes": ["read:token"]}, headers=acting)["token"]
+    lent = plain.root.administer("POST", f"/users/{owner.email}/keys").json["data"]["token"]
+    whole = make(owner)
     shown = {made["id"]: (display_form(made["token"]), display_form(made["beta"]))}
 
     for query in ("", "?limit=10"):
@@ -133,6 +145,9 @@ def test_plain_storage_shows_a_token_whole_to_nobody_who_could_do_more_with_it(p
         by_id = [{each["id"]: each for each in (items["tokens"] if query else items)} for items in lists]
         seen = [{made["id"]: (items[made["id"]]["token"], items[made["id"]]["beta"])} for items in by_id]
         assert seen == [shown, shown, {made["id"]: (made["token"], made["beta"])}]
+        at_home = plain.api.ask("GET", LIST + query, credential=lent).json["data"]
+        values = {each["token"] for each in (at_home["tokens"] if query else at_home)}
+        assert values == {display_form(lent), display_form(whole["token"])}
 
 
 def test_a_token_that_ragflow_made_works_and_is_hidden_where_tokens_are_hashed(world: World, owner: Person) -> None:
@@ -161,6 +176,16 @@ def test_a_display_form_that_fits_two_tokens_deletes_none(world: World, owner: P
 
     assert (answer.status_code, answer.json["code"]) == (409, 409)
     assert all(works(world, token) for token in twins)
+
+
+def test_of_tokens_that_ragflow_made_the_one_that_looks_as_given_is_deleted(world: World, owner: Person) -> None:
+    alike = ["ragflow-abcd" + "1" * 30 + end for end in ("wxyy", "wxyz")]
+    for token in alike:
+        ragflow_row(world, owner.user_id, token)
+
+    for given, left in (("ragflow-abcd…wxyx", [True, True]), ("ragflow-abcd…wxyz", [True, False])):
+        assert owner.ask("DELETE", TOKEN + given).json["data"] is True
+        assert [works(world, token) for token in alike] == left
 
 
 def test_deleting_nothing_is_true(owner: Person) -> None:
@@ -218,6 +243,23 @@ def test_a_member_acting_in_the_team_neither_makes_nor_sees_tokens(world: World,
     assert len(stored(world)) == 1
 
 
+def test_who_stops_being_an_owner_while_asking_gets_no_token_there(
+    world: World, owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = world.person()
+    org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    join(world, org, other, "owner")
+
+    def demoted(*_: Any) -> None:
+        with world.plane.database.transaction():
+            memberships.set_role(world.plane, org, other.user_id, "normal")
+
+    monkeypatch.setattr(limits, "token_creation", demoted)
+
+    assert other.ask("POST", NEW, headers={"X-Tenant": org}).json["code"] == 109
+    assert stored(world) == []
+
+
 def test_a_token_acts_in_the_tenant_that_it_was_made_for(world: World, owner: Person) -> None:
     org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
     token = make(owner, headers={"X-Tenant": org})["token"]
@@ -231,9 +273,15 @@ def test_a_token_acts_in_the_tenant_that_it_was_made_for(world: World, owner: Pe
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", NEW), ("GET", LIST), ("DELETE", TOKEN + "x")])
-def test_R18_someone_who_owns_no_tenant_is_told_so(world: World, method: str, path: str) -> None:
+@pytest.mark.parametrize("home", ["role = 'normal'", "status = '0'", "tenant_id = 'another'"])
+def test_R18_someone_who_owns_no_tenant_is_told_so(
+    world: World, owner: Person, method: str, path: str, home: str
+) -> None:
     someone = world.person()
-    world.plane.database.run("DELETE FROM user_tenant WHERE user_id = ?", (someone.user_id,))
+    join(world, owner.user_id, someone, "normal")
+    join(world, world.person().user_id, someone, "owner", status="0")
+    where = "user_id = ? AND tenant_id = user_id"
+    world.plane.database.run(f"UPDATE user_tenant SET role = 'normal', {home} WHERE {where}", (someone.user_id,))
 
     assert someone.ask(method, path).json["code"] == 102
 
@@ -250,6 +298,23 @@ def test_R18_reading_the_list_writes_nothing(plain: World) -> None:
 
 def test_R29_a_token_is_a_credential_although_it_is_no_signed_value(world: World, owner: Person) -> None:
     assert works(world, make(owner)["token"])
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_token_that_ragflow_made_acts_for_who_owns_its_tenant_first_of_all_whose_home_it_is(
+    world: World, owner: Person, home: bool
+) -> None:
+    tenant_id = owner.user_id
+    if not home:
+        tenant_id = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    join(world, tenant_id, world.person(), "normal")
+    join(world, tenant_id, world.person(), "owner", status="0")
+    join(world, tenant_id, world.person(), "owner", at_ms=1 if home else world.plane.now_ms() + 1)
+    ragflow_row(world, tenant_id, THEIRS)
+
+    answer = world.api.ask("GET", "/v1/user/info", credential=THEIRS)
+
+    assert answer.json["data"]["email"] == owner.email
 
 
 def test_S14_switching_an_account_off_stops_its_tokens_until_it_is_on_again(world: World, owner: Person) -> None:
@@ -294,8 +359,10 @@ def test_a_token_that_expires_is_dead_from_that_moment(
     assert made["expires_at"] == "2026-09-21T15:13:20.000Z"
     clock.forward(seconds=3599)
     assert works(world, made["token"])
+    assert tokens.retire_expired(world.plane) == 0
     clock.forward(seconds=1)
     assert not works(world, made["token"])
+    assert tokens.retire_expired(world.plane) == 1
 
 
 @pytest.mark.parametrize(
@@ -389,6 +456,12 @@ def test_pages_have_every_token_once_also_of_one_moment(world: World, owner: Per
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "cursor=AAAA", "cursor=WzAsIiIsLTFd"])
 def test_a_page_that_makes_no_sense_is_101(owner: Person, query: str) -> None:
     assert owner.ask("GET", f"{LIST}?{query}").json["code"] == 101
+
+
+@pytest.mark.parametrize("skipped", [-1, 2**31, 2**63])
+def test_a_cursor_that_skips_what_no_list_has_is_101(owner: Person, skipped: int) -> None:
+    cursor = encode_cursor([-1, "ragflow-", skipped])
+    assert owner.ask("GET", f"{LIST}?limit=2&cursor={cursor}").json["code"] == 101
 
 
 @pytest.mark.parametrize(("field", "source"), [("dialog_id", None), ("canvas_id", "agent")])

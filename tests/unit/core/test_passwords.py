@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from common.core.errors import BadField
 from common.core.passwords import (
+    ADMIN_MIN_LENGTH,
     PasswordPolicy,
     check_password,
     ciphertext_of,
@@ -42,7 +43,7 @@ def test_the_standard_policy_takes_12_to_128_characters(plain: str) -> None:
     "plain",
     [
         "",
-        "x" * 11,
+        "correct hor",
         "x" * 129,
         "\ufdfa",
         "e\u0301" * 8,
@@ -71,10 +72,10 @@ def test_the_standard_policy_refuses_and_names_the_field(plain: str) -> None:
 
 
 def test_an_administrator_needs_15_characters() -> None:
-    check_password("fifteen letters", PasswordPolicy.STANDARD, field="password", least=15)
+    check_password("fifteen letters", PasswordPolicy.STANDARD, field="password", least=ADMIN_MIN_LENGTH)
 
     with pytest.raises(BadField, match="15 characters"):
-        check_password("fourteen signs", PasswordPolicy.STANDARD, field="password", least=15)
+        check_password("fourteen signs", PasswordPolicy.STANDARD, field="password", least=ADMIN_MIN_LENGTH)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,7 @@ def test_one_in_use_is_as_long_as_what_is_hashed_of_it(plain: str, shorter: bool
         ("zyxwvutsrqponm", 2),
         ("alice liddell 99", 4),
         ("Alice-Alice-Alice", 2),
+        ("alicealice liddell99x", 4),
         ("alice@wonderland.test", 1),
         ("ALICE@wonderland.test!", 2),
         ("\uff21lice2024!!!!", 9),
@@ -117,6 +119,10 @@ def test_who_would_take_their_own_name_is_told_why_not() -> None:
         check_password("Alice.Liddell.1862", PasswordPolicy.STANDARD, field="p", words=words_of(["Alice Liddell"]))
 
     assert "Alice" not in caught.value.message
+
+
+def test_a_name_is_known_however_a_keyboard_composes_it() -> None:
+    assert guesses_left("alice99", words_of(["\uff21lice"])) == 3
 
 
 def test_the_words_of_names_have_four_letters_at_least() -> None:
@@ -171,6 +177,11 @@ def test_nothing_else_is_taken_for_the_encrypted_form(value: str) -> None:
 @given(st.text(max_size=500) | st.binary(min_size=256, max_size=256).map(lambda b: base64.b64encode(b).decode()))
 def test_no_text_has_both_forms(value: str) -> None:
     assert not (is_plain_form(value) and ciphertext_of(value) is not None)
+
+
+def test_a_plain_text_is_no_longer_than_a_password_may_be() -> None:
+    assert is_plain_form("x" * 128)
+    assert not is_plain_form("x" * 129)
 
 
 def test_the_form_for_hashing_is_base64_of_utf8() -> None:

@@ -161,6 +161,10 @@ def test_it_names_every_role_that_grants_the_same_by_the_shortest_way() -> None:
     ]
 
 
+def test_a_role_that_is_held_twice_is_named_once() -> None:
+    assert chain(0).sources(["0", "0"]) == {DATASET_READ: [Source("role-0", ("role-0",))]}
+
+
 def test_a_built_in_role_holds_what_the_code_says_whatever_the_rows_say() -> None:
     graph = RoleGraph(
         roles=[("v", "viewer"), ("s", "superuser")],
@@ -169,6 +173,14 @@ def test_a_built_in_role_holds_what_the_code_says_whatever_the_rows_say() -> Non
     )
     assert graph.effective(["v"]) == BUILT_IN_ROLES["viewer"].permissions
     assert graph.parents_of("v") == ()
+
+
+def test_a_built_in_role_is_one_in_whatever_case_a_row_spells_it() -> None:
+    graph = RoleGraph([("v", "Viewer")], grants=[("v", "user", "delete")])
+
+    assert graph.effective(["v"]) == BUILT_IN_ROLES["viewer"].permissions
+    with pytest.raises(RoleImmutable):
+        graph.with_parents("v", [])
 
 
 def test_built_in_roles_are_there_without_rows() -> None:
@@ -297,6 +309,13 @@ def test_it_refuses_parents_for_a_built_in_role() -> None:
         graph.with_parents("v", ["a"])
 
 
+def test_it_neither_grants_a_built_in_role_anything_nor_removes_it() -> None:
+    graph = RoleGraph([("v", "viewer")])
+    for change in (lambda: graph.with_own("v", [USER_READ]), lambda: graph.without_role("v")):
+        with pytest.raises(RoleImmutable):
+            change()
+
+
 def test_roles_of_a_stored_circle_hold_the_same() -> None:
     graph = RoleGraph(
         [("a", "x"), ("b", "y"), ("c", "z"), ("d", "below")],
@@ -418,6 +437,7 @@ def test_a_new_role_holds_nothing_until_it_gets_parents() -> None:
     assert grown.effective(["new"]) == frozenset()
     assert grown.with_parents("new", ["0"]).effective(["new"]) == {DATASET_READ}
     assert (grown.id_of("NewComer"), graph.id_of("newcomer")) == ("new", None)
+    assert graph.with_role("new", "NewComer").id_of("newcomer") == "new"
 
 
 def test_the_heirs_of_a_role_are_all_that_inherit_from_it_at_any_distance() -> None:

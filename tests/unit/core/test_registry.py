@@ -16,7 +16,7 @@ from common.core.permissions import (
     RoleGraph,
     registered,
 )
-from common.http.requirement import Holds
+from common.http.requirement import SIGNED_IN, Holds
 from common.services.principal import Principal
 
 REPORT = Permission("report", "read")
@@ -42,6 +42,8 @@ def test_the_planes_own_code_asks_for_built_in_pairs_only() -> None:
             Holds(*pair)
         with pytest.raises(BadField):
             BUILT_IN.permission(*pair)
+        with pytest.raises(BadField):
+            SIGNED_IN.within(":".join(reversed(pair)))
 
 
 def test_a_role_is_granted_them_and_superusers_hold_them(registry: Registry) -> None:

@@ -78,15 +78,24 @@ TRICKS = (
     "/v1/kb/list;x=y", "/v1;/kb/list", "/v1/kb\\list", "/v1%5ckb%5clist", "/v1/kb/list%3fx", "/v1/kb/list#x",
     "/v1/kb/list%23", "/v1/kb/%252e%252e/list", "/v1/kb/list%", "/v1/kb/list%2", "/v1/kb/list%zz", "/v1/kb/list%ff",
     "/v1/kb/list%c0%af", "/v1/kb/ list", "/v1/kb/\tlist", "/v1/kb/list,/v1/kb/rm", "/v1/kb/...", "/v1/kb/%2e",
-    "/v1/kb/li\u017ft", "/V1/kb/list", "/v1/KB/list", "/v1/kb/LIST", "/v1/kb/Own/tags", "/V1/kb/x/tags",
-    "http://host/v1/kb/list", "v1/kb/list", "", "*", "?", "/v1/kb/list\r\nX: y", "/" + "a/" * 65 + "b",
-    "/" + "a" * 5000,
+    "/v1/kb/li\u017ft", "http://host/v1/kb/list", "v1/kb/list", "", "*", "?", "/v1/kb/list\r\nX: y",
+    "/v1/kb/list?x=y#z", "/v1/kb/list%3bx=y", "/v1/kb/list%2cx", "/v1/kb/list%c2%85", "/v1/kb/li%2573t",
+    "/" + "a/" * 64 + "b", "/" + "a" * 4096,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("target", TRICKS)
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_what_can_be_read_in_two_ways_is_denied(table: RouteTable, method: str, target: str) -> None:
+    assert parts_of(target) is None
+    assert table.rule(method, target) == DENIED
+
+
+@pytest.mark.parametrize("target", ["/V1/kb/list", "/v1/KB/list", "/v1/kb/LIST", "/v1/kb/Own/tags", "/V1/kb/x/tags"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_what_a_server_that_ignores_case_might_take_for_something_else_is_denied(
+    table: RouteTable, method: str, target: str
+) -> None:
     assert table.rule(method, target) == DENIED
 
 
@@ -103,7 +112,9 @@ def test_a_path_that_is_taken_is_the_same_for_everybody(text: str) -> None:
         assert parts_of(path) == parts
 
 
-@pytest.mark.parametrize("target", ["/", "/a", "/a/", "/a/b.c-d_e~f", "/%E4%BD%A0", "/a%20b", "/x@y:z"])
+@pytest.mark.parametrize(
+    "target", ["/", "/a", "/a/", "/a/b.c-d_e~f", "/%E4%BD%A0", "/a%20b", "/x@y:z", "/" + "a/" * 64, "/" + "a" * 4095]
+)
 def test_plain_paths_are_read(target: str) -> None:
     assert parts_of(target) is not None
 
@@ -145,8 +156,25 @@ def test_a_table_may_say_what_counts_for_everything_else_and_name_registered_pai
     assert made.rule("GET", "/reports/7") == Rule("permission", Permission("report", "read"))
     assert {made.rule(method, "/mine/a/b") for method in METHODS} == {SESSION}
     assert made.rule("POST", "/reports/7") == SIGNED_IN
-    assert made.rule("GET", "/a/../b") == DENIED
+    assert made.rule("GET", "/a/../b") == made.rule("TRACE", "/reports/7") == DENIED
     assert made.pass_tokens
+
+
+def test_a_table_that_says_no_more_denies_and_passes_no_tokens() -> None:
+    made = parse_table({"rules": {}}, BUILT_IN)
+
+    assert made.rule("GET", "/") == DENIED
+    assert not made.pass_tokens
+
+
+def test_a_path_itself_comes_before_what_is_below_it() -> None:
+    made = RouteTable()
+    made.add(" GET /a/** ", PUBLIC)
+    assert made.rule("GET", "/a") == PUBLIC
+
+    made.add("GET /a", SESSION)
+
+    assert (made.rule("GET", "/a"), made.rule("GET", "/a/b")) == (SESSION, PUBLIC)
 
 
 def test_the_shipped_table_covers_every_kind_of_resource_and_denies_what_it_does_not_know(shipped: RouteTable) -> None:

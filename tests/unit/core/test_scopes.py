@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.core.errors import BadField, GivesMoreThanHeld
 from common.core.permissions import ACTIONS, ALL_PERMISSIONS, Permission, Standing
-from common.core.scopes import MOST, UNSCOPED, Scope, check_may_make, parse_scopes, scope_of, stored_scope
+from common.core.scopes import UNSCOPED, Scope, check_may_make, parse_scopes, scope_of, stored_scope
 
 NAMES = [f"{action}:{resource}" for resource, actions in ACTIONS.items() for action in actions]
 EVERYTHING = parse_scopes(["all"])
@@ -33,6 +33,11 @@ def test_scopes_are_kept_as_they_were_given_in_lower_case_and_once() -> None:
     assert scope_of(stored_scope(scope)) == scope
 
 
+def test_a_token_has_as_many_scopes_as_the_limit_and_all_may_be_said_twice() -> None:
+    assert parse_scopes(["read:dataset"] * 64).names == ("read:dataset",)
+    assert parse_scopes(["all", "all"]) == EVERYTHING
+
+
 @pytest.mark.parametrize("names", [["read:user"], ["read:dataset", "read:metric"], ["all"]])
 def test_an_administrative_scope_opens_the_admin_server(names: list[str]) -> None:
     assert parse_scopes(names).opens_admin
@@ -46,12 +51,18 @@ def test_other_scopes_do_not(names: list[str]) -> None:
 @pytest.mark.parametrize(
     "names",
     [[], [""], ["dataset"], ["read:"], [":dataset"], ["dataset:read"], ["read:nothing"], ["fly:dataset"], ["*"],
-     ["all", "read:dataset"], ["read:dataset:x"], ["read: dataset"], ["read:dataset"] * (MOST + 1)],
+     ["all", "read:dataset"], ["read:dataset:x"], ["read: dataset"], ["read:dataset"] * 65],
 )  # fmt: skip
 def test_what_is_no_scope_is_refused_by_the_name_of_the_field(names: list[str]) -> None:
     with pytest.raises(BadField) as refused:
         parse_scopes(names)
     assert refused.value.field == "scopes"
+
+
+@pytest.mark.parametrize("name", ["dataset", "*", ""])
+def test_what_has_no_colon_is_told_what_a_scope_looks_like(name: str) -> None:
+    with pytest.raises(BadField, match=r"expected is action:resource, such as read:dataset"):
+        parse_scopes([name])
 
 
 @given(SCOPES, STANDINGS)

@@ -4,12 +4,15 @@ import hashlib
 import re
 import secrets
 import string
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.core.tokens import (
+    digest,
+    digest_of_stored,
     display_form,
     extract_credential,
     has_scope,
@@ -64,6 +67,11 @@ def test_a_token_is_not_misspelt(scoped: bool) -> None:
     assert has_scope(token) is scoped
 
 
+@pytest.mark.parametrize("ending", ["_rk0GaSLD", "_rs0XzcE1"])
+def test_a_token_that_an_earlier_version_made_is_not_misspelt(ending: str) -> None:
+    assert not is_misspelt(f"ragflow-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg{ending}")
+
+
 @given(st.integers(min_value=0), st.text(BASE62 + "._~+/=-", max_size=247))
 def test_what_ragflow_makes_is_never_called_misspelt(seed: int, other: str) -> None:
     # The forms of its versions: 43 characters, 32 of a signed value, 32 hexadecimal digits; and whatever else.
@@ -96,11 +104,12 @@ def test_a_new_beta_has_32_characters_and_is_no_token() -> None:
 
 
 def test_it_shows_the_ends_only() -> None:
+    assert display_form("ragflow-abcd" + "M" * 8 + "wxyz") == "ragflow-abcd…wxyz"
     assert display_form("ragflow-abcd" + "M" * 35 + "wxyz") == "ragflow-abcd…wxyz"
     assert display_form("abcd" + "M" * 24 + "wxyz") == "abcd…wxyz"
 
 
-@pytest.mark.parametrize(("token", "shown"), [("ragflow-short", "ragflow-…"), ("abcdefgh", "…"), ("", "…")])
+@pytest.mark.parametrize(("token", "shown"), [("ragflow-" + "M" * 15, "ragflow-…"), ("abcdefgh", "…"), ("", "…")])
 def test_it_shows_nothing_of_what_is_too_short_to_hide(token: str, shown: str) -> None:
     assert display_form(token) == shown
 
@@ -108,6 +117,13 @@ def test_it_shows_nothing_of_what_is_too_short_to_hide(token: str, shown: str) -
 def test_it_stores_a_digest_that_fits_ragflows_column() -> None:
     assert stored_form("ragflow-x") == "sha256:" + hashlib.sha256(b"ragflow-x").hexdigest()
     assert len(stored_form(new_token())) == 71
+
+
+@pytest.mark.parametrize("stored_of", [stored_form, str], ids=["hashed", "in the clear"])
+@pytest.mark.parametrize("scoped", [True, False])
+def test_the_digest_of_a_token_is_known_from_what_is_stored(scoped: bool, stored_of: Callable[[str], str]) -> None:
+    token = new_token(scoped=scoped)
+    assert digest_of_stored(stored_of(token)) == digest(token)
 
 
 def test_a_token_is_looked_up_hashed_and_as_ragflow_stores_it() -> None:
@@ -123,7 +139,7 @@ def test_a_stolen_digest_opens_nothing() -> None:
 
 @pytest.mark.parametrize(
     "credential",
-    ["", "ragflow-", "ragflow-short", "RAGFLOW-" + "a" * 43, "ragflow-" + "a" * 248, "ragflow-a b" * 4],
+    ["", "ragflow-", "ragflow-" + "a" * 15, "RAGFLOW-" + "a" * 43, "ragflow-" + "a" * 248, "ragflow-a b" * 4],
 )
 def test_other_credentials_do_not_look_like_tokens(credential: str) -> None:
     assert not looks_like_token(credential)
@@ -158,6 +174,8 @@ def test_it_finds_the_credential_bare_or_after_bearer(header: str) -> None:
         "Bearer a\0b",
         "a\nb",
         "caf\u00e9",
+        "\u00a0abc",
+        "abc\x0b",
         "Bearer \u2026",
         "\ud800",
         "x" * 4097,

@@ -59,10 +59,10 @@ def test_a_hook_that_would_never_run_is_refused(app: DirectFlask, hook: str) -> 
 
 
 def test_double_slashes_lead_to_the_path_without_on_the_host_that_was_asked(app: DirectFlask) -> None:
-    answer = app.test_client().get("/things//a", base_url="http://plane.test:9380")
+    answer = app.test_client().get("/things//a?b=1", base_url="https://plane.test:9380/below")
 
     assert answer.status_code == 308
-    assert answer.headers["Location"] == "http://plane.test:9380/things/a"
+    assert answer.headers["Location"] == "https://plane.test:9380/below/things/a?b=1"
 
 
 def test_no_url_is_built(app: DirectFlask) -> None:

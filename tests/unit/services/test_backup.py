@@ -38,8 +38,9 @@ def tell(_: str) -> None:
 
 @pytest.fixture
 def kept(plane: Plane, world: World, tmp_path: Path) -> Path:
-    """The backup of a home with a superuser, documents and objects."""
+    """The backup of a home with a superuser, who has a session and has ended one, documents and objects."""
     assert world.root.session
+    world.root.administer("GET", "/logout")
     plane.documents.bulk_write("ragflow_t1", [{"id": "d1", "text": "some text"}])
     for name in ("a", "folder/b", "x" * 900, ".hidden"):
         plane.objects.put("bucket", name, name.encode())
@@ -114,10 +115,11 @@ def test_sessions_of_a_restored_home_are_over(plane: Plane, kept: Path, elsewher
     restore.restore(elsewhere, kept, tell)
 
     again = opening.open_plane(elsewhere)
-    assert again.database.all("SELECT DISTINCT end_reason FROM rk_session") == [("restored",)]
+    reasons = again.database.all("SELECT end_reason FROM rk_session ORDER BY end_reason")
+    assert reasons == [("logout",), ("restored",)]
     [(after,)] = again.database.all("SELECT after FROM rk_audit_event WHERE tag = 'plane:restore'")
     assert after == '{"sessions_ended":1}'
-    assert plane.database.all("SELECT ended_at FROM rk_session") == [(None,)]
+    assert plane.database.all("SELECT end_reason FROM rk_session ORDER BY end_reason") == [(None,), ("logout",)]
 
 
 def test_the_archive_is_private_and_holds_what_is_needed_and_nothing_more(kept: Path) -> None:

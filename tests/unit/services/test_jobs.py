@@ -368,6 +368,32 @@ def test_of_two_workers_that_see_the_same_job_one_gets_it(plane: Plane, monkeypa
     assert jobs.finish(plane, overtaking[0])
 
 
+@pytest.mark.parametrize("attempts", [1, jobs.MAX_ATTEMPTS])
+def test_a_worker_that_prolongs_its_job_while_another_claims_it_keeps_it(
+    plane: Plane, clock: Clock, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    job_id = enqueue(plane)
+    for _ in range(attempts):
+        slow = claimed(plane)
+        clock.forward(seconds=60)
+    look = type(plane.database).all
+    prolonged: list[bool] = []
+
+    def look_and_be_outrun(store: Any, sql: str, params: Any = ()) -> list[tuple[Any, ...]]:
+        seen = look(store, sql, params)
+        if seen:
+            prolonged.append(jobs.extend(plane, slow, 60))
+        return seen
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(plane.database), "all", look_and_be_outrun)
+        assert claim(plane, "second") is None
+
+    assert prolonged == [True]
+    assert jobs.get(plane, str(job_id))["state"] == "running"
+    assert jobs.finish(plane, slow)
+
+
 @pytest.mark.race
 def test_two_workers_claim_200_jobs_once_each(plane: Plane) -> None:
     ids = [enqueue(plane) for _ in range(200)]
