@@ -310,10 +310,19 @@ def test_with_a_reader_that_is_stuck_it_answers_starts_what_was_killed_and_ends(
             os.close(descriptor)
 
 
+@contextmanager
+def hangups(are: signal.Handlers) -> Iterator[None]:
+    """What is started within finds SIGHUP ignored (as under nohup), or not, however these tests were started."""
+    before = signal.signal(signal.SIGHUP, are)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("kind", ["terminal", "pipe"])
 def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path, kind: str) -> None:
     reader, writer = os.openpty() if kind == "terminal" else os.pipe()
-    live = start(tmp_path / "home", sink=writer)
+    with hangups(signal.SIG_DFL):
+        live = start(tmp_path / "home", sink=writer)
     os.close(writer)
     try:
         for port in (live.admin_port, live.api_port):
@@ -339,11 +348,8 @@ def test_a_terminal_that_is_closed_leaves_nothing(tmp_path: Path, kind: str) -> 
 
 
 def test_one_that_was_started_with_hangups_ignored_goes_on(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+    with hangups(signal.SIG_IGN):
         live = start(tmp_path / "home")
-    finally:
-        signal.signal(signal.SIGHUP, before)
     try:
         for port in (live.admin_port, live.api_port):
             wait_until_ready(live, port)
