@@ -134,8 +134,10 @@ def test_an_invitation_is_accepted_only_while_there_is_room(world: World, owner:
     assert agree(owner, first).json["code"] == 0
     assert agree(owner, second).status_code == 409
     path = f"/tenants/{owner.user_id}/users"
-    promoted = world.root.administer("PUT", path, {"email": second.email, "role": "normal"})
-    assert promoted.status_code == 409
+    for method in ("PUT", "POST"):
+        promoted = world.root.administer(method, path, {"email": second.email, "role": "normal"})
+        assert promoted.status_code == 409
+        assert promoted.json["message"].startswith("This tenant may have 2 members")
     limit(world, owner.user_id, members=3)
     assert agree(owner, second).json["code"] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_members_are_added_changed_and_removed_at_once(world: World, root: Perso
     assert add(root, org, someone, "normal").json["data"]["id"] == someone.user_id
     assert members(root, org) == {owner.email: "owner", someone.email: "normal"}
     assert add(root, org, someone, "owner").status_code == 409
-    assert put(root, org, someone, "owner").status_code == 200
+    assert [put(root, org, someone, "owner").status_code for _ in range(2)] == [200, 200]
     assert members(root, org) == {owner.email: "owner", someone.email: "owner"}
     assert remove(root, org, owner).status_code == 200
     assert members(root, org) == {someone.email: "owner"}
@@ -164,19 +165,29 @@ def test_invitations_of_unregistered_addresses_are_made_shown_and_withdrawn(
     assert root.administer("POST", f"/tenants/{org}/users", asked).status_code == 200
     assert root.administer("POST", f"/tenants/{org}/users", asked).status_code == 409
     assert members(root, org) == {owner.email: "owner", "new@ragkeeper.test": "invite"}
-    answer = root.administer("DELETE", f"/tenants/{org}/users", {"email": "new@ragkeeper.test"})
+    answer = root.administer("DELETE", f"/tenants/{org}/users", {"email": "NEW@Ragkeeper.test"})
     assert answer.status_code == 200
     assert members(root, org) == {owner.email: "owner"}
 
 
-def test_adding_somebody_who_is_invited_makes_them_a_member(
-    world: World, root: Person, owner: Person, org: str
+@pytest.mark.parametrize("way", [add, put])
+def test_giving_somebody_who_is_invited_a_role_makes_them_a_member(
+    world: World, root: Person, owner: Person, org: str, way: Callable[..., Any]
 ) -> None:
     guest = world.person()
     owner.ask("POST", f"/v1/tenant/{org}/user", {"email": guest.email})
 
-    assert add(root, org, guest, "normal").status_code == 200
+    assert way(root, org, guest, "normal").status_code == 200
     assert members(root, org) == {owner.email: "owner", guest.email: "normal"}
+    assert world.plane.database.all("SELECT * FROM rk_invitation") == []
+
+
+def test_whoever_is_no_member_has_no_role_to_change(world: World, root: Person, owner: Person, org: str) -> None:
+    stranger = world.person()
+
+    for answer in (put(root, org, stranger, "owner"), remove(root, org, stranger)):
+        assert answer.status_code == 404
+    assert world.events("tenant:member_update") == world.events("tenant:member_remove") == []
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
@@ -205,14 +216,18 @@ def test_whoever_reads_does_not_write(world: World, owner: Person, org: str) -> 
 def test_a_user_manager_changes_no_superiors_tenant_and_moves_no_superior(world: World, root: Person, org: str) -> None:
     manager = give(world, world.person(), "user-manager")
     root.ask("POST", f"/v1/tenant/{root.user_id}/user", {"email": "new@ragkeeper.test"})
-    before = members(root, root.user_id)
+    add(root, org, root, "normal")
+    before = [members(root, each) for each in (root.user_id, org)]
 
     refused = [
         add(manager, root.user_id, manager, "owner"),
-        add(manager, org, root, "normal"),
+        put(manager, org, root, "owner"),
+        remove(manager, org, root),
         manager.administer("DELETE", f"/tenants/{root.user_id}/users", {"email": "new@ragkeeper.test"}),
     ]
 
-    assert [answer.status_code for answer in refused] == [403, 403, 403]
-    assert members(root, root.user_id) == before
+    assert [answer.status_code for answer in refused] == [403] * 4
+    assert [members(root, each) for each in (root.user_id, org)] == before
+    remove(root, org, root)
+    assert add(manager, org, root, "normal").status_code == 403
     assert add(manager, org, manager, "owner").status_code == 200

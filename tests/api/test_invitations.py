@@ -11,7 +11,7 @@ import pytest
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.conf.sections import SmtpSection
-from common.services import invitations
+from common.services import invitations, limits, memberships
 from common.services.plane import Plane
 from tests.people import Clock, Person, Port, World, new_password
 
@@ -54,6 +54,12 @@ def roles(person: Person) -> dict[str, str]:
     return {item["tenant_id"]: item["role"] for item in listed if item["tenant_id"] != person.user_id}
 
 
+def memberships_of(person: Person) -> list[str]:
+    """The tenants that any row says somebody belongs to, whatever it counts for."""
+    rows = person.world.plane.database.all("SELECT tenant_id FROM user_tenant WHERE user_id = ?", (person.user_id,))
+    return [tenant_id for (tenant_id,) in rows]
+
+
 def register(world: World, email: str = NEW) -> Person:
     password = new_password()
     answer = world.api.ask("POST", "/v1/user/register", {"nickname": "New", "email": email, "password": password})
@@ -74,6 +80,7 @@ def test_agreeing_makes_a_normal_member_once(owner: Person, guest: Person, metho
     invite(owner, guest.email)
 
     assert guest.ask(method, path.format(owner.user_id)).json["data"] is True
+    assert guest.world.plane.database.all("SELECT * FROM rk_invitation") == []
     assert members(owner) == {guest.email: "normal"}
     assert guest.ask(method, path.format(owner.user_id)).json["code"] == 102
     assert members(owner) == {guest.email: "normal"}
@@ -110,6 +117,7 @@ def test_whoever_is_invited_a_member_or_the_owner_is_not_invited_again(owner: Pe
     assert invite(owner, owner.email)["code"] == 102
 
     assert members(owner) == {guest.email: "normal"}
+    assert [invite(owner, NEW)["code"] for _ in range(2)] == [0, 102]
 
 
 @pytest.mark.parametrize("body", [{}, {"email": 5}, {"email": "no address"}, {"email": "x" * 10_000}])
@@ -126,6 +134,22 @@ def test_only_an_owner_invites(owner: Person, guest: Person, world: World) -> No
         answer = caller.ask("POST", INVITES[1].format(owner.user_id), {"email": NEW})
         assert (answer.status_code, answer.json["code"], answer.json["data"]) == (200, 109, False)
     assert members(owner) == {guest.email: "normal"}
+
+
+def test_who_stops_being_an_owner_while_asking_invites_nobody(
+    world: World, owner: Person, guest: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    world.root.administer("POST", f"/tenants/{org}/users", {"email": guest.email, "role": "owner"})
+
+    def demoted(*_: Any) -> None:
+        with world.plane.database.transaction():
+            memberships.set_role(world.plane, org, guest.user_id, "normal")
+
+    monkeypatch.setattr(limits, "invitation", demoted)
+
+    assert invite(guest, NEW, org)["code"] == 109
+    assert members(owner, org) == {guest.email: "normal"}
 
 
 def test_registering_with_an_invited_address_and_accepting_joins(world: World, owner: Person) -> None:
@@ -193,8 +217,56 @@ def test_an_expired_invitation_does_not_greet_whoever_registers(world: World, ow
     pass_time(clock, owner, days=8)
 
     assert members(owner) == {}
-    assert roles(register(world)) == {}
+    newcomer = register(world)
+    assert roles(newcomer) == {}
+    assert memberships_of(newcomer) == [newcomer.user_id]
     assert invite(owner, NEW)["code"] == 0
+
+
+def test_an_invitation_to_a_tenant_that_is_gone_does_not_greet_whoever_registers(world: World, owner: Person) -> None:
+    invite(owner, NEW)
+    world.plane.database.run("DELETE FROM tenant WHERE id = ?", (owner.user_id,))
+
+    newcomer = register(world)
+
+    assert memberships_of(newcomer) == [newcomer.user_id]
+
+
+def test_whoever_registered_in_a_ragflow_finds_the_invitation_here(world: World, owner: Person) -> None:
+    invite(owner, NEW)
+    # RAGFlow knows nothing of invitations of addresses.
+    newcomer = world.person(NEW)
+    assert memberships_of(newcomer) == [newcomer.user_id]
+
+    assert agree(newcomer, owner.user_id)["data"] is True
+    assert members(owner) == {NEW: "normal"}
+
+
+@pytest.mark.parametrize("status", ["1", "0"])
+def test_a_ragflow_is_shown_the_invitations_of_accounts_that_are_there(
+    world: World, owner: Person, status: str
+) -> None:
+    invite(owner, NEW)
+    newcomer = world.person(NEW)
+    world.plane.database.run("UPDATE user SET status = ? WHERE id = ?", (status, newcomer.user_id))
+
+    assert [invitations.deliver(world.plane) for _ in range(2)] == [int(status), 0]
+
+    shown = [owner.user_id] if status == "1" else []
+    assert sorted(memberships_of(newcomer)) == sorted([newcomer.user_id, *shown])
+    # What a RAGFlow has made by itself need not be shown it.
+    world.plane.database.run("DELETE FROM rk_membership WHERE user_id = ?", (newcomer.user_id,))
+    assert invitations.deliver(world.plane) == 0
+
+
+def test_an_invitation_that_was_refused_in_a_ragflow_is_not_accepted_here(
+    world: World, owner: Person, guest: Person
+) -> None:
+    invite(owner, guest.email)
+    world.plane.database.run("DELETE FROM user_tenant WHERE user_id = ? AND role = 'invite'", (guest.user_id,))
+
+    assert agree(guest, owner.user_id)["code"] == 102
+    assert roles(guest) == {}
 
 
 def test_refusing_ends_the_invitation(owner: Person, guest: Person, world: World) -> None:
@@ -238,6 +310,7 @@ def test_a_stranger_withdraws_nothing(world: World, owner: Person, guest: Person
         assert remove(stranger, owner.user_id, whom)["code"] == 109
         assert remove(stranger, stranger.user_id, whom)["data"] is True
     assert len(members(owner)) == 2
+    assert world.events("tenant:invite_withdraw") == []
 
 
 def test_a_member_leaves_and_loses_the_tenant_at_once(owner: Person, guest: Person) -> None:
@@ -260,6 +333,18 @@ def test_a_member_removes_nobody_else(owner: Person, guest: Person, world: World
     assert remove(guest, owner.user_id, other.user_id)["code"] == 109
     assert remove(guest, owner.user_id, owner.user_id)["code"] == 109
     assert members(owner) == {guest.email: "normal", other.email: "normal"}
+
+
+def test_an_owner_removes_a_member_whose_account_a_ragflow_has_deleted(owner: Person, guest: Person) -> None:
+    invite(owner, guest.email)
+    agree(guest, owner.user_id)
+    database = guest.world.plane.database
+    database.run("UPDATE user SET status = '0' WHERE id = ?", (guest.user_id,))
+
+    assert remove(owner, owner.user_id, guest.user_id)["data"] is True
+
+    assert memberships_of(guest) == [guest.user_id]
+    assert database.all("SELECT 1 FROM rk_membership WHERE tenant_id <> user_id") == []
 
 
 def test_removing_nobody_is_true(owner: Person) -> None:
