@@ -183,12 +183,13 @@ def pass_time(clock: Clock, *people: Person, days: float, seconds: float = 0) ->
 def test_an_invitation_expires_after_seven_days_and_can_then_be_made_anew(
     owner: Person, guest: Person, clock: Clock
 ) -> None:
-    invite(owner, guest.email)
+    for email in (guest.email, NEW):
+        invite(owner, email)
     pass_time(clock, owner, guest, days=7)
 
     assert (members(owner), roles(guest)) == ({}, {})
     assert agree(guest, owner.user_id)["code"] == 102
-    assert invite(owner, guest.email)["code"] == 0
+    assert [invite(owner, email)["code"] for email in (guest.email, NEW)] == [0, 0]
     assert agree(guest, owner.user_id)["data"] is True
 
 
@@ -299,6 +300,31 @@ def test_a_withdrawn_address_that_has_registered_meanwhile_can_not_join(world: W
 
     assert remove(owner, owner.user_id, invitation_id)["data"] is True
     assert agree(newcomer, owner.user_id)["code"] == 102
+
+
+def test_whoever_accepted_in_a_ragflow_stays_a_member_when_the_invitation_ends(
+    world: World, owner: Person, clock: Clock
+) -> None:
+    invitation_id = invite(owner, NEW)["data"]["id"]
+    withdrawn, expired = register(world), world.person()
+    invite(owner, expired.email)
+    world.plane.database.run("UPDATE user_tenant SET role = 'normal' WHERE role = 'invite'")
+
+    assert remove(owner, owner.user_id, invitation_id)["data"] is True
+    pass_time(clock, owner, days=7)
+    assert invitations.prune(world.plane) == 1
+
+    assert members(owner) == {withdrawn.email: "normal", expired.email: "normal"}
+
+
+def test_an_address_keeps_the_invitations_of_others(world: World, owner: Person) -> None:
+    other = world.person()
+    invite(other, NEW)
+    invitation_id = invite(owner, NEW)["data"]["id"]
+
+    remove(owner, owner.user_id, invitation_id)
+
+    assert (members(owner), members(other)) == ({}, {NEW: "invite"})
 
 
 def test_a_stranger_withdraws_nothing(world: World, owner: Person, guest: Person) -> None:
