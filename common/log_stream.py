@@ -61,6 +61,10 @@ class LogStream:
         """Write whole lines if that can be done without waiting; whether it was. Else ``write`` may be asked to."""
         return not self._dropped and self._put(data, None)
 
+    def miss(self, count: int) -> None:
+        """Count so many lines as dropped that could not even wait."""
+        self._dropped += count
+
     def _put(self, data: bytes, ends_at: float | None) -> bool:
         rest = b"\n" + data if self._is_cut else data
         while rest:
@@ -95,7 +99,8 @@ class LogStream:
         except OSError:
             # A socket, or another user's terminal: nearly as good, as long as few write there. Or one that is closed.
             return partial(_write_if_writable, descriptor)
-        weakref.finalize(self, os.close, anew)
+        # Not at the end of the process: who still writes then would write to what has got the number meanwhile.
+        weakref.finalize(self, os.close, anew).atexit = False
         return partial(os.write, anew)
 
 

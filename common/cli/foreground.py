@@ -99,11 +99,13 @@ class _Foreground(ServerOptions):  # type: ignore[misc]
         """A child in which a stop is one at once: until it is another program, the supervisor's handlers would take it
         for the supervisor's, and the program that was just being started would go on until it is killed."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-        pid = os.fork()
-        if not pid:
-            for each in _STOPS:
-                signal.signal(each, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            pid = os.fork()
+            if not pid:
+                for each in _STOPS:
+                    signal.signal(each, signal.SIG_DFL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
 
 

@@ -34,6 +34,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STDOUT = 1
 # So long for a reader that is slow, once until it reads again.
 _PATIENCE_S = 1.0
+# So many pieces of up to PIPE_BUF bytes may wait for it; each may take that long.
+_MOST_WAITING = 4
 
 
 def write_line(line: bytes) -> None:
@@ -62,6 +64,9 @@ class Lines:
         self._stream = stream
         self._lock = threading.Lock()
         self._together = bytearray()
+        # Pieces of the event loop's that wait for a thread, and lines for which there was no room among them.
+        self._waiting = 0
+        self._missed = 0
 
     def write(self, line: bytes) -> None:
         """Write a line from a thread."""
@@ -78,8 +83,18 @@ class Lines:
 
     def _flush(self) -> None:
         lines, self._together = bytes(self._together), bytearray()
-        if lines and not self._is_taken(lines):
-            asyncio.get_running_loop().run_in_executor(None, self._put, lines)
+        if not lines or self._is_taken(lines):
+            return
+        if self._waiting >= _MOST_WAITING:
+            self._missed += lines.count(b"\n")
+            return
+        self._waiting += 1
+        missed, self._missed = self._missed, 0
+        waits = asyncio.get_running_loop().run_in_executor(None, self._put, lines, missed)
+        waits.add_done_callback(self._end_wait)
+
+    def _end_wait(self, _: asyncio.Future[None]) -> None:
+        self._waiting -= 1
 
     def _is_taken(self, lines: bytes) -> bool:
         # Whoever has the lock may be waiting for the reader.
@@ -90,8 +105,10 @@ class Lines:
         finally:
             self._lock.release()
 
-    def _put(self, lines: bytes) -> None:
+    def _put(self, lines: bytes, missed: int = 0) -> None:
         with self._lock:
+            if missed:
+                self._stream.miss(missed)
             self._stream.write(lines)
 
 

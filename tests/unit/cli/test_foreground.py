@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -27,6 +28,18 @@ def test_a_stop_that_comes_before_a_child_is_another_program_ends_it(told: signa
         signal.signal(told, before)
 
     assert os.waitstatus_to_exitcode(status) == -told
+
+
+def test_a_fork_that_fails_leaves_the_supervisor_its_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise OSError(errno.EAGAIN, "no room for another process")
+
+    monkeypatch.setattr(os, "fork", full)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(OSError, match="no room"):
+        _Foreground({}).fork()
+
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_the_supervisor_itself_keeps_its_handlers_and_hears_its_signals() -> None:

@@ -232,6 +232,38 @@ def test_a_reader_that_has_to_be_waited_for_keeps_no_event_loop_waiting_and_miss
     assert threading.main_thread() not in writes.threads
 
 
+def test_no_more_lines_wait_for_a_slow_reader_than_are_bounded_and_the_others_count_as_missed() -> None:
+    goes_on = threading.Event()
+    missed: list[int] = []
+
+    class Slow(Waiting):
+        def write(self, text: str | bytes) -> None:
+            assert goes_on.wait(5)
+            super().write(text)
+
+        def miss(self, count: int) -> None:
+            missed.append(count)
+
+    writes = Slow()
+    lines = access.Lines(writes)
+    front = access.logging_access(app, lines)
+
+    async def on_a_loop() -> None:
+        client = Client(front)
+        for number in range(10):
+            client.get("/", headers={"X-Request-Id": f"r{number}"})
+            await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.sleep(0)
+        lines._put(b'{"request_id":"last"}\n', lines._missed)
+
+    asyncio.run(on_a_loop())
+
+    assert sorted(ids_of(writes.pieces)) == ["last", "r0", "r1", "r2", "r3"]
+    assert missed == [6]
+
+
 def test_while_a_thread_waits_for_the_reader_the_event_loop_does_not() -> None:
     goes_on = threading.Event()
     waits = threading.Event()
