@@ -26,7 +26,8 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _NAME_BYTES = 1024
 _PART = 200
 _GOES_ON = "+"
-_MOVE_TRIES = 100
+# For so long it is tried to put an object into a bucket that is being deleted; a try takes microseconds.
+_MOVE_S = 2.0
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -227,7 +228,8 @@ class FolderStorage:
 
     def _move(self, temporary: Path, path: Path) -> None:
         folders = [folder for folder in path.parents if folder.is_relative_to(self._root)]
-        for tries_left in reversed(range(_MOVE_TRIES)):
+        ends_at = time.monotonic() + _MOVE_S
+        while True:
             try:
                 # Not the root: where it is missing, its disk may be.
                 for folder in reversed(folders[:-1]):
@@ -236,7 +238,7 @@ class FolderStorage:
                 break
             except FileNotFoundError:
                 # Somebody who deletes the bucket took the folder away just now.
-                if not tries_left:
+                if time.monotonic() > ends_at:
                     raise
         for folder in folders:
             # Deleted again already: nothing to make durable.
