@@ -115,6 +115,8 @@ def test_pages_have_every_member_and_every_invited_address_once(
         add(root, org, world.person(), "normal")
     for email in (invited, *(f"new{number}@ragkeeper.test" for number in range(3))):
         owner.ask("POST", f"/v1/tenant/{org}/user", {"email": email})
+    # Last among them, for it is not shown: an account stands there as a member.
+    world.plane.database.run("UPDATE rk_invitation SET id = 'z' WHERE email = ?", (invited,))
     everybody = sorted(members(root, org))
     assert len(everybody) == 7
 
@@ -160,12 +162,12 @@ def test_whoever_stops_being_an_owner_loses_the_tokens_of_that_tenant(
 def test_invitations_of_unregistered_addresses_are_made_shown_and_withdrawn(
     root: Person, owner: Person, org: str
 ) -> None:
-    asked = {"email": "new@ragkeeper.test", "role": "invite"}
+    asked = {"email": "New@ragkeeper.test", "role": "invite"}
 
     assert root.administer("POST", f"/tenants/{org}/users", asked).status_code == 200
     assert root.administer("POST", f"/tenants/{org}/users", asked).status_code == 409
-    assert members(root, org) == {owner.email: "owner", "new@ragkeeper.test": "invite"}
-    answer = root.administer("DELETE", f"/tenants/{org}/users", {"email": "NEW@Ragkeeper.test"})
+    assert members(root, org) == {owner.email: "owner", "New@ragkeeper.test": "invite"}
+    answer = root.administer("DELETE", f"/tenants/{org}/users", {"email": "nEW@Ragkeeper.test"})
     assert answer.status_code == 200
     assert members(root, org) == {owner.email: "owner"}
 

@@ -222,6 +222,15 @@ def test_a_session_that_ragflow_ended_is_over_here_on_the_next_request(shared: W
     assert "ended in RAGFlow" in after
 
 
+def test_a_session_of_ragflows_is_its_exact_characters_whatever_the_database_compares(shared: World) -> None:
+    someone, value = shared.person(), uuid1().hex
+    shared.plane.database.execute(User.update(access_token=value).where(User.id == someone.user_id))
+    wire = URLSafeTimedSerializer(SECRET_KEY).dumps(value.upper())
+
+    assert shared.api.ask("GET", "/v1/user/info", credential=wire).status_code == 401
+    assert shared.events("session:adopt") == []
+
+
 def test_nothing_of_ragflows_is_taken_over_where_it_does_not_share_the_database(world: World) -> None:
     someone, value = world.person(), uuid1().hex
     world.plane.database.execute(User.update(access_token=value).where(User.id == someone.user_id))

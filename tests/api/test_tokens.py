@@ -157,6 +157,18 @@ def test_a_token_that_ragflow_made_works_and_is_hidden_where_tokens_are_hashed(w
     assert [item["token"] for item in listed(owner)] == [display_form(THEIRS)]
 
 
+def test_a_token_is_its_exact_characters_whatever_the_database_compares(world: World, owner: Person) -> None:
+    ragflow_row(world, owner.user_id, THEIRS)
+    made = make(owner)
+    other_case = THEIRS.replace("Qm", "qM")
+
+    assert not works(world, other_case)
+    for given in (other_case, made["id"].upper(), display_form(made["token"]).swapcase()):
+        owner.ask("DELETE", TOKEN + given)
+    assert works(world, THEIRS)
+    assert works(world, made["token"])
+
+
 @pytest.mark.parametrize("key", ["token", "id", "display"])
 def test_a_token_is_deleted_by_value_by_id_and_by_display_form(world: World, owner: Person, key: str) -> None:
     kept, doomed = make(owner), make(owner)
