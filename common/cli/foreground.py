@@ -23,8 +23,8 @@ from common.log_stream import LogStream
 
 _STDOUT, _STDERR = 1, 2
 _NAMES = {_STDOUT: "standard output", _STDERR: "standard error"}
-# So long for a reader that is slow, once until it reads again. Programs wait meanwhile, with what they have to say.
-_PATIENCE_S = 0.5
+# So long for a reader that is slow, once until it reads again. Meanwhile neither programs nor signals are heard.
+_PATIENCE_S = 0.1
 # What programs are told to stop with.
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 

@@ -109,6 +109,8 @@ def set_password(email: Email, password_stdin: PasswordStdin = False) -> None:
     answer = (admin_if_allowed if is_own else admin)("PUT", path, body)
     if answer is None:
         current = asked_password(password_stdin, f"Current password of {email}")
+        if not current:
+            fail("this takes the current password, too; with --password-stdin in a second line.")
         user_api("PATCH", "/api/v1/users/me", {**body, "password": current})
     say(answer["message"] if answer else "Password updated successfully.")
 

@@ -89,8 +89,7 @@ class Lines:
             self._missed += lines.count(b"\n")
             return
         self._waiting += 1
-        missed, self._missed = self._missed, 0
-        waits = asyncio.get_running_loop().run_in_executor(None, self._put, lines, missed)
+        waits = asyncio.get_running_loop().run_in_executor(None, self._put, lines)
         waits.add_done_callback(self._end_wait)
 
     def _end_wait(self, _: asyncio.Future[None]) -> None:
@@ -101,14 +100,15 @@ class Lines:
         if not self._lock.acquire(blocking=False):
             return False
         try:
+            if self._missed:
+                self._stream.miss(self._missed)
+                self._missed = 0
             return self._stream.offer(lines)
         finally:
             self._lock.release()
 
-    def _put(self, lines: bytes, missed: int = 0) -> None:
+    def _put(self, lines: bytes) -> None:
         with self._lock:
-            if missed:
-                self._stream.miss(missed)
             self._stream.write(lines)
 
 

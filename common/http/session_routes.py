@@ -157,6 +157,8 @@ def session_routes(dialect: Dialect, realm: Realm, requires: Requirement) -> Rou
         data=Proven,
         statuses=(429,),
         hashes=True,
+        # Changing it may ask for this.
+        even_if_password_due=True,
         summary="Give one's password again, which sensitive acts ask for after ten minutes",
     )
     def reauthenticate(call: Call) -> dict[str, Any]:

@@ -219,6 +219,37 @@ def test_with_another_password_everything_works_again(either: World, way: str) -
     assert someone.ask("GET", "/v1/tenant/list").status_code == 200
 
 
+def test_it_can_be_changed_also_when_it_was_given_long_ago(world: World, clock: Clock) -> None:
+    someone = promoted(world)
+    change = "PUT", f"/users/{someone.email}/password", {"new_password": LONG}
+    assert someone.administer("GET", "/users").status_code == 403
+    clock.forward(seconds=11 * 60)
+    asked = someone.administer(*change)
+    assert (asked.status_code, asked.json["reason"]) == (403, "reauthenticate")
+
+    given = world.admin.ask(
+        "POST", "/api/v1/auth/reauthenticate", {"password": SHORT}, credential=someone.admin_session
+    )
+
+    assert given.status_code == 200
+    assert owes(someone)
+    assert someone.administer(*change).status_code == 200
+    assert someone.administer("GET", "/users").status_code == 200
+
+
+def test_an_account_that_a_ragflow_has_just_made_owes_it_too(tmp_path: Path, clock: Clock) -> None:
+    for shared in world_with(tmp_path / "home", clock, RAGKEEPER_SHARED_DATABASE="on"):
+        someone = person(shared)
+        assert someone.session
+        give_role(shared, someone, "user-manager")
+        # What this plane notes about an account is not there before it has looked for it.
+        shared.plane.database.run("DELETE FROM rk_account WHERE user_id = ?", (someone.user_id,))
+
+        GIVING["once more in a session"](someone)
+
+        assert owes(someone)
+
+
 def test_basic_credentials_with_it_authorise_nothing(world: World) -> None:
     someone = promoted(world)
 

@@ -459,6 +459,9 @@ def test_a_password_that_is_too_short_for_an_administrator_is_changed_after_the_
         assert "is not right" in operator.fails(
             *("user", "password", email, "--password-stdin"), stdin=f"{chosen}\n{chosen}\n"
         )
+        assert "in a second line" in operator.fails(
+            *("user", "password", email, "--password-stdin"), stdin=f"{chosen}\n"
+        )
     given = f"{chosen}\n{short}\n" if asked else f"{chosen}\n"
     assert "Password updated" in operator.does("user", "password", email, "--password-stdin", stdin=given)
 
