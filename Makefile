@@ -54,7 +54,7 @@ http-servers: dev ## The same, and what stands below it, with MariaDB, Redis, S3
 	@$(SIDE_BY_SIDE) tests/api tests/admin tests/unit/services tests/unit/worker tests/unit/migrations --stores=servers
 
 contract: dev contract-client ## Tests with the published ragflow-cli
-	@$(PYTEST) tests/contract
+	@$(SIDE_BY_SIDE) tests/contract
 
 integration: dev ## Tests with the real processes: most side by side, then alone those that time something
 	@status=0; $(SIDE_BY_SIDE) tests/integration -m 'not alone' || status=$$?; \
