@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+import argon2
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.migrations.runner import migrate
 from common.services import opening
 from common.services.plane import Plane
@@ -21,10 +21,12 @@ from tests.people import Clock, Person, Port, World, close, settings_for, settle
 
 
 @pytest.fixture(scope="session", autouse=True)
-def keys_once() -> Iterator[None]:
-    """Each key of this run is checked once, which takes longer than many a test."""
+def costly_once() -> Iterator[None]:
+    """What takes longer than many a test is computed once: the check of a key, and a password with a known salt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serialization, "load_pem_private_key", cache(serialization.load_pem_private_key))
+        patch.setattr(argon2._password_hasher, "verify_secret", cache(argon2._password_hasher.verify_secret))
+        patch.setattr(hashlib, "scrypt", cache(hashlib.scrypt))
         yield
 
 
@@ -56,18 +58,6 @@ def plane(tmp_path: Path, clock: Clock, migrated: bytes | None) -> Iterator[Plan
     close(opened)
 
 
-@pytest.fixture
-def admin(plane: Plane) -> Port:
-    """The admin server, spoken to over HTTP semantics."""
-    return Port(create_admin(plane))
-
-
-@pytest.fixture
-def api(plane: Plane) -> Port:
-    """The user API."""
-    return Port(create_api(plane))
-
-
 @pytest.fixture(scope="session")
 def made() -> dict[tuple[int, bool], tuple[str, str]]:
     """The passwords and hashes of ``World``, for all tests of this process."""
@@ -75,16 +65,28 @@ def made() -> dict[tuple[int, bool], tuple[str, str]]:
 
 
 @pytest.fixture
-def world(plane: Plane, admin: Port, api: Port, made: dict[tuple[int, bool], tuple[str, str]]) -> World:
+def world(plane: Plane, made: dict[tuple[int, bool], tuple[str, str]]) -> World:
     """People to try things with: ``world.root`` is the first superuser."""
-    return World(plane, admin, api, made=made)
+    return World(plane, made=made)
+
+
+@pytest.fixture
+def admin(world: World) -> Port:
+    """The admin server."""
+    return world.admin
+
+
+@pytest.fixture
+def api(world: World) -> Port:
+    """The user API."""
+    return world.api
 
 
 @pytest.fixture
 def others(world: World) -> Iterator[list[World]]:
     """The servers of two further processes on the same stores: whatever a process keeps in memory, each has its own."""
     planes = [opening.open_plane(world.plane.settings, now_ms=world.plane.now_ms) for _ in range(2)]
-    yield [World(plane, Port(create_admin(plane)), Port(create_api(plane))) for plane in planes]
+    yield [World(plane) for plane in planes]
     for plane in planes:
         close(plane)
 

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from admin.server.app import create_app as create_admin
+from api.app import create_app as create_api
 from common.models.variable import StoredVariable
 from common.services import accounts, passwords
 from common.services.plane import Plane
@@ -161,11 +163,19 @@ class World:
     """The plane, its two servers, and a way to make people."""
 
     plane: Plane
-    admin: Port
-    api: Port
     #: Passwords and their hashes by number and form, made once for all tests: a hash takes longer than many a test.
     made: dict[tuple[int, bool], tuple[str, str]] = field(default_factory=dict, kw_only=True)
     _numbers: Iterator[int] = field(default_factory=count, kw_only=True)
+
+    @cached_property
+    def admin(self) -> Port:
+        """The admin server, spoken to over HTTP semantics; made when a test first asks it, as is the other."""
+        return Port(create_admin(self.plane))
+
+    @cached_property
+    def api(self) -> Port:
+        """The user API."""
+        return Port(create_api(self.plane))
 
     @cached_property
     def root(self) -> Person:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -43,18 +43,16 @@ def neck_and_neck(world: World) -> Iterator[None]:
 def at_once(world: World, *acts: Act) -> list[int]:
     """The statuses of requests that run side by side."""
     with neck_and_neck(world):
-        return _run(world, acts, lambda: None)
+        return begun_at_once(world, *acts)
 
 
 def begun_at_once(world: World, *acts: Act) -> list[int]:
     """The statuses of requests of which none begins before the others; what they do then takes its course."""
-    return _run(world, acts, threading.Barrier(len(acts)).wait)
+    together = threading.Barrier(len(acts))
 
-
-def _run(world: World, acts: Sequence[Act], first: Callable[[], object]) -> list[int]:
     def run(act: Act) -> int:
         try:
-            first()
+            together.wait()
             return act().status_code
         finally:
             for store in (world.plane.database, world.plane.cache, world.plane.documents):

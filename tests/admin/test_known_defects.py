@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.cli.serving import gunicorn_command
 from common.services import opening
 from common.settings import Settings, load
-from tests.people import Clock, Person, Port, World, close, new_password, settings_for, settle
+from tests.people import Clock, Person, World, close, new_password, settings_for, settle
 from tests.side_by_side import at_once
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def start(home: Path, clock: Clock) -> World:
     """A process that begins on this home, with both servers."""
     plane = opening.open_plane(settings_for(home), now_ms=clock)
-    return World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    return World(plane)
 
 
 def test_S8_sessions_of_one_port_work_at_the_other_in_every_process_and_after_a_restart(

@@ -12,11 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from werkzeug.test import TestResponse
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.core.passwords import encode_for_hash
 from common.services import opening, passwords
-from tests.people import Clock, Person, Port, World, close, new_password, settings_for, settle
+from tests.people import Clock, Person, World, close, new_password, settings_for, settle
 from tests.roles import give_role, make_role
 from tests.statements import statements
 
@@ -26,7 +24,7 @@ SHORT, LONG = "corr3ct horse!", "corr3ct horse!!"
 def world_with(home: Path, clock: Clock, **environment: str) -> Iterator[World]:
     settle(home)
     plane = opening.open_plane(settings_for(home, **environment), now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    yield World(plane)
     close(plane)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.services import jobs, passwords, registration, reset_links
 from common.services.plane import Plane
@@ -269,7 +268,7 @@ def sink() -> Iterator[MailSink]:
 def mailing(plane: Plane, sink: MailSink) -> World:
     """Both servers, with a mail server."""
     configured = dataclasses.replace(plane, settings=plane.settings.model_copy(update={"smtp": sink.settings()}))
-    return World(configured, Port(create_admin(configured)), Port(create_api(configured)))
+    return World(configured)
 
 
 def work(world: World) -> None:

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common import health_utils
 from common.models.role import RoleHolder
 from common.services import opening, supervision
@@ -24,7 +22,7 @@ from common.services.probing import Prober
 from common.settings import ServiceEntry, Settings, load
 from tests.backends import stores
 from tests.breaking import PLACES, listed_as, take_away
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, World, settings_for
 from tests.ports import free_ports
 
 DEFAULT = [
@@ -50,7 +48,7 @@ def with_services(world: World, *entries: ServiceEntry) -> World:
     """The same plane after a restart with these services in its configuration file."""
     settings = world.plane.settings.model_copy(update={"services": entries})
     plane = replace(world.plane, settings=settings, prober=Prober())
-    return World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    return World(plane)
 
 
 def numbers_in(plane: Plane) -> dict[str, int]:

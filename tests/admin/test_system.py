@@ -9,13 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.http import serving
 from common.services import opening
 from common.services.plane import Plane
 from tests.backends import stores
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, World, settings_for
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def test_variables_that_are_set_are_shown_and_no_others(tmp_path: Path, clock: C
         settings_for(tmp_path / "other", DOC_ENGINE="infinity", DEVICE="cpu", RAGKEEPER_SECRET_KEY="k" * 40),
         now_ms=clock,
     )
-    world = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    world = World(plane)
     answer = world.root.administer("GET", "/environments")
     for store in (plane.database, plane.cache, plane.documents):
         store.close()

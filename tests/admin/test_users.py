@@ -11,11 +11,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.models.content import Knowledgebase, UserCanvas
 from common.services import accounts, users
-from tests.people import START_MS, Clock, Person, Port, World, new_password
+from tests.people import START_MS, Clock, Person, World, new_password
 from tests.roles import give_role
 
 CLI_22 = {"User-Agent": "RAGFlow-CLI/0.22.1", "Accept": "*/*"}
@@ -64,7 +62,7 @@ def test_accounts_of_one_email_that_ragflow_left_are_all_listed(
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "America/St_Johns"])
 def test_R28_dates_are_true_gmt_wherever_the_server_stands(world: World, zone: str) -> None:
     plane = replace(world.plane, zone=ZoneInfo(zone))
-    root = World(plane, Port(create_admin(plane)), Port(create_api(plane))).root
+    root = World(plane).root
 
     of_admin = root.administer("GET", f"/users/{root.email}").json["data"][0]["create_date"]
     of_api = root.ask("GET", "/v1/user/info").json["data"]["create_date"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.services import opening, roles
 from common.services.principal import system
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, World, settings_for
 
 
 def ask(person: Person, resource: Any, action: Any) -> tuple[int, Any]:
@@ -101,7 +99,7 @@ def test_pairs_of_the_configuration_can_be_granted_and_asked_about(tmp_path: Pat
     settings = settings_for(tmp_path / "home")
     further = settings.model_copy(update={"permissions": {"report": ("read",)}})
     plane = opening.open_plane(further, now_ms=clock)
-    world = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    world = World(plane)
     try:
         someone, root = world.person(), world.root
         root.administer("POST", "/roles", {"role_name": "reporter"})

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.services import opening
 from common.services.plane import Plane
-from tests.people import Clock, Port, World, settings_for
+from tests.people import Clock, World, settings_for
 
 CLIENT = "203.0.113.9"
 SAID = {
@@ -60,7 +58,7 @@ def log_in(world: World, headers: dict[str, str]) -> dict[str, str]:
 def test_session_event_and_line_have_the_clients_address_if_the_proxy_is_trusted(
     plane: Plane, last_line: Callable[[], dict[str, Any]], address: str
 ) -> None:
-    world = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    world = World(plane)
     answered = log_in(world, SAID)
 
     assert plane.database.all("SELECT address FROM rk_session") == [(address,)]
@@ -74,7 +72,7 @@ def test_session_event_and_line_have_the_clients_address_if_the_proxy_is_trusted
 def test_an_id_that_is_not_well_formed_is_replaced_everywhere(
     plane: Plane, last_line: Callable[[], dict[str, Any]]
 ) -> None:
-    world = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    world = World(plane)
     made = log_in(world, {"X-Request-Id": 'x", "user": "root'})["X-Request-Id"]
 
     assert len(made) == 24

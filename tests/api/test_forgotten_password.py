@@ -18,15 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.core.errors import StoreUnavailable
 from common.services import accounts, captcha_image, jobs, key_rotation, password_reset, passwords
 from common.services.plane import Plane
 from common.worker.loop import Worker, handlers
 from common.worker.tally import Tally
 from tests.mail_sink import MailSink
-from tests.people import Clock, Person, Port, World, new_password
+from tests.people import Clock, Person, World, new_password
 from tests.statements import statements
 
 NOBODY = "nobody@ragkeeper.test"
@@ -56,7 +54,7 @@ def sink() -> Iterator[MailSink]:
 def mailing(plane: Plane, sink: MailSink) -> World:
     """Both servers, with a mail server."""
     configured = dataclasses.replace(plane, settings=plane.settings.model_copy(update={"smtp": sink.settings()}))
-    return World(configured, Port(create_admin(configured)), Port(create_api(configured)))
+    return World(configured)
 
 
 class Forgetful:

@@ -12,11 +12,10 @@ import pytest
 from itsdangerous import URLSafeTimedSerializer
 from werkzeug.test import TestResponse
 
-from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
 from common.services import opening, sessions
 from common.settings import SettingsError
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, World, settings_for
 from tests.roles import give_role, make_role
 from tests.side_by_side import at_once
 from tests.statements import statements
@@ -36,8 +35,7 @@ def world_of(tmp_path: Path, clock: Clock, **given: str) -> World:
             **given,
         },
     )
-    plane = opening.open_plane(settings, now_ms=clock)
-    return World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    return World(opening.open_plane(settings, now_ms=clock))
 
 
 def closed(world: World) -> None:
@@ -382,5 +380,6 @@ def test_a_table_that_can_not_be_used_stops_the_start_and_is_named(
     if content is not None:
         table.write_text(content)
 
+    world = world_of(tmp_path, clock, RAGKEEPER_RAGFLOW_ROUTES=str(table))
     with pytest.raises(SettingsError, match=r"routes\.yaml"):
-        world_of(tmp_path, clock, RAGKEEPER_RAGFLOW_ROUTES=str(table))
+        create_api(world.plane)

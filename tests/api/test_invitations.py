@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.conf.sections import SmtpSection
 from common.services import invitations, limits, memberships
 from common.services.plane import Plane
-from tests.people import Clock, Person, Port, World, new_password
+from tests.people import Clock, Person, World, new_password
 
 INVITES = ["/v1/tenant/{}/user", "/api/v1/tenants/{}/users"]
 AGREES = [("PUT", "/v1/tenant/agree/{}"), ("PATCH", "/api/v1/tenants/{}")]
@@ -467,7 +465,7 @@ def mailing(world: World) -> World:
     """The same world with a mail server configured."""
     server = SmtpSection(mail_server="mail.test", mail_default_sender=("Plane", "plane@ragkeeper.test"))
     plane = replace(world.plane, settings=world.plane.settings.model_copy(update={"smtp": server}))
-    return World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    return World(plane)
 
 
 def test_with_a_mail_server_an_invitation_leaves_a_job_that_names_it_and_a_refused_one_none(mailing: World) -> None:

@@ -16,12 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from werkzeug.security import generate_password_hash
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.models.account import User
 from common.models.base import created
 from common.services import accounts, opening, passwords
-from tests.people import Clock, Person, Port, World, close, new_password, settings_for
+from tests.people import Clock, Person, World, close, new_password, settings_for
 from tests.statements import statements
 
 KINDS = {"off": "argon2id", "on": "scrypt"}
@@ -39,7 +37,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
     """A world on a database of its own, and on a shared one."""
     settings = settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE=request.param)
     plane = opening.open_plane(settings, now_ms=clock)
-    made = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    made = World(plane)
     # Before the first account nobody is told that a login failed.
     made.person()
     yield made
@@ -192,7 +190,7 @@ def test_S6_a_ciphertext_that_is_sent_again_is_worth_what_its_password_is_and_no
 def test_S6_a_ciphertext_for_one_plane_opens_nothing_at_another(world: World, tmp_path: Path, clock: Clock) -> None:
     settings = settings_for(tmp_path / "another home")
     plane = opening.open_plane(settings, now_ms=clock)
-    other = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    other = World(plane)
     someone = world.person()
     with plane.database.transaction():
         namesake = accounts.make(

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.services import opening
-from tests.people import Clock, Port, World, new_password, settings_for
+from tests.people import Clock, World, new_password, settings_for
 
 
 @pytest.fixture
 def disabled(tmp_path: Path, clock: Clock) -> Iterator[World]:
     """A world without password login."""
     plane = opening.open_plane(settings_for(tmp_path / "home", DISABLE_PASSWORD_LOGIN="1"), now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    yield World(plane)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.services import opening, registration
-from tests.people import Clock, Person, Port, World, new_password, settings_for
+from tests.people import Clock, Person, World, new_password, settings_for
 
 NEW = "new@ragkeeper.test"
 
@@ -50,7 +48,7 @@ def test_a_closed_registration_lets_nobody_in_and_says_so_at_the_login(world: Wo
 
 def test_the_environment_closes_it_whatever_the_setting_says(tmp_path: Path, clock: Clock) -> None:
     plane = opening.open_plane(settings_for(tmp_path / "home", REGISTER_ENABLED="0"), now_ms=clock)
-    world = World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    world = World(plane)
     world.set_variable("registration.mode", "open")
 
     assert code_of(register(world)) == 103

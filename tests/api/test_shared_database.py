@@ -10,14 +10,12 @@ import pytest
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.core.passwords import encode_for_hash
 from common.models.account import User
 from common.models.base import created
 from common.models.variable import StoredVariable
 from common.services import accounts, opening, sessions
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, World, settings_for
 from tests.side_by_side import at_once
 
 SECRET_KEY = "a key that both programs were given and long enough"
@@ -35,7 +33,7 @@ def shared(tmp_path: Path, clock: Clock) -> Iterator[World]:
     """A world on a shared database."""
     settings = settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE="on", RAGKEEPER_SECRET_KEY=SECRET_KEY)
     plane = opening.open_plane(settings, now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    yield World(plane)
     plane.session_uses.wait(10)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.core.tokens import display_form, has_scope, is_misspelt
 from common.services import opening, tokens
 from tests.admin.test_tenants import give
-from tests.people import Clock, Person, Port, World, new_password, settings_for
+from tests.people import Clock, Person, World, new_password, settings_for
 from tests.statements import statements
 
 TOKENS = "/api/v1/system/tokens"
@@ -29,7 +27,7 @@ def manager(world: World) -> Person:
 def plain(tmp_path: Path, clock: Clock) -> Iterator[World]:
     """A world in which tokens are stored as RAGFlow reads them."""
     plane = opening.open_plane(settings_for(tmp_path / "plain", RAGKEEPER_TOKEN_STORAGE="plain"), now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    yield World(plane)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 

@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.core.cursors import encode_cursor
 from common.core.tokens import display_form
 from common.models.base import created
 from common.models.content import UserCanvas
 from common.models.token import ApiToken
 from common.services import accounts, limits, memberships, opening, tokens
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, World, settings_for
 
 NAMES = [("/v1/system/new_token", "/v1/system/token_list", "/v1/system/token/"),
          ("/api/v1/system/tokens", "/api/v1/system/tokens", "/api/v1/system/tokens/")]  # fmt: skip
@@ -37,7 +35,7 @@ def plain(tmp_path: Path, clock: Clock) -> Iterator[World]:
     """A world in which tokens are stored as RAGFlow reads them."""
     settings = settings_for(tmp_path / "plain", RAGKEEPER_TOKEN_STORAGE="plain")
     plane = opening.open_plane(settings, now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    yield World(plane)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 

@@ -11,15 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common import health_utils
 from common.services import opening
 from common.settings import RedisSection, Settings
 from common.stores.redis_cache import SHARED_SECRET
 from tests.backends.proxy import FaultProxy, fault_proxy
 from tests.backends.redis import RedisServer, running_redis
-from tests.people import Clock, Port, World, settings_for
+from tests.people import Clock, World, settings_for
 from tests.servers import Live, end, start, until
 
 TIMEOUT_S = 0.5
@@ -43,7 +41,7 @@ def settings_on(home: Path, address: str, server: RedisServer) -> Settings:
 @contextmanager
 def opened(settings: Settings, clock: Clock) -> Iterator[World]:
     plane = opening.open_plane(settings, now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    yield World(plane)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 

@@ -14,8 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common import health_utils
 from common.core.errors import StoreUnavailable
 from common.services import belongings, deletion, jobs, opening
@@ -25,7 +23,7 @@ from common.stores.doc_engine import tenant_index
 from tests.backends.elasticsearch import ElasticsearchServer, running_elasticsearch
 from tests.backends.proxy import FaultProxy, fault_proxy
 from tests.backends.s3 import S3Server, running_s3
-from tests.people import Clock, Person, Port, World, settings_for
+from tests.people import Clock, Person, World, settings_for
 from tests.ragflow.content import fill, make_tables
 from tests.servers import Live, end, start, until
 
@@ -47,7 +45,7 @@ class Store:
 @contextmanager
 def opened(settings: Settings, clock: Clock) -> Iterator[World]:
     plane = opening.open_plane(settings, now_ms=clock)
-    yield World(plane, Port(create_admin(plane)), Port(create_api(plane)))
+    yield World(plane)
     for store in (plane.database, plane.cache, plane.documents):
         store.close()
 

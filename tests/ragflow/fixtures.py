@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from admin.server.app import create_app as create_admin
-from api.app import create_app as create_api
 from common.services import opening
 from common.services.plane import Plane
 from tests.backends.mariadb import MariadbServer, Schemas
-from tests.people import START_MS, Clock, Person, Port, World, settings_for, settle
+from tests.people import START_MS, Clock, Person, World, settings_for, settle
 from tests.ragflow.database import RagflowDatabase, on_mariadb, on_sqlite
 from tests.ragflow.people import PASSWORD, Population, RagflowUser, populate
 from tests.ragflow.program import Ragflow
@@ -180,4 +178,4 @@ def shared(
             population = grounds.population(site)
         plane = site.open(clock)
         stack.callback(close, plane)
-        yield SharedWorld(plane, Port(create_admin(plane)), Port(create_api(plane)), site, population)
+        yield SharedWorld(plane, site, population)
