@@ -108,7 +108,7 @@ EXPECTED: dict[str, str] = {
     "9381 GET /api/v1/admin/users": "user:read",
     "9381 POST /api/v1/admin/users": "user:create",
     "9381 GET /api/v1/admin/users/<email>": "user:read",
-    "9381 PUT /api/v1/admin/users/<email>/password": "user:write",
+    "9381 PUT /api/v1/admin/users/<email>/password": "user:write|own",
     "9381 PUT /api/v1/admin/users/<email>/activate": "user:write",
     "9381 PUT /api/v1/admin/users/<email>/admin": "user:write",
     "9381 DELETE /api/v1/admin/users/<email>/admin": "user:write",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -57,10 +57,13 @@ def admin_if_any(path: str) -> Any:
     return None if answer.status_code in (403, 404) else checked(answer)
 
 
-def admin_if_allowed(method: str, path: str, body: Any) -> Any:
-    """``admin``; None where one may not do that."""
+def admin_if_allowed(method: str, path: str, body: Any, once_more: Callable[[], str] | None = None) -> Any:
+    """``admin``; None where one may not do that.
+
+    ``once_more`` gives one's password where the server asks for it again; without it, whoever types is asked.
+    """
     stored = profile.load()
-    answer = _answer(stored, method, stored.url + ADMIN + path, body)
+    answer = _answer(stored, method, stored.url + ADMIN + path, body, once_more=once_more)
     return None if answer.status_code == 403 else checked(answer)
 
 
@@ -100,10 +103,11 @@ def _answer(
     body: Any = None,
     query: dict[str, Any] | None = None,
     files: Files | None = None,
+    once_more: Callable[[], str] | None = None,
 ) -> httpx.Response:
     answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if _asks_for_password(answer):
-        _prove(stored)
+        _prove(stored, once_more() if once_more is not None else _typed_once_more(stored))
         answer = send(method, url, body, query, {"Authorization": stored.session}, files)
     if answer.status_code == 401:
         fail(f"the session has ended; run `ragkeeper login {stored.url}`.")
@@ -119,11 +123,14 @@ def _asks_for_password(answer: httpx.Response) -> bool:
         return False
 
 
-def _prove(stored: profile.Profile) -> None:
-    """Give the password again, as its owner types it."""
+def _typed_once_more(stored: profile.Profile) -> str:
     if not sys.stdin.isatty():
         fail(f"this takes a login of the last ten minutes; run `ragkeeper login {stored.url}` first.")
-    password = asked_password(False, f"Password of {stored.email}, once more")
+    return asked_password(False, f"Password of {stored.email}, once more")
+
+
+def _prove(stored: profile.Profile, password: str) -> None:
+    """Give the password again."""
     proof = {"password": password}
     url = f"{stored.url}/api/v1/auth/reauthenticate"
     checked(send("POST", url, proof, headers={"Authorization": stored.session}))

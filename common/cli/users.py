@@ -101,17 +101,25 @@ def delete_user(
 def set_password(email: Email, password_stdin: PasswordStdin = False) -> None:
     """Set an account's password; its sessions end, of your own all but this one.
 
-    Your own, where you do not hold user:write, takes the current one as well, with --password-stdin in a second line.
+    Your own, more than ten minutes after the login, takes the current one as well, with --password-stdin in a second
+    line.
     """
     password = asked_password(password_stdin, f"New password of {email}", confirm=True)
     path, body = f"/users/{part(email)}/password", {"new_password": password}
-    is_own = email.lower() == profile.load().email.lower()
-    answer = (admin_if_allowed if is_own else admin)("PUT", path, body)
-    if answer is None:
-        current = asked_password(password_stdin, f"Current password of {email}")
-        if not current:
+    if email.lower() != profile.load().email.lower():
+        say(admin("PUT", path, body)["message"])
+        return
+
+    def current() -> str:
+        typed = asked_password(password_stdin, f"Current password of {email}")
+        if not typed:
             fail("this takes the current password, too; with --password-stdin in a second line.")
-        user_api("PATCH", "/api/v1/users/me", {**body, "password": current})
+        return typed
+
+    answer = admin_if_allowed("PUT", path, body, once_more=current)
+    if answer is None:
+        # Who has ceased to administer since the login has no other way.
+        user_api("PATCH", "/api/v1/users/me", {**body, "password": current()})
     say(answer["message"] if answer else "Password updated successfully.")
 
 

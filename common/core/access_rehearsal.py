@@ -8,10 +8,12 @@ from typing import NamedTuple
 from common.core.access_file import Access, Act, graph_of
 from common.core.delegation import (
     check_may_act_on,
+    check_may_change_default,
     check_may_edit,
     check_may_give,
     check_may_make_default,
     check_may_reassign,
+    check_may_take_default,
 )
 from common.core.emails import email_key
 from common.core.errors import BadField, PermissionMissing, PlaneError
@@ -46,6 +48,7 @@ class _Stage:
     def __init__(self, now: Access, registry: Registry, caller: Caller | None) -> None:
         self._registry = registry
         self._graph = graph_of(now.roles, registry)
+        self._default = str(now.settings.get("default_role") or "")
         self._held = {email_key(email): roles for email, roles in now.assignments.items()}
         self._caller = None if caller is None else email_key(caller.email)
         if caller is not None:
@@ -72,14 +75,19 @@ class _Stage:
             self._reassign(act, email_key(named[0]))
         elif kind != "roles":
             self._require("setting", "write")
-            self._make_default(act.body.get("settings", {}).get("default_role"))
+            if "default_role" in act.body.get("settings", {}):
+                self._make_default(str(act.body["settings"]["default_role"] or ""))
         elif not named:
             self._require("role", "create")
             name = act.body["role_name"]
-            self._graph = self._graph.with_role(name, name)
+            self._change(self._graph.with_role(name, name))
         else:
             self._require("role", "write")
-            self._graph = self._granted(act, named[0]) if named[1:] else self._updated(act.body, named[0])
+            self._change(self._granted(act, named[0]) if named[1:] else self._updated(act.body, named[0]))
+
+    def _change(self, graph: RoleGraph) -> None:
+        check_may_change_default(self.standing, self._graph, graph, self._default)
+        self._graph = graph
 
     def _require(self, resource: str, action: str) -> None:
         if (resource, action) not in self.standing.permissions:
@@ -99,11 +107,14 @@ class _Stage:
         check_may_give(self.standing, changed.standing([name]))
         return changed
 
-    def _make_default(self, given: object) -> None:
-        """What the server says of a role that there is not, and of no role, is found by its own trial."""
-        role = self._graph.id_of(str(given).lower()) if given is not None else None
+    def _make_default(self, given: str) -> None:
+        """What the server says of a role that there is not is found by its own trial."""
+        role = self._graph.id_of(given)
         if role is not None:
             check_may_make_default(self.standing, self._graph.standing([role]))
+        elif not given:
+            check_may_take_default(self.standing, self._graph, self._default)
+        self._default = given
 
     def _reassign(self, act: Act, account: str) -> None:
         held = self._held[account]

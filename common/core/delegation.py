@@ -61,6 +61,33 @@ def check_may_make_default(actor: Standing, role: Standing) -> None:
         check_may_give(actor, Standing(ALL_PERMISSIONS, True))
 
 
+def of_newcomers(graph: RoleGraph, name: str) -> Standing:
+    """What somebody who comes amounts to where this is the default role; a member where there is no such role."""
+    role_id = graph.id_of(name) if name.isascii() else None
+    return graph.standing([] if role_id is None else [role_id])
+
+
+def check_may_change_default(actor: Standing, before: RoleGraph, after: RoleGraph, name: str) -> None:
+    """Raise GivesMoreThanHeld if, by a change of roles, all who come would get more than the actor may give them.
+
+    ``name`` is the default role, made and deleted like any other. Only a superuser lets it hold more that is
+    administrative.
+    """
+    gained = of_newcomers(after, name).permissions - of_newcomers(before, name).permissions
+    missing = missing_to_give(actor, Standing(gained, not ADMINISTRATIVE_PERMISSIONS.isdisjoint(gained)))
+    if missing:
+        raise GivesMoreThanHeld(
+            f"New accounts get the role '{name}' (setting default_role), and would get by this what you can't give to "
+            f"all who come: {', '.join(missing)}.",
+            missing,
+        )
+
+
+def check_may_take_default(actor: Standing, graph: RoleGraph, name: str) -> None:
+    """Raise GivesMoreThanHeld if all who come would get more than the actor holds where this is the default no more."""
+    check_may_give(actor, Standing(of_newcomers(graph, "").permissions - of_newcomers(graph, name).permissions))
+
+
 def check_may_edit(actor: Standing, graph: RoleGraph, role_id: str, *, reaches_heirs: bool) -> None:
     """Raise RoleImmutable, and GivesMoreThanHeld if what is to be changed holds more than the actor.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from common.http.requirement import Public
+from common.http.requirement import OwnOr, Public
 from common.http.route import Route
 from common.http.session_cookie import CSRF_HEADER, NAME, SECURE_NAME
 
@@ -215,6 +215,8 @@ def _operation(route: Route, models: _Models, names_tenant: bool) -> dict[str, A
 
 def _description(route: Route) -> str:
     asked = f"Asks of its caller: `{route.requires.text}`."
+    if isinstance(route.requires, OwnOr):
+        asked += " In a session, an administrator needs no permission for their own account."
     if route.sensitive:
         asked += " A session whose password was given over ten minutes ago is told to `reauthenticate`."
     return asked

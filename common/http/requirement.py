@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
+from common.core.emails import email_key
 from common.core.errors import Forbidden, ScopeMissing
 from common.core.permissions import Permission, registered
 from common.services import memberships
@@ -105,6 +106,31 @@ class Holds:
 
     def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
         who.require(self.resource, self.action)
+
+
+@dataclass(frozen=True)
+class OwnOr:
+    """Whoever holds a permission; without it, in a session, whoever administers, for the account that is their own.
+
+    ``parameter`` names the part of the path that is the account's e-mail. The use-case asks for the permission again
+    wherever it acts on somebody else.
+    """
+
+    permission: Holds
+    parameter: str = "email"
+
+    @property
+    def text(self) -> str:
+        return f"{self.permission.text}|own"
+
+    @property
+    def scope(self) -> str:
+        return self.permission.scope
+
+    def check(self, plane: Plane, who: Principal, path: Mapping[str, str]) -> None:
+        is_own = email_key(path[self.parameter]) == email_key(who.email or "")
+        if not (is_own and who.session_id is not None and who.administers):
+            self.permission.check(plane, who, path)
 
 
 @dataclass(frozen=True)

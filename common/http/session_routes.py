@@ -118,6 +118,8 @@ def session_routes(dialect: Dialect, realm: Realm, requires: Requirement) -> Rou
         requires=requires,
         data=OwnSession,
         statuses=(404,),
+        # A page that was loaded anew gets here what changing the password in a cookie's session takes.
+        even_if_password_due=True,
         summary="Show one of one's sessions by id, or this one as `current`",
     )
     def show_session(call: Call, session_id: str) -> dict[str, Any]:

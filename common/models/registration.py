@@ -40,7 +40,8 @@ class Registration(Table):
 class ResetLink(Table):
     """A link with which an account's password can be set once. ``stored_hash`` is of the password that it replaces.
 
-    The token is never stored, only its SHA-256.
+    The token is never stored, only its SHA-256. ``made_by`` is the id of the API token that it was made with, else that
+    of the account.
     """
 
     user_id = CharField(max_length=32, primary_key=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from common.core.delegation import is_administrative, missing_to_act_on
+from common.core.delegation import check_may_change_default, is_administrative, missing_to_act_on
 from common.core.errors import GivesMoreThanHeld
-from common.core.permissions import MEMBER, RoleGraph
+from common.core.permissions import MEMBER, RoleGraph, Standing
 from common.models.role import RoleHolder
 from common.services import accounts
 from common.services.accounts import AccountRow
@@ -64,6 +64,13 @@ def give(plane: Plane, actor: Principal | None, account: AccountRow) -> str | No
         granted_at=plane.now_ms(),
     )
     return graph.name_of(role_id)
+
+
+def refuse_to_widen(plane: Plane, actor: Standing, before: RoleGraph, after: RoleGraph) -> None:
+    """In a transaction that changes roles: raises as ``check_may_change_default``."""
+    stored = plane.variables.stored().get("default_role")
+    if stored is not None:
+        check_may_change_default(actor, before, after, stored.text)
 
 
 def administers(plane: Plane) -> bool:

@@ -17,7 +17,7 @@ from common.models.account import Account
 from common.models.base import rfc3339
 from common.models.registration import ResetLink
 from common.secret import Secret
-from common.services import accounts, audit, jobs, mail, passwords, sessions
+from common.services import accounts, audit, jobs, mail, passwords, sessions, tokens
 from common.services.accounts import AccountRow
 from common.services.jobs import GiveUp, Task
 from common.services.plane import Plane
@@ -32,7 +32,7 @@ _TOKEN_BYTES = 32
 
 
 class _Found(NamedTuple):
-    """A link that is good, as far as rows tell: the account, and who made it."""
+    """A link that is good, as far as rows tell: the account, and who made it, by the id of an account or a token."""
 
     account: AccountRow
     made_by: str
@@ -60,7 +60,7 @@ def make(plane: Plane, actor: Principal, email: str) -> dict[str, Any]:
             user_id=account.id,
             token_hash=hashed(token),
             stored_hash=_hash_of(account),
-            made_by=actor.user_id or "",
+            made_by=actor.token_id or actor.user_id or "",
             created_at=now,
             expires_at=now + VALID_MS,
         )
@@ -123,10 +123,12 @@ def _find(plane: Plane, token: str) -> _Found:
 def _may_still_act_on(plane: Plane, made_by: str, account: AccountRow) -> bool:
     """Whether who made a link could make it now: the account may have risen since, and its maker may have fallen."""
     maker = accounts.by_id(plane, made_by)
-    if maker is None or not maker.may_sign_in:
-        return False
-    standing = accounts.standing_of(plane, maker)
-    if MAKING not in standing.permissions:
+    if maker is None:
+        # A token's holder could have no more done by a link than by the token.
+        standing = tokens.standing_of(plane, made_by)
+    else:
+        standing = accounts.standing_of(plane, maker) if maker.may_sign_in else None
+    if standing is None or MAKING not in standing.permissions:
         return False
     return not missing_to_act_on(standing, accounts.standing_of(plane, account))
 

@@ -22,7 +22,7 @@ from common.core.permissions import (
 from common.core.versions import check_version, version_of
 from common.models.base import http_date, rfc3339
 from common.models.role import Role, RoleGrant, RoleHolder, RoleParent
-from common.services import accounts, audit, role_effects
+from common.services import accounts, audit, default_role, role_effects
 from common.services.assignments import update_user_role as update_user_role
 from common.services.decisions import get_user_permission as get_user_permission
 from common.services.plane import Plane
@@ -139,7 +139,9 @@ def create_role(
             raise RoleCycle([name, name])
         role_id = uuid4().hex
         changed = graph.with_role(role_id, name).with_parents(role_id, _parent_ids(graph, parents))
-        check_may_give(accounts.acting_now(plane, actor).standing, changed.standing([role_id]))
+        standing = accounts.acting_now(plane, actor).standing
+        check_may_give(standing, changed.standing([role_id]))
+        default_role.refuse_to_widen(plane, standing, graph, changed)
         if dry_run:
             return role_effects.of_roles(plane, graph, changed, role_id)
         after = {"description": description, "parents": _parent_names(changed, role_id)}
@@ -235,6 +237,7 @@ def _update(
         changed = graph if parent_ids is None else graph.with_parents(role_id, parent_ids)
         standing = refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=parent_ids is not None)
         check_may_give(standing, changed.standing([role_id]))
+        default_role.refuse_to_widen(plane, standing, graph, changed)
         if dry_run:
             return role_effects.of_roles(plane, graph, changed, role_id)
         shown = _one(graph, stored)
@@ -283,6 +286,7 @@ def delete_role(
         changed = graph.without_role(role_id, move.instead_id if move else None)
         for heir_id in heir_ids:
             check_may_give(standing, changed.standing([heir_id]))
+        default_role.refuse_to_widen(plane, standing, graph, changed)
         if dry_run:
             return role_effects.of_roles(plane, graph, changed, role_id, move)
         _record_deletion(plane, actor, graph, stored, move)
@@ -364,8 +368,10 @@ def grant_role_permission(
         standing = refuse_to_edit(plane, graph, actor, role_id, reaches_heirs=True)
         check_may_give(standing, Standing(wanted))
         own = graph.own(role_id)
+        changed = graph.with_own(role_id, own | wanted)
+        default_role.refuse_to_widen(plane, standing, graph, changed)
         if dry_run:
-            return role_effects.of_roles(plane, graph, graph.with_own(role_id, own | wanted), role_id)
+            return role_effects.of_roles(plane, graph, changed, role_id)
         new = wanted - own
         if new:
             _record_grants(plane, EventTag.ROLE_GRANT, actor, graph.name_of(role_id), own, own | wanted)

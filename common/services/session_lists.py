@@ -6,7 +6,7 @@ from typing import Any
 
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
-from common.core.errors import SessionNotFound
+from common.core.errors import PasswordChangeDue, SessionNotFound
 from common.models.base import rfc3339
 from common.services import accounts, audit, proving, sessions
 from common.services.accounts import AccountRow
@@ -33,9 +33,11 @@ def own_page(plane: Plane, who: Principal, *, limit: int = 50, cursor: str | Non
 def own(plane: Plane, who: Principal, session_id: str) -> dict[str, Any]:
     """One open session of the caller in the form of ``own_page``; ``current`` is the one that asks.
 
-    Raises SessionNotFound.
+    Raises SessionNotFound, and PasswordChangeDue for another one while that is due.
     """
     wanted = _named(who, session_id)
+    if who.must_change and wanted != who.session_id:
+        raise PasswordChangeDue
     where, params = open_now(plane)
     row = plane.database.one(f"{_SHOWN} WHERE s.id = ? AND s.user_id = ? AND {where}", (wanted, who.user_id, *params))
     if row is None or row[0] != wanted:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from common.core import features, variables
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
-from common.core.delegation import check_may_give, check_may_make_default, is_administrative
+from common.core.delegation import check_may_give, check_may_make_default, check_may_take_default, is_administrative
 from common.core.errors import BadField, SettingChangeNotFound, SettingNotFound
 from common.core.names import parse_role_name
 from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, Standing
@@ -275,14 +275,17 @@ def _refuse(plane: Plane, actor: Principal, change: Change) -> None:
         check_may_give(actor.standing, Standing(ALL_PERMISSIONS, True))
     else:
         actor.require(*change.variable.permission.split(":"))
-    if change.variable.name == "default_role" and change.after:
-        _refuse_default_role(plane, actor, change.after)
+    if change.variable.name == "default_role":
+        _refuse_default_role(plane, actor, change)
 
 
-def _refuse_default_role(plane: Plane, actor: Principal, given: str) -> None:
-    """Whoever makes a role the default gives it to everybody who comes."""
-    name = parse_role_name(given, field="default_role")
+def _refuse_default_role(plane: Plane, actor: Principal, change: Change) -> None:
+    """Whoever makes a role the default gives it to everybody who comes; who takes it away lets them be members."""
     graph = accounts.role_graph(plane)
+    if not change.after:
+        check_may_take_default(actor.standing, graph, change.before or "")
+        return
+    name = parse_role_name(change.after, field="default_role")
     role_id = graph.id_of(name)
     if role_id is None:
         raise BadField(f"default_role: there is no role '{name}'.", field="default_role")

@@ -279,6 +279,31 @@ def _shown_whole(plane: Plane, who: Principal) -> str | None:
     return who.user_id if plane.plain_tokens and not who.is_limited and not who.makers else None
 
 
+def standing_of(plane: Plane, token_id: str) -> Standing | None:
+    """What whoever shows a token with scopes amounts to now; None where it is dead."""
+    row = plane.database.one(
+        "SELECT t.user_id, t.tenant_id, t.stored, t.expires_at, r.scopes, r.made_by "
+        f"FROM rk_token t {_WITH_TRAITS} WHERE t.id = ?",
+        (token_id,),
+    )
+    if row is None:
+        return None
+    user_id, tenant_id, stored, expires_at, scopes, made_by = row
+    account = accounts.by_id(plane, user_id)
+    if account is None or not account.may_sign_in or not scopes:
+        return None
+    if expires_at is not None and expires_at <= plane.now_ms():
+        return None
+    # RAGFlow may have deleted it.
+    if plane.database.one("SELECT 1 FROM api_token WHERE token = ? AND tenant_id = ?", (stored, tenant_id)) is None:
+        return None
+    standing = accounts.standing_of(plane, account)
+    makers = token_makers.makers_of(made_by)
+    if token_makers.are_outranked(plane, accounts.role_graph(plane), makers, standing):
+        return None
+    return scope_of(scopes).narrowed(standing)
+
+
 def end_of_credential(plane: Plane, who: Principal) -> int | None:
     """When the token that the caller has shown ends; None for a session, or one without an end."""
     kind, _, token_id = (who.credential or "").partition(":")

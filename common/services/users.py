@@ -20,7 +20,7 @@ from common.core.errors import (
     UserNotFound,
     WrongCurrentPassword,
 )
-from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing
+from common.core.permissions import ALL_PERMISSIONS, SUPERUSER, RoleGraph, Standing, registered
 from common.models.account import Account
 from common.models.base import http_date
 from common.services import (
@@ -39,6 +39,9 @@ from common.services.plane import Plane
 from common.services.principal import Principal
 
 log = logging.getLogger(__name__)
+
+#: What it takes to set somebody else's password.
+SETTING_PASSWORDS = registered("user", "write")
 
 Sort = Literal["email", "-email", "create_time", "-create_time", "nickname", "-nickname"]
 
@@ -195,14 +198,16 @@ def update_user_password(
 ) -> bool:
     """Set an account's password and end its sessions (one's own: all but the one in use).
 
-    For one's own the ``current`` one is needed, or a session that began with it a moment ago. Somebody else's must be
-    changed at the next login where the setting ``password.must_change_after_reset`` says so. Returns False when it was
-    that password already, in which case the sessions end all the same. Raises UserNotFound, BadField,
-    GivesMoreThanHeld, and for one's own Forbidden, WrongCurrentPassword and ProofDue.
+    For one's own the ``current`` one is needed, or a session that began with it a moment ago; for somebody else's
+    SETTING_PASSWORDS. That must be changed at the next login where the setting ``password.must_change_after_reset``
+    says so. Returns False when it was that password already, in which case the sessions end all the same. Raises
+    UserNotFound, BadField, GivesMoreThanHeld, PermissionMissing, and for one's own Forbidden, WrongCurrentPassword and
+    ProofDue.
     """
     account = accounts.get(plane, email)
-    accounts.refuse_to_act_on_superiors(plane, actor, account)
     is_own = actor.user_id == account.id
+    _require_setting(actor, is_own)
+    accounts.refuse_to_act_on_superiors(plane, actor, account)
     if is_own:
         _require_current_password(plane, actor, account, current)
     new_hash = passwords.new_hash(plane, password, passwords.owner_of(plane, account), field="new_password")
@@ -213,6 +218,7 @@ def update_user_password(
     with plane.database.transaction():
         looked_at = account.password
         account, actor = accounts.hold_to_act_on(plane, actor, email)
+        _require_setting(actor, is_own)
         if is_own and account.password != looked_at:
             # Somebody else has set it while hashes were computed: what was proven, was proven with the one before.
             raise WrongCurrentPassword if current is not None else ProofDue
@@ -224,6 +230,12 @@ def update_user_password(
         sessions.end_sessions(plane, account.id, "password", keep=keep)
         audit.record(plane, EventTag.USER_PASSWORD, actor, target=account.target)
     return not unchanged
+
+
+def _require_setting(actor: Principal, is_own: bool) -> None:
+    """Raises PermissionMissing. The route lets people in without the permission, for their own."""
+    if not is_own:
+        actor.require(*SETTING_PASSWORDS)
 
 
 def _require_current_password(plane: Plane, actor: Principal, account: AccountRow, current: str | None) -> None:

@@ -110,12 +110,9 @@ def test_a_default_role_that_becomes_administrative_is_given_to_nobody(world: Wo
 
 
 def test_a_default_role_that_a_superuser_chose_before_it_was_administrative_is_given_to_nobody(world: World) -> None:
-    make_role(world, "editor", {"role": ["write"], "audit": ["read"]})
     make_role(world, "less", {})
     put(world.root, default_role="less")
-    editor = world.person()
-    give_role(world, editor, "editor")
-    granted = editor.administer("POST", "/roles/less/permission", {"resource": "audit", "actions": ["read"]})
+    granted = world.root.administer("POST", "/roles/less/permission", {"resource": "audit", "actions": ["read"]})
 
     register(world)
     put(world.root, default_role="")
@@ -125,6 +122,84 @@ def test_a_default_role_that_a_superuser_chose_before_it_was_administrative_is_g
     assert granted.status_code == 200
     assert roles_of(world.root, "new@ragkeeper.test") == ["member"]
     assert roles_of(world.root, "second@ragkeeper.test") == ["less"]
+
+
+@pytest.fixture
+def editor(world: World) -> Person:
+    """Somebody who changes roles, and uses nothing of RAGFlow's; newcomers hold next to nothing."""
+    make_role(world, "editor", {"role": ["read", "create", "write", "delete"], "metric": ["read"], "audit": ["read"]})
+    make_role(world, "base")
+    make_role(world, "guest", {"metric": ["read"]}, ["base"])
+    put(world.root, default_role="guest")
+    made = world.person()
+    give_role(world, made, "editor")
+    return made
+
+
+AUDIT = {"resource": "audit", "actions": ["read"]}
+WIDENING: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "a grant": ("POST", "/roles/guest/permission", AUDIT),
+    "a grant to its parent": ("POST", "/roles/base/permission", AUDIT),
+    "a parent": ("POST", "/roles/guest/parents", {"parents": ["reader"]}),
+    "other parents": ("PUT", "/roles/guest", {"parents": ["reader"]}),
+    "deletion, which leaves members": ("DELETE", "/roles/guest", None),
+}
+
+
+@pytest.mark.parametrize("way", WIDENING)
+@pytest.mark.parametrize("query", ["", "?dry_run=1"])
+def test_nobody_but_a_superuser_gives_newcomers_more_by_changing_the_default_role(
+    world: World, editor: Person, way: str, query: str
+) -> None:
+    make_role(world, "reader", {"audit": ["read"]})
+    method, path, body = WIDENING[way]
+
+    refused = editor.administer(method, path + query, body)
+    register(world)
+
+    assert (refused.status_code, "setting default_role" in refused.json["message"]) == (403, True)
+    assert roles_of(world.root, "new@ragkeeper.test") == ["guest"]
+    root = world.root.administer("DELETE" if body is None else method, path + "?dry_run=1", body)
+    assert root.status_code == (409 if body is None else 200)
+
+
+def test_nobody_makes_a_role_anew_that_was_the_default_one_to_give_newcomers_more(world: World, editor: Person) -> None:
+    assert world.root.administer("DELETE", "/roles/guest").status_code == 200
+
+    assert editor.administer("POST", "/roles", {"role_name": "guest", "parents": ["editor"]}).status_code == 403
+    assert editor.administer("POST", "/roles", {"role_name": "guest"}).status_code == 200
+    assert editor.administer("POST", "/roles/guest/permission", AUDIT).status_code == 403
+    register(world)
+
+    assert world.root.administer("GET", "/roles/guest").json["data"]["permissions"].get("audit") is None
+    assert roles_of(world.root, "new@ragkeeper.test") == ["guest"]
+
+
+def test_a_default_role_may_come_to_hold_what_the_editor_holds_and_is_not_administrative(
+    world: World, editor: Person
+) -> None:
+    make_role(world, "librarian", {"dataset": ["read"]})
+    world.root.administer("POST", f"/users/{editor.email}/roles", {"role_name": "librarian"})
+
+    granted = editor.administer("POST", "/roles/guest/permission", {"resource": "dataset", "actions": ["read"]})
+    taken = editor.administer("DELETE", "/roles/guest/permission", {"resource": "metric", "actions": ["read"]})
+
+    assert (granted.status_code, taken.status_code) == (200, 200)
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_nobody_lets_newcomers_be_members_who_could_not_make_them_so(world: World, value: str | None) -> None:
+    make_role(world, "officer", {"setting": ["read", "write"], "role": ["assign"]})
+    make_role(world, "guest")
+    put(world.root, default_role="guest")
+    officer = world.person()
+    give_role(world, officer, "officer")
+    unset = {"settings": {"default_role": value}}
+
+    refused = officer.administer("PATCH", "/settings", unset)
+    assert (refused.status_code, "dataset:write" in refused.json["message"]) == (403, True)
+    world.root.administer("POST", f"/users/{officer.email}/roles", {"role_name": "member"})
+    assert officer.administer("PATCH", "/settings", unset).status_code == 200
 
 
 def test_nobody_makes_an_account_whose_default_role_is_above_them(world: World) -> None:

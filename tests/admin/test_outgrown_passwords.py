@@ -235,6 +235,24 @@ def test_it_can_be_changed_also_when_it_was_given_long_ago(world: World, clock: 
     assert someone.administer("GET", "/users").status_code == 200
 
 
+@pytest.mark.parametrize("role", ["viewer", "service-operator"])
+def test_who_may_not_set_passwords_changes_one_s_own_on_the_admin_server_alone(either: World, role: str) -> None:
+    someone = person(either)
+    give_role(either, someone, role)
+    assert someone.administer("GET", "/version").status_code == 403
+    own = f"/users/{someone.email}/password"
+    other = either.person()
+    assert someone.administer("PUT", f"/users/{other.email}/password", {"new_password": LONG}).status_code == 403
+    for refused in (SHORT, "an0ther horse!"):
+        assert someone.administer("PUT", own, {"new_password": refused, "password": SHORT}).status_code == 400
+    assert owes(someone)
+
+    assert someone.administer("PUT", own, {"new_password": LONG, "password": SHORT}).status_code == 200
+
+    assert not owes(someone)
+    assert someone.administer("GET", "/version").status_code == 200
+
+
 def test_an_account_that_a_ragflow_has_just_made_owes_it_too(tmp_path: Path, clock: Clock) -> None:
     for shared in world_with(tmp_path / "home", clock, RAGKEEPER_SHARED_DATABASE="on"):
         someone = person(shared)

@@ -10,6 +10,7 @@ import pytest
 from common.core.session_limits import PROOF_MS
 from common.services import passwords
 from tests.people import Clock, Person, World, new_password
+from tests.roles import give_role, make_role
 
 
 def set_own(person: Person, **body: str) -> tuple[int, str]:
@@ -44,6 +45,42 @@ def test_later_the_current_password_is_asked_for(world: World, root: Person, clo
 
 def test_a_wrong_current_password_counts_for_nothing_even_after_a_login(root: Person) -> None:
     assert set_own(root, new_password=new_password(), password="not the current one")[0] == 403
+
+
+@pytest.mark.parametrize("role", ["viewer", "clerk"])
+def test_one_s_own_takes_no_permission_that_of_somebody_else_does(
+    world: World, root: Person, clock: Clock, role: str
+) -> None:
+    make_role(world, "clerk", {"metric": ["read"]})
+    someone, other = world.person(), world.person()
+    give_role(world, someone, role)
+    assert someone.admin_session
+
+    refused = someone.administer("PUT", f"/users/{other.email}/password", {"new_password": new_password()})
+    assert (refused.status_code, "user:write" in refused.json["message"]) == (403, True)
+    assert log_in(world, other.email, other.password) == 0
+
+    clock.forward(seconds=PROOF_MS / 1000)
+    new = new_password()
+    assert "Give your password again" in set_own(someone, new_password=new)[1]
+    assert set_own(someone, new_password=new, password="not the current one")[0] == 403
+    assert log_in(world, someone.email, new) == 109
+    assert set_own(someone, new_password=new, password=someone.password)[0] == 200
+    assert log_in(world, someone.email, new) == 0
+    assert someone.administer("GET", "/version").status_code == 200
+
+
+@pytest.mark.parametrize("scopes", [["all"], ["read:user"], ["write:user"]])
+def test_no_token_changes_one_s_own(world: World, scopes: list[str]) -> None:
+    someone = world.person()
+    give_role(world, someone, "viewer")
+    made = someone.ask("POST", "/api/v1/system/tokens", {"scopes": scopes}).json["data"]
+    path, body = f"/api/v1/admin/users/{someone.email}/password", {"new_password": (new := new_password())}
+
+    for more in ({}, {"password": someone.password}):
+        answer = world.admin.ask("PUT", path, {**body, **more}, credential=f"Bearer {made['token']}")
+        assert answer.status_code == 403
+    assert log_in(world, someone.email, new) == 109
 
 
 def test_for_somebody_else_it_is_not_asked_for(world: World, root: Person, clock: Clock) -> None:

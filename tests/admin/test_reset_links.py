@@ -192,6 +192,68 @@ def test_whoever_falls_takes_their_links_along(showing: World, root: Person, fal
     assert use(showing, token, new_password()).status_code == 409
 
 
+def made_with(token: str, whom: Person) -> str:
+    """A link that was made with an API token."""
+    path = f"/api/v1/admin/users/{whom.email}/reset-link"
+    answer = whom.world.admin.ask("POST", path, credential=f"Bearer {token}")
+    assert answer.status_code == 200, answer.json
+    return str(answer.json["data"]["token"])
+
+
+def key(of: Person, scope: str) -> str:
+    return str(of.ask("POST", "/api/v1/system/tokens", {"scopes": [scope]}).json["data"]["token"])
+
+
+@pytest.mark.parametrize(("scope", "status"), [("write:user", 409), ("all", 200)])
+def test_a_link_that_a_token_made_goes_no_further_than_the_token(
+    showing: World, root: Person, scope: str, status: int
+) -> None:
+    someone, other = showing.person(), showing.person()
+    token = key(root, scope)
+    links = [made_with(token, each) for each in (someone, other)]
+    assert root.administer("PUT", f"/users/{someone.email}/admin").status_code == 200
+
+    assert use(showing, links[0], new_password()).status_code == status
+    assert use(showing, links[1], new_password()).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["deleted", "deleted in a RAGFlow", "rotated", "over", "its account is off"])
+def test_and_lasts_no_longer(showing: World, root: Person, clock: Clock, end: str) -> None:
+    helper, someone = manager(showing), showing.person()
+    made = helper.ask("POST", "/api/v1/system/tokens", {"scopes": ["write:user"], "expires_in": 600}).json["data"]
+    link = made_with(made["token"], someone)
+    match end:
+        case "deleted":
+            done = helper.ask("DELETE", f"/api/v1/system/tokens/{made['id']}")
+        case "deleted in a RAGFlow":
+            showing.plane.database.run("DELETE FROM api_token WHERE tenant_id = ?", (helper.user_id,))
+            done = root.ask("GET", "/v1/user/info")
+        case "rotated":
+            done = helper.ask("POST", f"/api/v1/system/tokens/{made['id']}/rotate", {"grace_s": 0})
+        case "over":
+            clock.forward(seconds=601)
+            done = root.ask("GET", "/v1/user/info")
+        case _:
+            done = root.administer("PUT", f"/users/{helper.email}/activate", {"activate_status": "off"})
+    assert done.status_code == 200
+
+    assert use(showing, link, new_password()).status_code == 409
+
+
+def test_a_link_ends_that_somebody_made_with_another_s_token_and_could_not_make_any_more(
+    showing: World, root: Person
+) -> None:
+    one, helper, someone = manager(showing), manager(showing), showing.person()
+    token = one.administer("POST", f"/users/{helper.email}/keys", {"scopes": ["write:user"]}).json["data"]["token"]
+    link = made_with(token, someone)
+    for each in (helper, someone):
+        assert root.administer("PUT", f"/users/{each.email}/role", {"role_name": "auditor"}).status_code == 200
+    give = {"roles": ["user-manager"]}
+    assert root.administer("POST", f"/users/{helper.email}/roles", give).status_code == 200
+
+    assert use(showing, link, new_password()).status_code == 409
+
+
 def test_nobody_resets_a_superior_or_themselves(showing: World, root: Person) -> None:
     maker, superior = manager(showing), showing.person(is_superuser=True)
 

@@ -29,6 +29,8 @@ WHO: dict[str, set[str]] = {
     "user:read": READERS | MANAGERS,
     "user:create": MANAGERS,
     "user:write": MANAGERS,
+    # Of somebody else; one's own has a test beside.
+    "user:write|own": MANAGERS,
     "user:delete": MANAGERS,
     "role:read": READERS | MANAGERS,
     "role:assign": MANAGERS,
@@ -134,7 +136,7 @@ def reached(key: str, scopes: set[str]) -> bool:
     if asked == "public":
         return True
     resource, _, action = asked.partition(":")
-    wanted = SCOPES.get(key) if asked in OF_PEOPLE else f"{action}:{resource}"
+    wanted = SCOPES.get(key) if asked in OF_PEOPLE else f"{action.removesuffix('|own')}:{resource}"
     opens_admin = any(scope.partition(":")[2] not in RAGFLOWS for scope in scopes)
     if key.startswith("9381") and not opens_admin:
         return False
@@ -187,6 +189,20 @@ def test_everybody_gets_in_who_should(world: World, cast: Cast) -> None:
                 wrong.append(f"{key_of(port, route)} x {who}: {answer.status_code} {answer.get_data()[:160]!r}")
 
     assert wrong == []
+
+
+def test_one_s_own_password_is_changed_on_the_admin_server_by_whoever_administers(world: World, cast: Cast) -> None:
+    changed = set()
+    for who in INSIDERS:
+        credential = cast.credentials[who]
+        email = world.api.ask("GET", "/v1/user/info", credential=credential).json["data"]["email"]
+        path, body = f"/api/v1/admin/users/{email}/password", {"new_password": new_password()}
+        answer = world.admin.ask("PUT", path, body, credential=credential)
+        assert answer.status_code in (200, 403), answer.get_data()
+        if answer.status_code == 200:
+            changed.add(who)
+
+    assert changed == ADMINISTRATORS
 
 
 def is_refusal(answer: Any, who: str) -> bool:

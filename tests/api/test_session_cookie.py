@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.people import Person, Port, World
+from tests.people import Person, Port, World, new_password
 
 TLS = "https://plane.example.org"
+ME = "/api/v1/users/me"
 
 
 @dataclass
@@ -100,6 +101,22 @@ def test_a_page_that_was_loaded_again_asks_for_its_token(browser: Browser, world
     assert browser.ask("GET", f"/api/v1/sessions/{shown['id']}").json["data"]["csrf_token"] == browser.csrf
     bare = browser.port.ask("GET", "/api/v1/sessions/current", credential=world.root.admin_session)
     assert bare.json["data"]["csrf_token"] is None
+
+
+def test_it_gets_it_also_while_another_password_is_due_and_no_other_session(browser: Browser, world: World) -> None:
+    other = world.root.session
+    mine = world.api.ask("GET", "/api/v1/sessions/current", credential=other).json["data"]["id"]
+    world.plane.database.run("UPDATE rk_account SET must_change = ? WHERE user_id = ?", (True, world.root.user_id))
+
+    shown = browser.ask("GET", "/api/v1/sessions/current")
+    assert (shown.status_code, shown.json["data"]["csrf_token"]) == (200, browser.csrf)
+    for path in ("/api/v1/sessions", f"/api/v1/sessions/{mine}"):
+        assert browser.ask("GET", path).status_code == 403
+    on_9381 = browser.port is world.admin
+    method, path = ("PUT", f"/api/v1/admin/users/{world.root.email}/password") if on_9381 else ("PATCH", ME)
+    change = {"password": world.root.password, "new_password": new_password()}
+    assert browser.ask(method, path, change, csrf=shown.json["data"]["csrf_token"]).status_code == 200
+    assert browser.ask("GET", "/api/v1/sessions").status_code == 200
 
 
 def test_a_request_with_Authorization_is_never_asked_for_a_token_and_its_cookie_never_counts(

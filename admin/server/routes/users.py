@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from common.core.errors import BadField
 from common.http.bodies import Body, Query
 from common.http.fields import Cursor, EmailText, Item, PageLimit, WirePassword
-from common.http.requirement import Holds
+from common.http.requirement import Holds, OwnOr
 from common.http.route import Call, Reply, Routes
 from common.services import users
 
@@ -135,12 +135,12 @@ def show_user(call: Call, email: str) -> Any:
 
 @routes.put(
     "/users/<email>/password",
-    requires=WRITE,
+    requires=OwnOr(WRITE),
     body=NewPassword,
     statuses=(404,),
     even_if_password_due=True,
     hashes=True,
-    summary="Set an account's password; its sessions end",
+    summary="Set an account's password; its sessions end, of one's own all but this one",
 )
 def set_password(call: Call, email: str) -> Reply:
     users.refuse_if_password_due_for_another(call.who, email)

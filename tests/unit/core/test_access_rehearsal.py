@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -116,6 +118,40 @@ def test_a_default_role_is_judged_as_it_will_be(text: str, told: str) -> None:
 
 def test_a_default_role_of_the_file_that_is_not_administrative_is_anybodys_to_choose() -> None:
     assert len(rehearsed("roles: {fresh: {}}\nsettings: {default_role: fresh}", "ops@x.test")) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "roles: {newcomer: {grants: {user: [read]}}}",
+        "roles: {newcomer: {parents: [clerk]}}",
+        "settings: {default_role: fresh}\nroles: {fresh: {}, newcomer: {parents: [clerk]}}",
+    ],
+)
+def test_a_default_role_is_not_made_administrative_but_by_a_superuser(text: str) -> None:
+    now = replace(NOW, settings={"default_role": "newcomer"})
+    acts = plan(
+        parse(yaml.safe_load(f"version: 1\n{text}")),
+        now,
+        defaults={"default_role": ""},
+        secrets=[],
+        caller="ops@x.test",
+    )
+
+    with pytest.raises(BadField, match="New accounts get the role 'newcomer'"):
+        rehearse(acts, now, BUILT_IN, Caller("ops@x.test", NOW.assignments["ops@x.test"]))
+    rehearse(acts, now, BUILT_IN, Caller(ROOT, NOW.assignments[ROOT]))
+
+
+@pytest.mark.parametrize("value", ["''", "null"])
+def test_newcomers_are_not_made_members_by_who_could_not_give_that(value: str) -> None:
+    now = replace(NOW, roles={**NOW.roles, "guest": Role("", (), frozenset())}, settings={"default_role": "guest"})
+    text = f"version: 1\nsettings: {{default_role: {value}}}"
+    acts = plan(parse(yaml.safe_load(text)), now, defaults={"default_role": ""}, secrets=[])
+
+    with pytest.raises(BadField, match="settings: You can't give what you do not hold: agent:enable"):
+        rehearse(acts, now, BUILT_IN, Caller("ops@x.test", NOW.assignments["ops@x.test"]))
+    rehearse(acts, now, BUILT_IN, Caller(ROOT, NOW.assignments[ROOT]))
 
 
 def test_what_earlier_steps_take_from_the_caller_is_missed_by_later_ones() -> None:

@@ -12,7 +12,7 @@ from pydantic import create_model
 from common.http.bodies import Body, Query
 from common.http.fields import Item
 from common.http.openapi import document
-from common.http.requirement import PUBLIC, SIGNED_IN, Holds
+from common.http.requirement import PUBLIC, SIGNED_IN, Holds, OwnOr
 from common.http.route import Routes
 
 
@@ -77,6 +77,13 @@ def test_what_a_route_asks_of_its_caller_is_named_and_needs_a_credential() -> No
     assert found["x-permission"] == "user:read"
     assert found["security"] == [{"credential": []}, {"cookie": []}]
     assert "`user:read`" in found["description"]
+
+
+def test_what_an_administrator_may_do_to_their_own_account_without_the_permission_is_told() -> None:
+    found = operation(declared(rule="/users/<email>", requires=OwnOr(Holds("user", "write"))))
+
+    assert (found["x-permission"], found["x-scope"]) == ("user:write|own", "write:user")
+    assert "own account" in found["description"]
 
 
 def test_a_public_route_needs_no_credential_and_refuses_none() -> None:
