@@ -105,9 +105,25 @@ def validated(model: type[Model], values: Mapping[str, Any], dialect: Dialect) -
     missing = [_path(problem["loc"]) for problem in problems if problem["type"] == "missing"]
     if missing:
         raise MissingFields(missing, dialect)
-    first = problems[0]
-    field, text = _path(first["loc"]), first["msg"].removeprefix(_OWN_WORDS)
+    first = _sent(problems[0]["loc"], values)
+    # One for each type that the field may have.
+    texts = [problem["msg"].removeprefix(_OWN_WORDS) for problem in problems if _sent(problem["loc"], values) == first]
+    field, text = _path(first), "; or: ".join(dict.fromkeys(texts))
     raise BadField(f"{field}: {text}." if field else f"{text}.", field=field or None)
+
+
+def _sent(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """The way to a value without what pydantic has put between: the names of types, where a field may have several."""
+    way = list(location[:1])
+    here: Any = values.get(str(location[0])) if location else None
+    for part in location[1:]:
+        if isinstance(here, Mapping if isinstance(part, str) else list):
+            try:
+                here = here[part]
+            except LookupError:
+                continue
+            way.append(part)
+    return tuple(way)
 
 
 def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any]:

@@ -126,6 +126,28 @@ def test_a_long_name_that_a_model_refuses_is_not_repeated_whole(world: World) ->
     assert len(answer.json["message"]) < 300
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "Input should be a valid string; or: Input should be a valid integer."),
+        (-1, "Input should be a valid string; or: Input should be greater than or equal to 0."),
+        ("x" * 65, "String should have at most 64 characters; or: Input should be a valid integer."),
+    ],
+)
+def test_a_field_of_several_types_is_called_as_its_sender_calls_it(world: World, value: object, text: str) -> None:
+    problem = {"Accept": "application/problem+json"}
+    refused = world.person().ask("POST", "/api/v1/system/tokens", {"expires_at": value}, headers=problem)
+
+    assert (refused.status_code, refused.json["field"]) == (400, "expires_at")
+    assert refused.json["detail"] == f"expires_at: {text}"
+
+
+def test_a_value_within_a_list_is_called_by_its_place(world: World) -> None:
+    refused = world.person().ask("POST", "/api/v1/system/tokens", {"scopes": ["read:dataset", 5]})
+
+    assert refused.json["message"] == "scopes.1: Input should be a valid string."
+
+
 def test_no_value_of_a_field_is_a_500(world: World, port: Port) -> None:
     found = []
     for route in routes_of(port):
