@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
@@ -283,6 +284,43 @@ def test_a_form_that_is_no_UTF8_changes_nothing_and_its_field_is_named(world: Wo
         assert (answer.status_code, answer.json["code"]) == (200, 101)
         assert answer.json["message"] == "nickname: must be UTF-8 text."
     assert person.ask("GET", "/v1/user/info").json["data"]["nickname"] == before
+
+
+FORM, PARTS = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize("kind", [FORM, PARTS, "multipart/form-data", "text/plain"])
+def test_json_is_read_as_such_whatever_it_is_called(world: World, kind: str) -> None:
+    """curl calls what it is given a form; what a token must not do would be left out."""
+    asked = json.dumps({"name": "short", "scopes": ["read:dataset"]}).encode()
+
+    made = world.person().ask("POST", "/api/v1/system/tokens", data=asked, headers={"Content-Type": kind}).json["data"]
+
+    assert (made["name"], made["scopes"]) == ("short", ["read:dataset"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        (FORM, b' {"scopes": ["read:dataset"]'),
+        ("multipart/form-data", b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n--x--\r\n'),
+        (PARTS, b'--y\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n--y--\r\n'),
+        (PARTS, b'--x\r\nContent-Disposition: form-data; name="n\xff"\r\n\r\na\r\n--x--\r\n'),
+    ],
+)
+def test_a_body_that_can_not_be_read_is_not_taken_for_an_empty_one(world: World, kind: str, sent: bytes) -> None:
+    person = world.person()
+
+    answer = person.ask("POST", "/api/v1/system/tokens", data=sent, headers={"Content-Type": kind})
+
+    assert (answer.status_code, answer.json["code"]) == (200, 101)
+    assert person.ask("GET", "/api/v1/system/tokens").json["data"] == []
+
+
+def test_a_form_without_fields_is_an_empty_one(world: World) -> None:
+    answer = world.person().ask("POST", "/api/v1/system/tokens", data=b"--x--\r\n", headers={"Content-Type": PARTS})
+
+    assert answer.json["code"] == 0
 
 
 def test_a_form_in_UTF8_is_taken(world: World) -> None:
