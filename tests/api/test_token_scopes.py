@@ -264,6 +264,14 @@ def test_what_is_no_scope_makes_no_token(world: World, scopes: Any) -> None:
     assert world.plane.database.all("SELECT * FROM api_token") == []
 
 
+def test_a_token_that_has_lost_its_record_is_dead_and_not_without_an_end(world: World) -> None:
+    token = make(world.person(), expires_in=60)
+
+    world.plane.database.run("DELETE FROM rk_token")
+
+    assert world.api.ask("GET", "/v1/user/info", credential=token).status_code == 401
+
+
 def test_a_token_that_has_lost_its_scopes_is_dead_and_not_free(world: World, root: Person) -> None:
     token = make(root, "read:user")
     world.plane.database.run("DELETE FROM rk_token_trait")
