@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ _OWN_WORDS = "Value error, "
 _UPLOAD_BYTES = 16 * 1024 * 1024
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_EMPTY_FORM = re.compile(rb"\s*--[^\r\n]+--\s*")
 
 
 class Body(BaseModel):
@@ -105,9 +107,25 @@ def validated(model: type[Model], values: Mapping[str, Any], dialect: Dialect) -
     missing = [_path(problem["loc"]) for problem in problems if problem["type"] == "missing"]
     if missing:
         raise MissingFields(missing, dialect)
-    first = problems[0]
-    field, text = _path(first["loc"]), first["msg"].removeprefix(_OWN_WORDS)
+    first = _sent(problems[0]["loc"], values)
+    # One for each type that the field may have.
+    texts = [problem["msg"].removeprefix(_OWN_WORDS) for problem in problems if _sent(problem["loc"], values) == first]
+    field, text = _path(first), "; or: ".join(dict.fromkeys(texts))
     raise BadField(f"{field}: {text}." if field else f"{text}.", field=field or None)
+
+
+def _sent(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """The way to a value without what pydantic has put between: the names of types, where a field may have several."""
+    way = list(location[:1])
+    here: Any = values.get(str(location[0])) if location else None
+    for part in location[1:]:
+        if isinstance(here, Mapping if isinstance(part, str) else list):
+            try:
+                here = here[part]
+            except LookupError:
+                continue
+            way.append(part)
+    return tuple(way)
 
 
 def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any]:
@@ -115,13 +133,9 @@ def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any
     if request.mimetype in FORMS:
         if dialect != "ragflow":
             raise UnsupportedBody("Send the body as application/json.")
-        if request.mimetype == FORMS[0]:
-            _refuse_broken_text(raw, "body")
-        values = request.form.to_dict()
-        for name, value in values.items():
-            if _REPLACED in name + value:
-                raise _not_utf8(name, "body")
-        return _without_nul(values)
+        # As a form it would have one field, which no route knows and all ignore.
+        if not raw.lstrip().startswith((b"{", b"[")):
+            return _fields(request, raw)
     if dialect != "ragflow" and not request.is_json:
         raise UnsupportedBody("Send the body as application/json.")
     try:
@@ -133,6 +147,20 @@ def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any
     # What has no NUL, and not brackets enough to be deep, need not be looked through.
     suspect = b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > DEEPEST
     return _without_nul(values) if suspect else values
+
+
+def _fields(request: Request, raw: bytes) -> Mapping[str, str]:
+    """The fields of a form. Raises BadBody for one that can't be read, BadField for what no store takes."""
+    if request.mimetype == FORMS[0]:
+        _refuse_broken_text(raw, "body")
+    values = request.form.to_dict()
+    if not values and not request.files and request.mimetype == FORMS[1] and not _EMPTY_FORM.fullmatch(raw):
+        # werkzeug gives no fields where it fails.
+        raise BadBody("The body is no valid form: name its boundary, and send each field as RFC 7578 says.")
+    for name, value in values.items():
+        if _REPLACED in name + value:
+            raise _not_utf8(name, "body")
+    return _without_nul(values)
 
 
 def _without_nul(values: Mapping[str, Any], whole: str = "body") -> Mapping[str, Any]:

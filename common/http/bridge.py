@@ -21,7 +21,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from common.http import early
+from common.http import early, forwarded
 from common.http.access import BEFORE_THE_ANSWER, COUNTED, REQUEST_ID, id_for, note_refusal
 from common.http.early import Headers
 from common.http.lanes import Lane, LaneFull, Onward
@@ -319,7 +319,7 @@ def _environ(scope: Scope) -> Environ:
         "SERVER_NAME": host,
         "SERVER_PORT": str(port),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "REMOTE_ADDR": scope["client"][0] if scope["client"] else "",
+        "REMOTE_ADDR": forwarded.plain(scope["client"][0]) if scope["client"] else "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
         "wsgi.errors": sys.stderr,

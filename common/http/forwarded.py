@@ -21,6 +21,7 @@ Address = IPv4Address | IPv6Address
 _MOST_HOPS = 20
 _FOR, _PROTO, _HOST = "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"
 _FORWARDED = "HTTP_FORWARDED"
+_MAPPED = "::ffff:"
 _V4_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
 _V6_IN_BRACKETS = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]{1,5})?")
 _NAMED_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -73,6 +74,12 @@ def resolve(environ: Environ, trusted: Sequence[Network]) -> None:
         environ["wsgi.url_scheme"] = believed.scheme.lower()
     if _NAMED_HOST.fullmatch(believed.host):
         environ["HTTP_HOST"] = believed.host
+
+
+def plain(peer: str) -> str:
+    """The address of a peer as it is called everywhere here: an IPv4 one also where a listener of both kinds (``::``)
+    tells of it as mapped."""
+    return peer.removeprefix(_MAPPED) if "." in peer else peer
 
 
 def parsed(text: str) -> Address | None:

@@ -20,7 +20,7 @@ from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTra
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 
-from common.http import access, early, listening
+from common.http import access, early, forwarded, listening
 
 # The first header has to be there as a whole after so many seconds; an idle connection that has been used before is
 # closed by gunicorn's keep-alive, which also bounds the next header.
@@ -180,7 +180,7 @@ class GuardedProtocol(ASGIProtocol):
         line = {
             access.REQUEST_ID: request_id,
             "REQUEST_METHOD": method.decode() if method and method.isalpha() else None,
-            "REMOTE_ADDR": peer[0] if peer else None,
+            "REMOTE_ADDR": forwarded.plain(peer[0]) if peer else None,
         }
         access.note_refusal(line, status, time.perf_counter_ns() - self._began_at)
 

@@ -33,7 +33,7 @@ class Counts(Protocol):
 
     def counted(self, key: str) -> int: ...
 
-    def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool: ...
+    def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool: ...
 
     def release_lease(self, name: str, owner: str) -> bool: ...
 
@@ -84,8 +84,8 @@ class LocalCounts:
             entry = self._live(key)
         return 0 if entry is None else int(entry.value)
 
-    def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """See ``Cache.acquire_lease``."""
+    def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool:
+        """See ``Cache.acquire_lease``; this clock is never put back."""
         with self._lock:
             entry = self._live(f"lease:{name}")
             if entry is not None and entry.value != owner:

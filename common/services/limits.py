@@ -85,6 +85,10 @@ class LoginAttempt:
         if self.outcome is None or (self.outcome == "failed" and isinstance(error, StoreUnavailable)):
             self._withdraw()
 
+    def hold(self, counts: Counts, seconds: float) -> bool:
+        """Keep others from this account for so long; False while another one does, which is no longer than a wait."""
+        return counts.acquire_lease(self.account, self.owner, seconds, LONGEST_WAIT_S)
+
     def failed(self) -> float:
         """Count it; returns the seconds that the next attempt on this account has to wait, 0 for none."""
         self.outcome = self.outcome or "failed"
@@ -94,7 +98,7 @@ class LoginAttempt:
             for key in (self.address, self.network):
                 if key is not None:
                     counts.incr(key, FAILURES_S)
-            if wait_s and counts.acquire_lease(self.account, self.owner, wait_s):
+            if wait_s and self.hold(counts, wait_s):
                 counts.set(_until(self.account), str(self.plane.now_ms() + round(wait_s * 1000)), wait_s)
 
         self.plane.counts.ask(self.plane.cache, count)
@@ -120,7 +124,7 @@ class LoginAttempt:
                 if key is not None and counts.counted(key) > 0:
                     counts.incr(key, FAILURES_S, -1)
             # The wait of another attempt stays.
-            if counts.acquire_lease(self.account, self.owner, SHORTLY_S):
+            if self.hold(counts, SHORTLY_S):
                 counts.delete(_until(self.account))
                 counts.release_lease(self.account, self.owner)
 
@@ -170,7 +174,7 @@ def login_attempt(
 def _admit_account(plane: Plane, counts: Counts, attempt: LoginAttempt) -> bool:
     """Whether it is this attempt's turn, which it isn't while one before is not judged; raises in a wait."""
     waited = counts.counted(attempt.account) >= attempt.free
-    if waited and not counts.acquire_lease(attempt.account, attempt.owner, IN_FLIGHT_S):
+    if waited and not attempt.hold(counts, IN_FLIGHT_S):
         _refuse_in_a_wait(plane, counts, attempt)
         return False
     # Counted before the password is looked at, so that attempts at the same moment count too.
@@ -178,7 +182,7 @@ def _admit_account(plane: Plane, counts: Counts, attempt: LoginAttempt) -> bool:
     if waited or attempt.failures < attempt.free:
         return True
     # The last one that is free holds up the next, whose turn it will be when this one is judged.
-    if attempt.failures > attempt.free or not counts.acquire_lease(attempt.account, attempt.owner, IN_FLIGHT_S):
+    if attempt.failures > attempt.free or not attempt.hold(counts, IN_FLIGHT_S):
         counts.incr(attempt.account, IN_A_ROW_S, -1)
         # One that was begun in a row before may have failed after the success that ended the row.
         _refuse_in_a_wait(plane, counts, attempt)
@@ -190,7 +194,8 @@ def _refuse_in_a_wait(plane: Plane, counts: Counts, attempt: LoginAttempt) -> No
     """Raises TooManyLogins where whoever holds the account's lease has failed: there is more to wait for."""
     until = counts.get(_until(attempt.account))
     if until is not None:
-        left_s = max((int(until) - plane.now_ms()) / 1000, SHORTLY_S)
+        # Beyond the longest one there is the clock was put back since.
+        left_s = min(max((int(until) - plane.now_ms()) / 1000, SHORTLY_S), LONGEST_WAIT_S)
         raise TooManyLogins(attempt.account, _of_account(attempt), resets_in=left_s, again_s=left_s)
 
 

@@ -19,7 +19,7 @@ from common.services.accounts import AccountRow
 from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm
-from common.services.session_rows import end, hashed, insert, limits_at
+from common.services.session_rows import end, hashed, insert, limits_at, limits_of
 
 _SESSION = """
     SELECT user_id, realm, created_at, expires_at, ended_at, last_seen_at FROM rk_session WHERE id = ?
@@ -38,6 +38,15 @@ class Pair(NamedTuple):
     access: str
     refresh: str
     expires_in: int
+
+
+class _Held(NamedTuple):
+    """A session that may be refreshed where it was opened: whose it is, its realm, and what is left of its time."""
+
+    who: Principal
+    account: AccountRow
+    realm: Realm
+    life: Lifetime
 
 
 class _NoAdministrator(Forbidden):
@@ -87,7 +96,8 @@ def rotate(plane: Plane, origin: Origin, token: str, port: Realm) -> Pair:
 
 def _rotate(plane: Plane, origin: Origin, session_id: str, family: str, token: str, port: Realm) -> Pair | None:
     """The next pair; None when the token was used before and its session has just ended for that."""
-    who = _owner(plane, origin, session_id, port)
+    held = _held(plane, origin, session_id)
+    who = held.who
     row = plane.database.one(_TOKEN, (hashed(token), session_id))
     now = plane.now_ms()
     verdict = Verdict.REUSE
@@ -98,6 +108,8 @@ def _rotate(plane: Plane, origin: Origin, session_id: str, family: str, token: s
         end(plane, "id = ?", (session_id,), "reuse")
         audit.record(plane, EventTag.SESSION_REUSE, who, target=target, before={"id": session_id}, result="refused")
         return None
+    # Not before: what was used before tells of a thief on whichever server it is shown.
+    _refuse_at(plane, held, port)
     if verdict is Verdict.ROTATE:
         plane.database.run("UPDATE rk_refresh_token SET used_at = ? WHERE id = ?", (now, row[0]))
         _forget_old(plane, session_id)
@@ -107,8 +119,8 @@ def _rotate(plane: Plane, origin: Origin, session_id: str, family: str, token: s
     return pair
 
 
-def _owner(plane: Plane, origin: Origin, session_id: str, port: Realm) -> Principal:
-    """Whose session it is. Raises NotSignedIn (Misused when it or the account is over), Forbidden as ``rotate``."""
+def _held(plane: Plane, origin: Origin, session_id: str) -> _Held:
+    """The session. Raises NotSignedIn, Misused when it or the account is over."""
     row: tuple[Any, ...] | None = plane.database.one(_SESSION, (session_id,))
     if row is None:
         raise NotSignedIn("Unauthorized")
@@ -120,11 +132,17 @@ def _owner(plane: Plane, origin: Origin, session_id: str, port: Realm) -> Princi
     who = sessions.principal_of(plane, account, origin, credential=f"session:{session_id}")
     if not account.may_sign_in:
         raise Misused(who, "its account is switched off")
-    if is_over(life, limits_at(plane, realm, port), plane.now_ms()):
+    if is_over(life, limits_of(plane, realm), plane.now_ms()):
         raise Misused(who, "expired" if ended_at is None else "ended")
-    if port == "admin" and not who.administers:
-        raise _NoAdministrator(account)
-    return who
+    return _Held(who, account, realm, life)
+
+
+def _refuse_at(plane: Plane, held: _Held, port: Realm) -> None:
+    """Raises Misused where the session is over for this port alone, and Forbidden as ``rotate``."""
+    if is_over(held.life, limits_at(plane, held.realm, port), plane.now_ms()):
+        raise Misused(held.who, "expired")
+    if port == "admin" and not held.who.administers:
+        raise _NoAdministrator(held.account)
 
 
 def _give(plane: Plane, user_id: str, session_id: str, family: str, *, parent_id: str | None = None) -> Pair:

@@ -22,7 +22,14 @@ from common.core.passwords import decode_from_hash_form
 from common.core.refresh import is_access_form
 from common.core.scopes import UNSCOPED, Scope, scope_of
 from common.core.session_limits import SEEN_EVERY_MS, Lifetime, is_over
-from common.core.tokens import digest, is_misspelt, is_stored_with_scope, looks_like_token, lookup_forms
+from common.core.tokens import (
+    digest,
+    is_misspelt,
+    is_stored_form,
+    is_stored_with_scope,
+    looks_like_token,
+    lookup_forms,
+)
 from common.models.account import Account, RefreshToken, Session, SessionTrait
 from common.models.base import local_date
 from common.services import accounts, audit, limits, misuse, passwords, token_makers
@@ -321,6 +328,9 @@ def _by_token(plane: Plane, token: str, realm: Realm, origin: Origin) -> Princip
         # MySQL compares without case; a token is its exact characters.
         if found not in forms:
             continue
+        if token_id is None and is_stored_form(found):
+            # It was made here, and its record is lost: nobody knows whose it was, nor when it was to end.
+            raise NotSignedIn("Unauthorized")
         if expires_at is not None and expires_at <= now:
             raise misuse.of_account(account, f"token:{token_id}", "expired", origin)
         scope, name = _scope_of(found, scopes), f"token:{token_id or found[-8:]}"

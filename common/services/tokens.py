@@ -13,7 +13,7 @@ from uuid import uuid4
 from common.core.audit_tags import EventTag
 from common.core.cursors import decode_cursor, encode_cursor
 from common.core.delegation import check_may_give
-from common.core.errors import AmbiguousToken, BadField, NotYourTenant, TenantNotFound, TokenNotFound
+from common.core.errors import AmbiguousToken, BadField, NotSignedIn, NotYourTenant, TenantNotFound, TokenNotFound
 from common.core.expiry import parse_expiry
 from common.core.names import parse_token_name
 from common.core.permissions import Standing
@@ -48,6 +48,8 @@ _ORDER = "COALESCE(t.created_at, k.create_time), t.id, k.token"
 _PREFIX_LENGTH = len(TOKEN_PREFIX) + SHOWN_AT_EACH_END
 # A display form says how a token begins; of those that begin like that so many are looked at.
 _LOOKALIKES = 100
+# An id of a record, as ``uuid4().hex`` gives it.
+_ID_LENGTH = 32
 # The whole list is read by so many.
 _PIECE = 500
 _NO_RECORD = (None,) * 11
@@ -101,7 +103,7 @@ def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
     ``{tenant_id, token, beta, create_time, create_date, update_time, update_date, dialog_id, source, id, name,
     expires_at, last_used_at, scopes, replaced_by, made_by, unused}``. One made with a token ends no later than that and
     may do no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
-    LimitReached, GivesMoreThanHeld and ProofDue.
+    LimitReached, GivesMoreThanHeld and ProofDue; NotSignedIn when the token that was shown is deleted meanwhile.
     """
     tenant_id = own_tenant(who)
     limits.token_creation(plane, who)
@@ -305,9 +307,17 @@ def standing_of(plane: Plane, token_id: str) -> Standing | None:
 
 
 def end_of_credential(plane: Plane, who: Principal) -> int | None:
-    """When the token that the caller has shown ends; None for a session, or one without an end."""
-    kind, _, token_id = (who.credential or "").partition(":")
-    row = plane.database.one("SELECT expires_at FROM rk_token WHERE id = ?", (token_id,)) if kind == "token" else None
+    """When the token that the caller has shown ends; None for a session, or one without an end.
+
+    Raises NotSignedIn for one that was deleted meanwhile: what is made with it would have none.
+    """
+    token_id = who.token_id
+    if token_id is None:
+        return None
+    row = plane.database.one("SELECT expires_at FROM rk_token WHERE id = ?", (token_id,))
+    # One that RAGFlow made has no record, and is called by its last letters.
+    if row is None and len(token_id) == _ID_LENGTH:
+        raise NotSignedIn("Unauthorized")
     return row[0] if row else None
 
 

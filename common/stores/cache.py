@@ -54,8 +54,12 @@ class Cache(Protocol):
     def counted(self, key: str) -> int:
         """A counter's value now, 0 when there is none or its window is over."""
 
-    def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """Takes a lease that is free or expired, or prolongs the owner's own; True when it is held now."""
+    def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool:
+        """Takes a lease that is free or expired, or prolongs the owner's own; True when it is held now.
+
+        Nobody takes it for longer than ``ttl_s``, or ``longest_s`` if that is more: where another has more left, the
+        clock was put back, and it is cut to that.
+        """
 
     def release_lease(self, name: str, owner: str) -> bool:
         """Gives a lease back; False when the owner didn't hold it any more."""
@@ -117,9 +121,11 @@ _INCR = """
 
 _ACQUIRE = """
     INSERT INTO lease (name, owner, expires_at) VALUES (:name, :owner, :until)
-    ON CONFLICT (name) DO UPDATE SET owner = :owner, expires_at = :until
-        WHERE expires_at <= :now OR owner = :owner
-    RETURNING name
+    ON CONFLICT (name) DO UPDATE SET
+        owner = CASE WHEN expires_at <= :now THEN :owner ELSE owner END,
+        expires_at = CASE WHEN expires_at <= :now OR owner = :owner THEN :until ELSE :latest END
+        WHERE expires_at <= :now OR owner = :owner OR expires_at > :latest
+    RETURNING owner
 """
 
 _PURGES = (
@@ -183,10 +189,12 @@ class SqliteCache:
         """See ``Cache.counted``."""
         return int(self.get(key) or 0)
 
-    def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
+    def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool:
         """See ``Cache.acquire_lease``."""
         now = self._clock()
-        return bool(self._run(_ACQUIRE, {"name": name, "owner": owner, "now": now, "until": now + ttl_s}))
+        until, latest = now + ttl_s, now + max(ttl_s, longest_s)
+        rows = self._run(_ACQUIRE, {"name": name, "owner": owner, "now": now, "until": until, "latest": latest})
+        return bool(rows) and rows[0][0] == owner
 
     def release_lease(self, name: str, owner: str) -> bool:
         """See ``Cache.release_lease``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
@@ -124,6 +125,28 @@ def test_a_long_name_that_a_model_refuses_is_not_repeated_whole(world: World) ->
 
     assert answer.status_code == 400
     assert len(answer.json["message"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "Input should be a valid string; or: Input should be a valid integer."),
+        (-1, "Input should be a valid string; or: Input should be greater than or equal to 0."),
+        ("x" * 65, "String should have at most 64 characters; or: Input should be a valid integer."),
+    ],
+)
+def test_a_field_of_several_types_is_called_as_its_sender_calls_it(world: World, value: object, text: str) -> None:
+    problem = {"Accept": "application/problem+json"}
+    refused = world.person().ask("POST", "/api/v1/system/tokens", {"expires_at": value}, headers=problem)
+
+    assert (refused.status_code, refused.json["field"]) == (400, "expires_at")
+    assert refused.json["detail"] == f"expires_at: {text}"
+
+
+def test_a_value_within_a_list_is_called_by_its_place(world: World) -> None:
+    refused = world.person().ask("POST", "/api/v1/system/tokens", {"scopes": ["read:dataset", 5]})
+
+    assert refused.json["message"] == "scopes.1: Input should be a valid string."
 
 
 def test_no_value_of_a_field_is_a_500(world: World, port: Port) -> None:
@@ -261,6 +284,43 @@ def test_a_form_that_is_no_UTF8_changes_nothing_and_its_field_is_named(world: Wo
         assert (answer.status_code, answer.json["code"]) == (200, 101)
         assert answer.json["message"] == "nickname: must be UTF-8 text."
     assert person.ask("GET", "/v1/user/info").json["data"]["nickname"] == before
+
+
+FORM, PARTS = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize("kind", [FORM, PARTS, "multipart/form-data", "text/plain"])
+def test_json_is_read_as_such_whatever_it_is_called(world: World, kind: str) -> None:
+    """curl calls what it is given a form; what a token must not do would be left out."""
+    asked = json.dumps({"name": "short", "scopes": ["read:dataset"]}).encode()
+
+    made = world.person().ask("POST", "/api/v1/system/tokens", data=asked, headers={"Content-Type": kind}).json["data"]
+
+    assert (made["name"], made["scopes"]) == ("short", ["read:dataset"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        (FORM, b' {"scopes": ["read:dataset"]'),
+        ("multipart/form-data", b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n--x--\r\n'),
+        (PARTS, b'--y\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n--y--\r\n'),
+        (PARTS, b'--x\r\nContent-Disposition: form-data; name="n\xff"\r\n\r\na\r\n--x--\r\n'),
+    ],
+)
+def test_a_body_that_can_not_be_read_is_not_taken_for_an_empty_one(world: World, kind: str, sent: bytes) -> None:
+    person = world.person()
+
+    answer = person.ask("POST", "/api/v1/system/tokens", data=sent, headers={"Content-Type": kind})
+
+    assert (answer.status_code, answer.json["code"]) == (200, 101)
+    assert person.ask("GET", "/api/v1/system/tokens").json["data"] == []
+
+
+def test_a_form_without_fields_is_an_empty_one(world: World) -> None:
+    answer = world.person().ask("POST", "/api/v1/system/tokens", data=b"--x--\r\n", headers={"Content-Type": PARTS})
+
+    assert answer.json["code"] == 0
 
 
 def test_a_form_in_UTF8_is_taken(world: World) -> None:

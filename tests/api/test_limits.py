@@ -95,6 +95,18 @@ def test_waits_grow_and_are_told_in_the_audit_trail(world: World, clock: Clock) 
     assert '"wait_s":240' in world.events("session:login_refused")[-1][-1]
 
 
+def test_a_clock_that_was_put_back_makes_no_wait_longer_than_the_longest(world: World, clock: Clock) -> None:
+    someone = world.person()
+    for _ in range(5):
+        log_in(world, someone.email, "a wrong password")
+    clock.forward(hours=-6)
+
+    waiting = log_in(world, someone.email, someone.password)
+    assert (waiting.status_code, waiting.headers["Retry-After"]) == (429, "900")
+    clock.forward(seconds=901)
+    assert log_in(world, someone.email, someone.password).json["code"] == 0
+
+
 def refused(world: World) -> list[dict[str, Any]]:
     """What the events of refused logins say, but for those of wrong passwords."""
     told = [json.loads(event[4]) for event in world.events("session:login_refused")]

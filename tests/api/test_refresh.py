@@ -117,6 +117,20 @@ def test_a_token_that_is_used_again_later_ends_the_session_and_is_recorded(world
     assert owner["access_token"] not in trail
 
 
+@pytest.mark.parametrize("later_s", [11, 3600])
+def test_a_token_that_is_used_again_ends_the_session_also_where_that_opens_nothing(
+    world: World, clock: Clock, later_s: float
+) -> None:
+    stolen = pair_of(world.person())["refresh_token"]
+    owner = refreshed(world.api, stolen)
+    clock.forward(seconds=later_s)
+
+    assert refresh(world.admin, stolen).status_code == 401
+
+    assert refresh(world.api, owner["refresh_token"]).status_code == 401
+    assert [event[0] for event in world.events("session:reuse")] == ["refused"]
+
+
 def test_who_still_refreshes_a_session_that_is_over_is_in_the_trail(world: World, clock: Clock) -> None:
     someone = world.person()
     ended, idle = pair_of(someone), pair_of(someone)

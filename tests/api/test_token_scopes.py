@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.core.tokens import display_form, has_scope, is_misspelt
-from common.services import opening, tokens
+from common.services import limits, opening, tokens
 from tests.admin.test_tenants import give
 from tests.people import Clock, Person, World, new_password, settings_for
 from tests.statements import statements
@@ -178,6 +178,25 @@ def test_an_administrator_puts_into_a_scope_what_they_hold(world: World, root: P
     assert manager.administer("POST", f"/users/{manager.email}/keys", {"scopes": ["read:service"]}).status_code == 200
 
 
+@pytest.mark.parametrize("act", ["create", "rotate"])
+def test_a_token_that_is_deleted_meanwhile_makes_none_that_lives_longer(
+    world: World, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = world.person()
+    leaked, other = (
+        someone.ask("POST", TOKENS, {"name": name, "expires_in": 60}).json["data"] for name in ("leaked", "other")
+    )
+
+    def deleted_by_then(*_: object) -> None:
+        assert someone.ask("DELETE", f"{TOKENS}/{leaked['id']}").json["data"] is True
+
+    monkeypatch.setattr(limits, "token_creation", deleted_by_then)
+    path, body = {"create": (TOKENS, {}), "rotate": (f"{TOKENS}/{other['id']}/rotate", {"expires_in": 10**6})}[act]
+
+    assert world.api.ask("POST", path, body, credential=leaked["token"]).status_code == 401
+    assert [each["name"] for each in someone.ask("GET", TOKENS).json["data"]] == ["other"]
+
+
 def test_an_administrators_token_makes_tokens_within_its_scope_and_time(world: World, root: Person) -> None:
     token = make(root, "create:token", "read:dataset", expires_in=60)
     path = f"{USERS}/{world.person().email}/keys"
@@ -241,6 +260,14 @@ def test_what_is_no_scope_makes_no_token(world: World, scopes: Any) -> None:
     assert answer.json["code"] == 101
     assert "scopes" in answer.json["message"]
     assert world.plane.database.all("SELECT * FROM api_token") == []
+
+
+def test_a_token_that_has_lost_its_record_is_dead_and_not_without_an_end(world: World) -> None:
+    token = make(world.person(), expires_in=60)
+
+    world.plane.database.run("DELETE FROM rk_token")
+
+    assert world.api.ask("GET", "/v1/user/info", credential=token).status_code == 401
 
 
 def test_a_token_that_has_lost_its_scopes_is_dead_and_not_free(world: World, root: Person) -> None:

@@ -92,7 +92,7 @@ def plane(environment: dict[str, str]) -> Iterator[Plane]:
 def deleted(plane: Plane) -> tuple[str, int]:
     """The tenant of a deleted account with a great many rows, and the job that purges it."""
     make_tables(plane)
-    person = World(plane, None, None).person()  # type: ignore[arg-type]
+    person = World(plane).person()
     fill(plane, person.user_id)
     dialog = plane.database.one("SELECT id FROM dialog")
     assert dialog
@@ -104,7 +104,7 @@ def deleted(plane: Plane) -> tuple[str, int]:
     plane.database.run("UPDATE user SET is_active = '0' WHERE id = ?", (person.user_id,))
     with plane.database.transaction():
         # There has to be a superuser.
-        World(plane, None, None).person(is_superuser=True)  # type: ignore[arg-type]
+        World(plane).person(is_superuser=True)
     answer = deletion.delete_user(plane, system("test"), person.email)
     return person.user_id, answer["job_id"]
 

@@ -107,6 +107,15 @@ def bridged(app: Callable[..., Iterable[bytes]], **more: Any) -> Bridge:
     return Bridge(app, fixed={"/ping": PONG}, max_body=LIMIT, drain_s=0, **more)
 
 
+def test_an_ipv4_client_of_a_listener_of_both_kinds_has_the_address_that_it_has_elsewhere(app: Flask) -> None:
+    clients = [Client("GET", "/shown/a") for _ in range(2)]
+    for client, peer in zip(clients, ("::ffff:192.0.2.7", "::ffff:0:1"), strict=True):
+        client.scope["client"] = (peer, 4711)
+    ask(bridged(app), *clients)
+
+    assert [client.body.decode().split()[2] for client in clients] == ["192.0.2.7", "::ffff:0:1"]
+
+
 def test_a_request_reaches_the_app_as_it_was_sent_and_its_answer_the_client(app: Flask) -> None:
     client = Client("POST", "/shown/caf%C3%A9", b"ab", b"cde")
     client.scope["headers"] += [(b"x-two", b"1"), (b"x-two", b"2")]  # type: ignore[operator]

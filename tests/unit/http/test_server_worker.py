@@ -17,6 +17,7 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
+from common.http import access
 from common.http.bridge import PONG, Bridge, Receive, Scope, Send
 from common.http.server_worker import GuardedProtocol, PlaneWorker
 
@@ -54,6 +55,18 @@ def test_a_whole_url_as_target_gives_path_and_host(
 
     assert (request.path, request.raw_path, request.query) == (path, raw, query)
     assert sorted(request.headers_bytes) == [(b"host", host), (b"x", b"y")]
+
+
+def test_the_line_of_a_refusal_has_an_ipv4_address_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[dict[str, Any]] = []
+    monkeypatch.setattr(ASGIProtocol, "__init__", lambda self, worker: None)
+    monkeypatch.setattr(access, "note_refusal", lambda line, *_: noted.append(line))
+    connection = GuardedProtocol(SimpleNamespace())  # type: ignore[arg-type]
+    connection._callback_parser = SimpleNamespace(method=None)
+    connection.transport = SimpleNamespace(get_extra_info=lambda _: ("::ffff:192.0.2.7", 4711, 0, 0))
+    connection._note(400, "an id")
+
+    assert [line["REMOTE_ADDR"] for line in noted] == ["192.0.2.7"]
 
 
 class Told(Bridge):

@@ -239,6 +239,26 @@ def test_an_owner_who_lost_the_lease_is_told_so(cache, pass_):
     assert cache.release_lease("scheduler", "a") is False
 
 
+def test_a_clock_that_was_put_back_leaves_a_lease_no_longer_than_anybody_takes_it_for(cache, pass_):
+    for name in ("scheduler", "wait"):
+        cache.acquire_lease(name, "a", 30)
+    pass_(-86_400)
+    assert cache.acquire_lease("scheduler", "b", 30) is False
+    assert cache.acquire_lease("wait", "b", 30, 900) is False
+    pass_(30)
+    assert cache.acquire_lease("scheduler", "b", 30) is True
+    assert cache.acquire_lease("wait", "b", 30, 900) is False
+    pass_(870)
+    assert cache.acquire_lease("wait", "b", 30, 900) is True
+
+
+def test_who_asks_for_a_lease_for_less_time_takes_none_of_it(cache, pass_):
+    cache.acquire_lease("wait", "a", 900, 900)
+    assert cache.acquire_lease("wait", "b", 30, 900) is False
+    pass_(899)
+    assert cache.acquire_lease("wait", "b", 30, 900) is False
+
+
 def test_a_released_lease_is_free_and_only_its_owner_releases_it(cache):
     cache.acquire_lease("scheduler", "a", 30)
     assert cache.release_lease("scheduler", "b") is False

@@ -114,6 +114,7 @@ def test_everything_else_is_under_our_prefix(cache, client):
 def test_the_cleaning_takes_turns_with_ragflows_executors(cache, client):
     client.set("clean_task_executor", "one of RAGFlow's", px=60_000)
     assert cache.acquire_lease("clean_task_executor", "ours", 30) is False
+    assert client.pttl("clean_task_executor") > 30_000
 
 
 BROKEN = {
