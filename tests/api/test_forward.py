@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from itsdangerous import URLSafeTimedSerializer
 from werkzeug.test import TestResponse
 
@@ -24,6 +26,7 @@ from tests.statements import statements
 SECRET_KEY = "a key that both programs were given and long enough"
 SECRET = "what the proxy and the plane both know, and nobody else".replace(" ", "-")
 READ, WRITE = ("GET", "/v1/kb/list"), ("POST", "/v1/kb/rm")
+ROOT = Path(__file__).parents[2]
 
 
 def world_of(tmp_path: Path, clock: Clock, **given: str) -> World:
@@ -384,3 +387,23 @@ def test_a_table_that_can_not_be_used_stops_the_start_and_is_named(
 
     with pytest.raises(SettingsError, match=r"routes\.yaml"):
         world_of(tmp_path, clock, RAGKEEPER_RAGFLOW_ROUTES=str(table))
+
+
+def test_the_shipped_proxy_asks_the_plane_for_all_that_it_answers_and_ragflow_for_the_rest(world: World) -> None:
+    shipped = (ROOT / "docker/nginx/ragflow-forward-auth.conf").read_text()
+    to_the_plane = re.compile("|".join(re.findall(r"location ~ (\^\S+) \{", shipped)))
+    own = {re.sub(r"<[^>]+>", "0" * 32, route.rule) for route in world.api.app.extensions["ragkeeper.routes"]}
+    own = {path for path in own if path.startswith(("/v1/", "/api/v1/"))} - {"/api/v1/authz/forward"}
+    rules = yaml.safe_load((ROOT / "conf/ragflow_routes.yaml").read_text())["rules"]
+    theirs = {
+        re.sub(r"\{[^}]+\}|\*\*", "0" * 32, line.split(" ")[1])
+        for rule, lines in rules.items()
+        for line in lines
+        if ":" in rule and not rule.startswith("team:")
+    }
+
+    assert len(own) > 60
+    assert {path for path in own if not to_the_plane.search(path)} == set()
+    assert len(theirs) > 200
+    assert {path for path in theirs if to_the_plane.search(path)} == set()
+    assert not to_the_plane.search("/api/v1/authz/forward")
