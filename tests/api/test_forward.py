@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from admin.server.app import create_app as create_admin
 from api.app import create_app as create_api
+from common.http.access import COUNTED
 from common.services import opening, sessions
 from common.settings import SettingsError
 from tests.people import Clock, Person, Port, World, settings_for
@@ -25,6 +26,7 @@ from tests.statements import statements
 
 SECRET_KEY = "a key that both programs were given and long enough"
 SECRET = "what the proxy and the plane both know, and nobody else".replace(" ", "-")
+Asked = tuple[str, str]
 READ, WRITE = ("GET", "/v1/kb/list"), ("POST", "/v1/kb/rm")
 ROOT = Path(__file__).parents[2]
 
@@ -304,17 +306,19 @@ def test_a_decision_takes_two_statements(shared: World) -> None:
     assert len(heard) == 2, heard
 
 
-def test_the_access_line_says_whose_request_was_decided(
-    shared: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("asked", "status"), [(READ, 200), (WRITE, 403), (("POST", "/v1/api/rm"), 403)])
+def test_the_access_line_says_whose_request_was_decided_also_where_the_answer_is_no(
+    shared: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], asked: Asked, status: int
 ) -> None:
-    someone = shared.person()
-    assert someone.session
+    someone = limited(shared, "read")
+    token = token_of(someone)
     caplog.set_level(logging.INFO, "ragkeeper.access")
 
-    decide(shared, *READ, someone.session)
+    decide(shared, *asked, token)
 
     line = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert (line["route"], line["user"]) == ("/api/v1/authz/forward", someone.user_id)
+    assert (line["route"], line["status"], line["user"]) == ("/api/v1/authz/forward", status, someone.user_id)
+    assert line["credential"].startswith("token:")
 
 
 def test_a_dead_token_at_the_front_is_in_the_audit_trail(shared: World) -> None:
@@ -337,6 +341,20 @@ def test_limits_on_calls_count_at_the_front_too(shared: World) -> None:
 
     assert [answer.status_code for answer in answers] == [200, 429]
     assert int(answers[1].headers["Retry-After"]) > 0
+
+
+def test_a_call_that_has_counted_and_is_begun_anew_does_not_count_again_here_either(shared: World) -> None:
+    change = {"settings": {"limit.token_calls": 1}}
+    assert shared.root.administer("PATCH", "/settings", change).status_code == 200
+    said = {"X-Original-Method": "GET", "X-Original-URI": "/v1/kb/list", "X-Ragkeeper-Forward-Secret": SECRET}
+    token, again = token_of(shared.person()), {COUNTED: True}
+
+    answers = [
+        shared.api.ask("GET", "/api/v1/authz/forward", credential=token, headers=said, environ_overrides=given)
+        for given in (again, again, {}, {})
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
 
 
 def test_where_no_ragflow_shares_the_database_no_credential_goes_on(tmp_path: Path, clock: Clock) -> None:
