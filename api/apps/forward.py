@@ -58,9 +58,10 @@ def _passed(authorization: str | None) -> Response:
 
 
 def _said(names: tuple[str, ...]) -> str:
-    """What the proxy says under one of these names. Raises Forbidden where it says nothing, or two things: a client may
-    have sent the header that this proxy doesn't write."""
+    """What the proxy says under one of these names. Raises Forbidden where it says nothing, or two things, be it under
+    one name: a client may have sent the header that this proxy doesn't write, or only adds to."""
     said = {request.headers[name] for name in names if name in request.headers}
-    if len(said) != 1:
+    repeated = request.environ.get(access.REPEATED, ())
+    if len(said) != 1 or any(f"HTTP_{name.upper().replace('-', '_')}" in repeated for name in names):
         raise Forbidden(f"The proxy must say one thing as {' or '.join(names)}.")
     return said.pop()

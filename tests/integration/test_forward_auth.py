@@ -30,9 +30,12 @@ from tests.servers import COMMAND, Live, end, environment_for, wait_until_ready
 
 pytestmark = [pytest.mark.slow, pytest.mark.embedded]
 
+ROOT = Path(__file__).parents[2]
 SECRET_KEY = "a key that both programs were given and long enough"
 SECRET = "known-to-the-proxy-and-to-the-plane-alone-0123456789"
 SHELL = system("test")
+DATABASE = {"RAGKEEPER_SECRET_KEY": SECRET_KEY, "RAGKEEPER_SHARED_DATABASE": "on"}
+PROXY = {"RAGKEEPER_FORWARD_AUTH_SECRET": SECRET, "RAGKEEPER_TRUSTED_PROXIES": "127.0.0.1"}
 
 
 class Ragflow(ThreadingHTTPServer):
@@ -128,14 +131,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("front")
     home = folder / "home"
     listen, behind, api_port = free_ports(3)
-    environment = environment_for(
-        home,
-        RAGKEEPER_API_PORT=str(api_port),
-        RAGKEEPER_SECRET_KEY=SECRET_KEY,
-        RAGKEEPER_SHARED_DATABASE="on",
-        RAGKEEPER_FORWARD_AUTH_SECRET=SECRET,
-        RAGKEEPER_TRUSTED_PROXIES="127.0.0.1",
-    )
+    environment = environment_for(home, RAGKEEPER_API_PORT=str(api_port), **DATABASE, **PROXY)
     plane = opening.open_plane(load(environment))
     for name, actions in (("reader", ["read"]), ("idle", [])):
         roles.create_role(plane, SHELL, role_name=name)
@@ -169,6 +165,12 @@ def _wait_for_nginx(port: int) -> None:
     transport = httpx.HTTPTransport(retries=20)
     with httpx.Client(transport=transport) as client:
         assert client.get(f"http://127.0.0.1:{port}/v1/system/ping").status_code == 200
+
+
+def test_what_is_set_here_is_what_the_document_says_to_set() -> None:
+    document = (ROOT / "docs" / "forward-auth.md").read_text(encoding="utf-8")
+
+    assert [name for name in PROXY if name not in document] == []
 
 
 def test_allowed_passes_as_the_user_that_ragflow_knows_and_denied_is_403(front: Front) -> None:
@@ -348,6 +350,21 @@ def test_the_plane_answers_no_client_that_asks_for_a_decision_itself(front: Fron
 
     assert (direct.status_code, "authorization" in direct.headers) == (403, False)
     assert through.status_code == 403
+
+
+@pytest.mark.parametrize("names", [("X-Original-Method", "X-Original-URI"), ("X-Forwarded-Method", "X-Forwarded-Uri")])
+def test_a_proxy_that_adds_to_what_the_client_wrote_gets_a_no(front: Front, names: tuple[str, str]) -> None:
+    _, session = front.person("reader")
+    method, target = names
+    truth = [("Authorization", session), ("X-Ragkeeper-Forward-Secret", SECRET), (method, "GET")]
+
+    def decided(*told: tuple[str, str]) -> int:
+        answer = httpx.get(f"{front.live.api_url}/api/v1/authz/forward", headers=[*told, *truth], timeout=20)
+        return answer.status_code
+
+    assert decided((target, "/v1/kb/list?x=a,b")) == 200
+    assert decided((target, "/v1/kb/list?"), (target, "/v1/kb/detail")) == 403
+    assert decided((target, "/v1/kb/list"), (method, "GET")) == 403
 
 
 def test_a_limit_that_is_reached_is_told_apart_from_a_refusal(front: Front) -> None:
