@@ -380,6 +380,8 @@ def test_a_limit_that_is_reached_is_told_apart_from_a_refusal(front: Front) -> N
     assert limited
     assert {answer.status_code for answer in asked} <= {200, 429}
     assert (limited[0].json()["code"], int(limited[0].headers["Retry-After"]) > 0) == (429, True)
+    assert limited[0].headers["RateLimit-Policy"] == '"token-calls";q=1;w=60'
+    assert limited[0].headers["RateLimit"].startswith('"token-calls";r=0;t=')
 
 
 @pytest.mark.parametrize("hangs", [False, True])
