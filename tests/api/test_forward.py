@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from itsdangerous import URLSafeTimedSerializer
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.test import TestResponse
 
 from admin.server.app import create_app as create_admin
@@ -49,6 +49,13 @@ def closed(world: World) -> None:
     world.plane.token_uses.wait(10)
     for store in (world.plane.database, world.plane.cache, world.plane.documents):
         store.close()
+
+
+class Later(TimestampSigner):
+    """Signs at another moment than now."""
+
+    def get_timestamp(self) -> int:
+        return super().get_timestamp() + 60
 
 
 @pytest.fixture
@@ -148,7 +155,9 @@ def test_an_account_that_ragflow_knows_no_session_of_gets_one_that_is_good_for_r
     assert ragflow_sees(shared, first) == ragflow_sees(shared, second) == someone.user_id
     assert [event[1] for event in shared.events("session:translate")] == [someone.email]
     wire = first.headers["Authorization"]
-    again = shared.plane.keys.sign(str(shared.plane.keys.unsign(wire)))
+    # As a later decision signs it, so that it is no wire form that was noted when the value was made.
+    again = URLSafeTimedSerializer(SECRET_KEY, signer=Later).dumps(shared.plane.keys.unsign(wire))
+    assert again != wire
     for leaked in (wire, again):
         assert shared.api.ask("GET", "/v1/user/info", credential=leaked).status_code == 401
         assert shared.admin.ask("GET", "/api/v1/admin/version", credential=leaked).status_code == 401
