@@ -188,6 +188,17 @@ def test_allowed_passes_as_the_user_that_ragflow_knows_and_denied_is_403(front: 
     assert all(heard["target"] != "/v1/kb/rm" for heard in front.ragflow.heard)
 
 
+def test_who_has_to_change_the_password_first_is_not_told_of_roles_alone(front: Front) -> None:
+    email, session = front.person("reader")
+    front.plane.database.run(
+        "UPDATE rk_account SET must_change = ? WHERE user_id = (SELECT id FROM user WHERE email = ?)", (True, email)
+    )
+
+    denied = front.ask("GET", "/v1/kb/list", session)
+
+    assert (denied.status_code, "your password has to be changed" in denied.json()["message"]) == (403, True)
+
+
 def test_a_body_arrives_whole_where_the_decision_was_yes(front: Front) -> None:
     _, session = front.person()
 
