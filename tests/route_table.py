@@ -268,6 +268,20 @@ SENSITIVE = {
     "9380 DELETE /api/v1/sessions",
     "9380 DELETE /api/v1/sessions/<session_id>",
 }
+# What is open to an account whose password is due: to change it, to give it again for that, and to leave.
+PASSWORD_DUE = {
+    "9381 PUT /api/v1/admin/users/<email>/password",
+    "9381 POST /api/v1/auth/reauthenticate",
+    "9381 GET /api/v1/admin/logout",
+    "9381 POST /api/v1/admin/logout",
+    "9380 POST /v1/user/setting",
+    "9380 PATCH /api/v1/users/me",
+    "9380 POST /api/v1/auth/reauthenticate",
+    "9380 GET /v1/user/logout",
+    "9380 POST /v1/user/logout",
+    "9380 GET /api/v1/auth/logout",
+    "9380 POST /api/v1/auth/logout",
+}
 # A body with which an admitted caller gets past the checks of the gate; {…} is filled in from the cast.
 BODIES: dict[str, dict[str, Any]] = {
     "POST /api/v1/admin/users": {"username": "fresh@ragkeeper.test", "password": "{password}"},

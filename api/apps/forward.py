@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from common.core.errors import Forbidden
+from common.core.errors import Forbidden, NotSignedIn, PasswordChangeDue
 from common.core.tokens import extract_credential
-from common.http import access
+from common.http import access, counted
 from common.http.requirement import PUBLIC
 from common.http.route import Call, Routes
-from common.services import forwarding
+from common.services import forwarding, sessions
 
 routes = Routes("authorization", "bare")
 
@@ -37,17 +37,31 @@ def forward(call: Call) -> Response:
     if any(name in request.headers for name in _OVERRIDES):
         raise Forbidden("A request that asks to be taken for another one does not go on.")
     method, target = _said(_METHODS), _said(_TARGETS)
+    rule = forwarding.rule_of(call.plane, method, target)
+    if rule.kind == "public":
+        return _passed(None)
     credential = extract_credential(request.headers.get("Authorization"))
-    passed = forwarding.decide(call.plane, call.who.origin, method, target, credential)
-    request.environ[access.WHO] = passed.who
-    headers = {"Authorization": passed.authorization} if passed.authorization is not None else {}
+    if credential is None:
+        raise NotSignedIn("Unauthorized")
+    who = sessions.authenticate(call.plane, credential, "user", call.who.origin)
+    # Whoever is refused is in the access line too.
+    request.environ[access.WHO] = who
+    if who.must_change:
+        raise PasswordChangeDue
+    counted.count(call.plane, who, request.environ)
+    return _passed(forwarding.admit(call.plane, rule, who, credential, target))
+
+
+def _passed(authorization: str | None) -> Response:
+    headers = {} if authorization is None else {"Authorization": authorization}
     return Response(status=200, headers=headers, mimetype="text/plain")
 
 
 def _said(names: tuple[str, ...]) -> str:
-    """What the proxy says under one of these names. Raises Forbidden where it says nothing, or two things: a client may
-    have sent the header that this proxy doesn't write."""
+    """What the proxy says under one of these names. Raises Forbidden where it says nothing, or two things, be it under
+    one name: a client may have sent the header that this proxy doesn't write, or only adds to."""
     said = {request.headers[name] for name in names if name in request.headers}
-    if len(said) != 1:
+    repeated = request.environ.get(access.REPEATED, ())
+    if len(said) != 1 or any(f"HTTP_{name.upper().replace('-', '_')}" in repeated for name in names):
         raise Forbidden(f"The proxy must say one thing as {' or '.join(names)}.")
     return said.pop()

@@ -25,6 +25,8 @@ REQUEST_ID, ROUTE, WHO = "ragkeeper.request_id", "ragkeeper.route", "ragkeeper.w
 NOTED = "ragkeeper.noted"
 # There once the request has counted within its limits: what is begun anew in a thread doesn't count again.
 COUNTED = "ragkeeper.counted"
+# The set of the fields that came more than once; their values stand joined.
+REPEATED = "ragkeeper.repeated"
 # A list, where whoever asks the app does for it, elsewhere and before the answer is sent, what may have to wait.
 BEFORE_THE_ANSWER = "ragkeeper.before_the_answer"
 

@@ -20,14 +20,14 @@ from common.core.errors import (
     StoreUnavailable,
 )
 from common.core.permissions import Permission
-from common.http import access, answers, bodies, cross_origin, forwarded, session_cookie
+from common.http import access, answers, bodies, counted, cross_origin, forwarded, session_cookie
 from common.http.answers import Answer
 from common.http.dispatch import DirectFlask
 from common.http.requirement import Holds, Public
 from common.http.route import Call, Dialect, Route
 from common.http.seldom import Seldom
 from common.http.wsgi_types import Environ
-from common.services import limits, memberships, misuse, proving, refusals, sessions
+from common.services import memberships, misuse, proving, refusals, sessions
 from common.services.misuse import Misused
 from common.services.plane import Plane
 from common.services.principal import Origin, Principal, Realm, stranger
@@ -169,7 +169,7 @@ def _identify(plane: Plane, realm: Realm, route: Route, needs: Permission | None
     if realm == "user":
         return _counted(plane, who, environ)
     if who.token_id is not None:
-        _count(plane, who, environ)
+        counted.count(plane, who, environ)
     return who
 
 
@@ -179,16 +179,10 @@ def _counted(plane: Plane, who: Principal, environ: Environ) -> Principal:
     try:
         acting = who if tenant_id is None else memberships.act_in(plane, who, tenant_id)
     except NotYourTenant as error:
-        _count(plane, who, environ)
+        counted.count(plane, who, environ)
         raise ForeignTenant from error
-    _count(plane, acting, environ)
+    counted.count(plane, acting, environ)
     return acting
-
-
-def _count(plane: Plane, who: Principal, environ: Environ) -> None:
-    if access.COUNTED not in environ:
-        limits.api_call(plane, who)
-        environ[access.COUNTED] = True
 
 
 def _origin(environ: Environ, needs: Permission | None = None) -> Origin:

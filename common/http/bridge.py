@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from common.http import early, forwarded
-from common.http.access import BEFORE_THE_ANSWER, COUNTED, REQUEST_ID, id_for, note_refusal
+from common.http.access import BEFORE_THE_ANSWER, COUNTED, REPEATED, REQUEST_ID, id_for, note_refusal
 from common.http.early import Headers
 from common.http.lanes import Lane, LaneFull, Onward
 from common.http.wsgi_types import Application, Environ
@@ -334,6 +334,7 @@ def _environ(scope: Scope) -> Environ:
             environ[name] = value
         else:
             environ[name] = f"{known}{'; ' if name == 'HTTP_COOKIE' else ','}{value}"
+            environ.setdefault(REPEATED, set()).add(name)
     return environ
 
 

@@ -7,17 +7,16 @@ has one. Where the database is shared, every credential of this plane is turned 
 from __future__ import annotations
 
 import hmac
-from typing import NamedTuple
 from uuid import uuid4
 
 from common.core.audit_tags import EventTag
-from common.core.errors import Forbidden, NotSignedIn, PasswordChangeDue, ScopeMissing
-from common.core.route_table import RouteTable, parts_of
+from common.core.errors import Forbidden, ScopeMissing
+from common.core.route_table import Rule, parts_of
 from common.core.tokens import has_scope, looks_like_token
 from common.models.account import Session
-from common.services import accounts, audit, limits, sessions
+from common.services import accounts, audit
 from common.services.plane import Plane
-from common.services.principal import Origin, Principal
+from common.services.principal import Principal
 from common.services.session_rows import hashed
 
 #: A value that is made for RAGFlow alone is replaced after so long, at the next pruning.
@@ -25,13 +24,6 @@ MADE_FOR_MS = 24 * 3600 * 1000
 # RAGFlow's rules for a value that it takes.
 _LEAST_LENGTH = 32
 _INVALID = "INVALID_"
-
-
-class Passed(NamedTuple):
-    """A request that may go on: as whom (None where nobody is asked), and with which ``Authorization``, if any."""
-
-    who: Principal | None
-    authorization: str | None
 
 
 def check_proxy(plane: Plane, secret: str | None) -> None:
@@ -46,40 +38,36 @@ def check_proxy(plane: Plane, secret: str | None) -> None:
         raise Forbidden("Only a proxy that knows the secret is answered here.")
 
 
-def decide(plane: Plane, origin: Origin, method: str, target: str, credential: str | None) -> Passed:
-    """Whether a request for RAGFlow may go on; ``target`` is as it came over the wire.
-
-    Raises NotSignedIn (Misused for a credential that was good once), Forbidden (also for what the table doesn't know),
-    PermissionMissing, PasswordChangeDue, TooMany.
-    """
-    table = plane.route_file.table()
-    rule = table.rule(method, target)
+def rule_of(plane: Plane, method: str, target: str) -> Rule:
+    """What a request for RAGFlow asks of its caller; ``target`` is as it came over the wire. Raises Forbidden where
+    nobody gets through, as for what the table doesn't know."""
+    rule = plane.route_file.table().rule(method, target)
     if rule.kind == "denied":
         raise Forbidden("This is not open to anybody: no rule allows this method on this path.")
-    if rule.kind == "public":
-        return Passed(None, None)
-    if credential is None:
-        raise NotSignedIn("Unauthorized")
-    who = sessions.authenticate(plane, credential, "user", origin)
-    if who.must_change:
-        raise PasswordChangeDue
-    limits.api_call(plane, who)
+    return rule
+
+
+def admit(plane: Plane, rule: Rule, who: Principal, credential: str, target: str) -> str | None:
+    """The ``Authorization`` that a request may go on with, if any.
+
+    Raises Forbidden, PermissionMissing, ScopeMissing where it may not.
+    """
     if rule.kind == "session" and who.session_id is None:
         raise Forbidden("This takes a login: API tokens are not enough.")
     if rule.permission is not None:
         who.require(*rule.permission)
     elif who.is_limited:
         raise ScopeMissing(None)
-    return Passed(who, _authorization(plane, table, who, credential, target))
+    return _authorization(plane, who, credential, target)
 
 
-def _authorization(plane: Plane, table: RouteTable, who: Principal, credential: str, target: str) -> str | None:
+def _authorization(plane: Plane, who: Principal, credential: str, target: str) -> str | None:
     if not plane.shared:
         return None
     under_rest = (parts_of(target) or ())[:2] == ("api", "v1")
     # RAGFlow knows none that has scopes.
     is_theirs = looks_like_token(credential) and not has_scope(credential)
-    if table.pass_tokens and under_rest and plane.plain_tokens and is_theirs:
+    if plane.route_file.table().pass_tokens and under_rest and plane.plain_tokens and is_theirs:
         return f"Bearer {credential}"
     row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (who.user_id,))
     value = row[0] if row else None

@@ -114,12 +114,14 @@ def update_config(
     return {"changes": [_told(change) for change in found_changes], "dry_run": dry_run}
 
 
-def set_variable(plane: Plane, actor: Principal, var_name: str, var_value: object) -> None:
-    """Set one setting, as RAGFlow's admin API does. Raises as ``update_config``."""
+def set_variable(
+    plane: Plane, actor: Principal, var_name: str, var_value: object, *, expected: Collection[str] | None = None
+) -> None:
+    """Set one setting, as RAGFlow's admin API does. ``expected`` and errors as in ``update_config``."""
     variable = known(var_name)
     if not (variable.secret and var_value == MASK):
         parsed(variable, var_value)
-        update_config(plane, actor, {var_name: var_value})
+        update_config(plane, actor, {var_name: var_value}, expected=expected)
 
 
 def history(plane: Plane, name: str, *, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:

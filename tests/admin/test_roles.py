@@ -280,6 +280,18 @@ def test_a_role_that_is_held_or_inherited_is_not_deleted_and_it_says_by_whom(roo
     assert (text.count("@ragkeeper.test"), text.count("heir-")) == (5, 5)
 
 
+def test_a_role_that_is_held_alone_or_inherited_alone_is_not_deleted_either(root: Person, world: World) -> None:
+    make(root, "base")
+    make(root, "heir", "base")
+    root.administer("POST", f"/users/{world.person().email}/roles", {"roles": ["heir"]})
+
+    inherited, held = (root.administer("DELETE", f"/roles/{name}") for name in ("base", "heir"))
+
+    assert (inherited.status_code, held.status_code) == (409, 409)
+    assert "inherited by 1 role(s) (heir)" in inherited.json["message"]
+    assert "held by 1 user(s)" in held.json["message"]
+
+
 def test_assignments_left_over_from_deleted_accounts_hold_no_role_back(root: Person, world: World) -> None:
     role_id = make(root, "base")["id"]
     grant(root, "base", "chat", "read")

@@ -205,6 +205,19 @@ def test_a_change_that_builds_on_what_is_no_longer_so_is_refused(root: Person) -
     assert {given: change(root, {INTERVAL: 8}, headers={"If-Match": given}).status_code for given in refused} == refused
 
 
+def test_a_variable_that_somebody_else_has_set_meanwhile_is_not_set_either(root: Person) -> None:
+    tag = root.administer("GET", "/settings").headers["ETag"]
+
+    def put(value: str, **headers: str) -> int:
+        body = {"var_name": INTERVAL, "var_value": value}
+        return root.administer("PUT", "/variables", body, headers=headers).status_code
+
+    assert put("5", **{"If-Match": tag}) == 200
+    assert put("6", **{"If-Match": tag}) == 412
+    assert listed(root)[INTERVAL]["value"] == 5
+    assert put("7") == 200
+
+
 # History
 
 

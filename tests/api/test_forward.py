@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from itsdangerous import URLSafeTimedSerializer
+import yaml
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.test import TestResponse
 
 from api.app import create_app as create_api
+from common.http.access import COUNTED
 from common.services import opening, sessions
 from common.settings import SettingsError
 from tests.people import Clock, Person, World, settings_for
@@ -22,7 +25,9 @@ from tests.statements import statements
 
 SECRET_KEY = "a key that both programs were given and long enough"
 SECRET = "what the proxy and the plane both know, and nobody else".replace(" ", "-")
+Asked = tuple[str, str]
 READ, WRITE = ("GET", "/v1/kb/list"), ("POST", "/v1/kb/rm")
+ROOT = Path(__file__).parents[2]
 
 
 def world_of(tmp_path: Path, clock: Clock, **given: str) -> World:
@@ -42,6 +47,13 @@ def closed(world: World) -> None:
     world.plane.token_uses.wait(10)
     for store in (world.plane.database, world.plane.cache, world.plane.documents):
         store.close()
+
+
+class Later(TimestampSigner):
+    """Signs at another moment than now."""
+
+    def get_timestamp(self) -> int:
+        return super().get_timestamp() + 60
 
 
 @pytest.fixture
@@ -141,7 +153,9 @@ def test_an_account_that_ragflow_knows_no_session_of_gets_one_that_is_good_for_r
     assert ragflow_sees(shared, first) == ragflow_sees(shared, second) == someone.user_id
     assert [event[1] for event in shared.events("session:translate")] == [someone.email]
     wire = first.headers["Authorization"]
-    again = shared.plane.keys.sign(str(shared.plane.keys.unsign(wire)))
+    # As a later decision signs it, so that it is no wire form that was noted when the value was made.
+    again = URLSafeTimedSerializer(SECRET_KEY, signer=Later).dumps(shared.plane.keys.unsign(wire))
+    assert again != wire
     for leaked in (wire, again):
         assert shared.api.ask("GET", "/v1/user/info", credential=leaked).status_code == 401
         assert shared.admin.ask("GET", "/api/v1/admin/version", credential=leaked).status_code == 401
@@ -299,17 +313,19 @@ def test_a_decision_takes_two_statements(shared: World) -> None:
     assert len(heard) == 2, heard
 
 
-def test_the_access_line_says_whose_request_was_decided(
-    shared: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("asked", "status"), [(READ, 200), (WRITE, 403), (("POST", "/v1/api/rm"), 403)])
+def test_the_access_line_says_whose_request_was_decided_also_where_the_answer_is_no(
+    shared: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], asked: Asked, status: int
 ) -> None:
-    someone = shared.person()
-    assert someone.session
+    someone = limited(shared, "read")
+    token = token_of(someone)
     caplog.set_level(logging.INFO, "ragkeeper.access")
 
-    decide(shared, *READ, someone.session)
+    decide(shared, *asked, token)
 
     line = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert (line["route"], line["user"]) == ("/api/v1/authz/forward", someone.user_id)
+    assert (line["route"], line["status"], line["user"]) == ("/api/v1/authz/forward", status, someone.user_id)
+    assert line["credential"].startswith("token:")
 
 
 def test_a_dead_token_at_the_front_is_in_the_audit_trail(shared: World) -> None:
@@ -334,6 +350,20 @@ def test_limits_on_calls_count_at_the_front_too(shared: World) -> None:
     assert int(answers[1].headers["Retry-After"]) > 0
 
 
+def test_a_call_that_has_counted_and_is_begun_anew_does_not_count_again_here_either(shared: World) -> None:
+    change = {"settings": {"limit.token_calls": 1}}
+    assert shared.root.administer("PATCH", "/settings", change).status_code == 200
+    said = {"X-Original-Method": "GET", "X-Original-URI": "/v1/kb/list", "X-Ragkeeper-Forward-Secret": SECRET}
+    token, again = token_of(shared.person()), {COUNTED: True}
+
+    answers = [
+        shared.api.ask("GET", "/api/v1/authz/forward", credential=token, headers=said, environ_overrides=given)
+        for given in (again, again, {}, {})
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+
+
 def test_where_no_ragflow_shares_the_database_no_credential_goes_on(tmp_path: Path, clock: Clock) -> None:
     world = world_of(tmp_path, clock, RAGKEEPER_SHARED_DATABASE="off")
     try:
@@ -352,21 +382,30 @@ def test_where_no_secret_is_configured_nobody_is_answered(tmp_path: Path, clock:
         closed(world)
 
 
-def test_a_table_of_ones_own_may_pass_tokens_on_as_they_are(tmp_path: Path, clock: Clock) -> None:
+@pytest.mark.parametrize("storage", ["plain", "hashed"])
+def test_a_table_of_ones_own_may_pass_tokens_on_as_they_are(tmp_path: Path, clock: Clock, storage: str) -> None:
     table = tmp_path / "routes.yaml"
     rules = "pass_tokens: true\nrules:\n  dataset:read: [GET /api/v1/datasets, GET /v1/kb/list]\n"
     table.write_text(rules)
-    world = world_of(tmp_path, clock, RAGKEEPER_RAGFLOW_ROUTES=str(table))
+    world = world_of(tmp_path, clock, RAGKEEPER_RAGFLOW_ROUTES=str(table), RAGKEEPER_TOKEN_STORAGE=storage)
     try:
         someone = world.person()
         token = token_of(someone)
+        made = someone.ask("POST", "/api/v1/system/tokens", {"scopes": ["read:dataset"]}).json
+        assert made is not None
 
         def goes_on(target: str, credential: str) -> Any:
             return decide(world, "GET", target, credential).headers["Authorization"]
 
-        assert goes_on("/api/v1/datasets", token) == f"Bearer {token}"
-        for session_form in (goes_on("/v1/kb/list", token), goes_on("/api/v1/datasets", someone.session)):
-            assert URLSafeTimedSerializer(SECRET_KEY).loads(session_form)
+        # RAGFlow knows no token that is stored as a digest, and none with scopes.
+        as_it_came = [token] if storage == "plain" else []
+        for credential in (token, made["data"]["token"], someone.session):
+            for target in ("/api/v1/datasets", "/v1/kb/list"):
+                sent = goes_on(target, credential)
+                if credential in as_it_came and target == "/api/v1/datasets":
+                    assert sent == f"Bearer {token}"
+                else:
+                    assert URLSafeTimedSerializer(SECRET_KEY).loads(sent)
         assert decide(world, "GET", "/v1/system/ping", token).status_code == 403
     finally:
         closed(world)
@@ -383,3 +422,23 @@ def test_a_table_that_can_not_be_used_stops_the_start_and_is_named(
     world = world_of(tmp_path, clock, RAGKEEPER_RAGFLOW_ROUTES=str(table))
     with pytest.raises(SettingsError, match=r"routes\.yaml"):
         create_api(world.plane)
+
+
+def test_the_shipped_proxy_asks_the_plane_for_all_that_it_answers_and_ragflow_for_the_rest(world: World) -> None:
+    shipped = (ROOT / "docker/nginx/ragflow-forward-auth.conf").read_text()
+    to_the_plane = re.compile("|".join(re.findall(r"location ~ (\^\S+) \{", shipped)))
+    own = {re.sub(r"<[^>]+>", "0" * 32, route.rule) for route in world.api.app.extensions["ragkeeper.routes"]}
+    own = {path for path in own if path.startswith(("/v1/", "/api/v1/"))} - {"/api/v1/authz/forward"}
+    rules = yaml.safe_load((ROOT / "conf/ragflow_routes.yaml").read_text())["rules"]
+    theirs = {
+        re.sub(r"\{[^}]+\}|\*\*", "0" * 32, line.split(" ")[1])
+        for rule, lines in rules.items()
+        for line in lines
+        if ":" in rule and not rule.startswith("team:")
+    }
+
+    assert len(own) > 60
+    assert {path for path in own if not to_the_plane.search(path)} == set()
+    assert len(theirs) > 200
+    assert {path for path in theirs if to_the_plane.search(path)} == set()
+    assert not to_the_plane.search("/api/v1/authz/forward")

@@ -16,7 +16,7 @@ import pytest
 from common.http.route import Route
 from tests.cast import BUILT_IN, EVERYBODY, INSIDERS, OUTSIDERS, Cast, assemble, snapshot
 from tests.people import Port, World, new_password
-from tests.route_table import BODIES, EXPECTED, SCOPES, SENSITIVE
+from tests.route_table import BODIES, EXPECTED, PASSWORD_DUE, SCOPES, SENSITIVE
 
 ADMINISTRATORS = {"user-manager", "service-operator", "auditor", "viewer", "superuser"}
 READERS = {"auditor", "viewer", "superuser"}
@@ -97,6 +97,10 @@ def test_what_asks_for_the_password_again_is_known_by_hand_and_no_route_of_RAGFl
 
     assert set(found) == SENSITIVE
     assert not [key for key, route in found.items() if route.dialect == "ragflow"]
+
+
+def test_what_is_open_while_a_password_is_due_is_known_by_hand(world: World) -> None:
+    assert {key_of(port, route) for port, route in ports(world) if route.even_if_password_due} == PASSWORD_DUE
 
 
 def test_nobody_gets_in_who_should_not_and_nothing_changes_then(world: World, cast: Cast) -> None:

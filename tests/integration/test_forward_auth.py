@@ -30,9 +30,12 @@ from tests.servers import COMMAND, Live, end, environment_for, wait_until_ready
 
 pytestmark = [pytest.mark.slow, pytest.mark.embedded]
 
+ROOT = Path(__file__).parents[2]
 SECRET_KEY = "a key that both programs were given and long enough"
 SECRET = "known-to-the-proxy-and-to-the-plane-alone-0123456789"
 SHELL = system("test")
+DATABASE = {"RAGKEEPER_SECRET_KEY": SECRET_KEY, "RAGKEEPER_SHARED_DATABASE": "on"}
+PROXY = {"RAGKEEPER_FORWARD_AUTH_SECRET": SECRET, "RAGKEEPER_TRUSTED_PROXIES": "127.0.0.1"}
 
 
 class Ragflow(ThreadingHTTPServer):
@@ -128,14 +131,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("front")
     home = folder / "home"
     listen, behind, api_port = free_ports(3)
-    environment = environment_for(
-        home,
-        RAGKEEPER_API_PORT=str(api_port),
-        RAGKEEPER_SECRET_KEY=SECRET_KEY,
-        RAGKEEPER_SHARED_DATABASE="on",
-        RAGKEEPER_FORWARD_AUTH_SECRET=SECRET,
-        RAGKEEPER_TRUSTED_PROXIES="127.0.0.1",
-    )
+    environment = environment_for(home, RAGKEEPER_API_PORT=str(api_port), **DATABASE, **PROXY)
     plane = opening.open_plane(load(environment))
     for name, actions in (("reader", ["read"]), ("idle", [])):
         roles.create_role(plane, SHELL, role_name=name)
@@ -171,6 +167,12 @@ def _wait_for_nginx(port: int) -> None:
         assert client.get(f"http://127.0.0.1:{port}/v1/system/ping").status_code == 200
 
 
+def test_what_is_set_here_is_what_the_document_says_to_set() -> None:
+    document = (ROOT / "docs" / "forward-auth.md").read_text(encoding="utf-8")
+
+    assert [name for name in PROXY if name not in document] == []
+
+
 def test_allowed_passes_as_the_user_that_ragflow_knows_and_denied_is_403(front: Front) -> None:
     email, session = front.person("reader")
 
@@ -184,6 +186,17 @@ def test_allowed_passes_as_the_user_that_ragflow_knows_and_denied_is_403(front: 
     assert (stranger.status_code, stranger.json()["code"]) == (401, 401)
     assert stranger.headers["WWW-Authenticate"] == "Bearer"
     assert all(heard["target"] != "/v1/kb/rm" for heard in front.ragflow.heard)
+
+
+def test_who_has_to_change_the_password_first_is_not_told_of_roles_alone(front: Front) -> None:
+    email, session = front.person("reader")
+    front.plane.database.run(
+        "UPDATE rk_account SET must_change = ? WHERE user_id = (SELECT id FROM user WHERE email = ?)", (True, email)
+    )
+
+    denied = front.ask("GET", "/v1/kb/list", session)
+
+    assert (denied.status_code, "your password has to be changed" in denied.json()["message"]) == (403, True)
 
 
 def test_a_body_arrives_whole_where_the_decision_was_yes(front: Front) -> None:
@@ -258,6 +271,31 @@ def test_two_credentials_in_one_request_are_none(front: Front) -> None:
     assert len(front.ragflow.heard) == before
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/api/rm"),
+        ("POST", "/v1/api/new_token"),
+        ("GET", "/v1/api/token_list"),
+        ("GET", "/api/v1/sessions"),
+        ("GET", "/api/v1/sessions/current"),
+        ("POST", "/api/v1/authz/check"),
+    ],
+)
+def test_accounts_sessions_tokens_and_permissions_are_answered_by_the_plane_for_everybody(
+    front: Front, method: str, path: str
+) -> None:
+    """RAGFlow's own route deletes tokens of whatever tenant the body names, which no role may let anybody do."""
+    _, session = front.person("idle")
+    before = len(front.ragflow.heard)
+
+    body = {"tokens": ["x"], "tenant_id": "another", "resource": "dataset", "action": "read", "dialog_id": "d"}
+    answer = front.ask(method, path, session, json=body)
+
+    assert (answer.status_code, answer.json().keys() >= {"code", "message", "data"}) == (200, True)
+    assert front.ragflow.heard[before:] == []
+
+
 TRICKS = (
     "/v1/kb/rm", "//v1/kb/rm", "/v1//kb/rm", "/v1/kb/list/../rm", "/v1/kb/list/%2e%2e/rm", "/v1/kb/list/..%2frm",
     "/v1/kb%2frm", "/%76%31/kb/rm", "/v1/kb/r%6d", "/V1/kb/rm", "/v1/KB/rm", "/v1/kb/rm;x", "/v1/kb/list;/../rm",
@@ -325,6 +363,21 @@ def test_the_plane_answers_no_client_that_asks_for_a_decision_itself(front: Fron
     assert through.status_code == 403
 
 
+@pytest.mark.parametrize("names", [("X-Original-Method", "X-Original-URI"), ("X-Forwarded-Method", "X-Forwarded-Uri")])
+def test_a_proxy_that_adds_to_what_the_client_wrote_gets_a_no(front: Front, names: tuple[str, str]) -> None:
+    _, session = front.person("reader")
+    method, target = names
+    truth = [("Authorization", session), ("X-Ragkeeper-Forward-Secret", SECRET), (method, "GET")]
+
+    def decided(*told: tuple[str, str]) -> int:
+        answer = httpx.get(f"{front.live.api_url}/api/v1/authz/forward", headers=[*told, *truth], timeout=20)
+        return answer.status_code
+
+    assert decided((target, "/v1/kb/list?x=a,b")) == 200
+    assert decided((target, "/v1/kb/list?"), (target, "/v1/kb/detail")) == 403
+    assert decided((target, "/v1/kb/list"), (method, "GET")) == 403
+
+
 def test_a_limit_that_is_reached_is_told_apart_from_a_refusal(front: Front) -> None:
     _, session = front.person()
     token = front.ask("POST", "/api/v1/system/tokens", session, json={}).json()["data"]["token"]
@@ -338,6 +391,8 @@ def test_a_limit_that_is_reached_is_told_apart_from_a_refusal(front: Front) -> N
     assert limited
     assert {answer.status_code for answer in asked} <= {200, 429}
     assert (limited[0].json()["code"], int(limited[0].headers["Retry-After"]) > 0) == (429, True)
+    assert limited[0].headers["RateLimit-Policy"] == '"token-calls";q=1;w=60'
+    assert limited[0].headers["RateLimit"].startswith('"token-calls";r=0;t=')
 
 
 @pytest.mark.parametrize("hangs", [False, True])

@@ -156,10 +156,12 @@ def list_variables(call: Call) -> list[dict[str, str]]:
     requires=WRITE,
     body=VariableChange,
     names=("var_name",),
+    statuses=(412,),
     summary="Set one setting as RAGFlow does",
 )
 def set_variable(call: Call) -> Reply:
-    settings.set_variable(call.plane, call.who, call.body.var_name, call.body.var_value)
+    expected = etag.expected_versions(request)
+    settings.set_variable(call.plane, call.who, call.body.var_name, call.body.var_value, expected=expected)
     return Reply(message="Set variable successfully.")
 
 
