@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# When a session was seen last is written at most this often, so the row may be so much behind.
+# When a session was seen last is written at least this often, so the row may be so much behind.
 SEEN_EVERY_MS = 60_000
 # What needs the password to have been given a short while ago (ASVS 5, 7.5) takes one of ten minutes.
 PROOF_MS = 600_000

@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 
 # While the database can't be written to, no more is kept than this.
 _MOST_KEPT = 10_000
+# Of uses that need not be written yet, so many are at once; each that is takes so long to be made up for.
+_EARLY_AT_ONCE = 50
+_EARLY_EVERY_MS = 200
 
 
 class LastUses:
@@ -35,6 +38,15 @@ class LastUses:
         self._noted: dict[str, int] = {}
         self._writing: dict[str, int] = {}
         self._writer: threading.Thread | None = None
+        # Early ones have used up the time until then.
+        self._early_until = 0
+
+    def note_early(self, database: Database, used_id: str, at_ms: int) -> None:
+        """``note`` for a use that need not be written yet: left out while there are many."""
+        until = max(self._early_until, at_ms - _EARLY_AT_ONCE * _EARLY_EVERY_MS) + _EARLY_EVERY_MS
+        if until <= at_ms:
+            self._early_until = until
+            self.note(database, used_id, at_ms)
 
     def note(self, database: Database, used_id: str, at_ms: int) -> None:
         """Have it written that something was used at ``at_ms``."""

@@ -258,6 +258,9 @@ def _by_session(plane: Plane, row: tuple[Any, ...], port: Realm, origin: Origin)
     who = _principal(plane, account, f"session:{session_id}", home, origin, authenticated_at=proven_at)
     if seen_at + SEEN_EVERY_MS <= now:
         plane.session_uses.note(plane.database, session_id, now)
+    elif seen_at < now:
+        # Which session was used least recently is known as well as may be.
+        plane.session_uses.note_early(plane.database, session_id, now)
     return who
 
 
