@@ -130,7 +130,8 @@ def _has_sealed(plane: Plane) -> bool:
 def _append(plane: Plane, head: Head, rows: Sequence[tuple[Any, ...]]) -> Head:
     key_id, key = next(iter(plane.keys.audit_keys().items()))
     seq, digest, seals = head.seq, head.digest, []
-    for _, uid, mac, *_ in rows:
+    # Once each, however often somebody has put them into the queue.
+    for uid, mac in {row[1]: row[2] for row in rows}.items():
         seq += 1
         digest = link(key, digest, seq, uid, mac)
         seals.append((seq, uid, key_id, digest))

@@ -229,6 +229,42 @@ def test_an_inserted_event_is_found(plane: Plane) -> None:
     assert problem(plane).kind == "inserted"
 
 
+@pytest.mark.parametrize("number", [0, -5])
+@pytest.mark.parametrize("changed", [{"tag": "user:superuser_grant"}, {"mac": None, "key_id": None}])
+def test_an_event_that_is_sealed_before_the_first_one_is_an_inserted_one(
+    plane: Plane, number: int, changed: dict[str, object]
+) -> None:
+    first, *_ = sealed(plane, 3)
+    forged = "f" * len(first)
+
+    copy_of(plane, first, uid=forged, **changed)
+    run(plane, "INSERT INTO rk_audit_seal (seq, uid, key_id, digest) VALUES (?, ?, 'x', 'y')", number, forged)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("inserted", forged, number)
+
+
+@pytest.mark.parametrize("uid", ["", " ", "\x01", "/"])
+def test_an_event_whose_id_is_below_all_others_is_an_inserted_one(plane: Plane, uid: str) -> None:
+    first, *_ = sealed(plane, 3)
+
+    copy_of(plane, first, uid=uid, tag="user:superuser_grant")
+
+    assert problem(plane).kind in ("inserted", "broken")
+
+
+def test_an_anchor_before_the_first_one_is_found(plane: Plane) -> None:
+    sealed(plane, 3)
+
+    run(
+        plane,
+        "INSERT INTO rk_audit_anchor (number, seq, digest, newest_at, at, previous, key_id, mac) "
+        "SELECT 0, seq, digest, newest_at, at, previous, key_id, mac FROM rk_audit_anchor",
+    )
+
+    assert problem(plane).kind == "anchor"
+
+
 def test_an_inserted_event_gets_no_seal_that_counts(plane: Plane) -> None:
     first = sealed(plane, 3)[0]
     forged = f"{'f' * 16}{token_hex(6)}"
@@ -323,6 +359,31 @@ def test_an_event_is_sealed_once_even_if_somebody_queues_it_again(plane: Plane) 
     assert order.count(first) == 1
     assert len(order) == 4
     assert audit_check.verify(plane).is_whole
+
+
+def test_an_event_is_sealed_once_even_if_it_waits_twice(plane: Plane) -> None:
+    happen(plane, 2)
+
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) SELECT uid FROM rk_audit_unsealed")
+    audit_sealing.seal_all(plane)
+
+    assert len(uids(plane)) == len(set(uids(plane))) == 2
+    assert plane.database.all("SELECT * FROM rk_audit_unsealed") == []
+    assert audit_check.verify(plane).is_whole
+
+
+def test_an_event_that_was_made_to_be_sealed_again_is_an_inserted_one(plane: Plane) -> None:
+    first, *_ = sealed(plane, 3)
+    seal = plane.database.one("SELECT seq, uid, key_id, digest FROM rk_audit_seal WHERE uid = ?", (first,))
+    assert seal is not None
+
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", first)
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", first)
+    audit_sealing.seal_all(plane)
+    run(plane, "INSERT INTO rk_audit_seal (seq, uid, key_id, digest) VALUES (?, ?, ?, ?)", *seal)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("inserted", first, 4)
 
 
 @pytest.mark.parametrize("tables", [("rk_audit_event", "rk_audit_seal"), ("rk_audit_seal",)])
@@ -525,6 +586,23 @@ def test_a_segment_that_nobody_dropped_can_not_be_said_to_be(plane: Plane, clock
     assert problem(plane).kind == "missing"
 
 
+def test_a_segment_can_not_be_said_to_have_been_dropped_during_a_look(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed(plane, 3)
+    read = audit_check.sealed_between
+
+    def taken_out_before(plane: Plane, after: int, end: int) -> object:
+        for table in ("rk_audit_event", "rk_audit_seal"):
+            plane.database.run(f"DELETE FROM {table}")
+        run(plane, "UPDATE rk_audit_anchor SET dropped_at = 1, drop_key_id = key_id, drop_mac = mac")
+        return read(plane, after, end)
+
+    monkeypatch.setattr(audit_check, "sealed_between", taken_out_before)
+
+    assert problem(plane).kind == "missing"
+
+
 def test_what_is_put_back_into_a_dropped_segment_is_found(plane: Plane, clock: Clock) -> None:
     uid = sealed(plane, 3)[0]
     row = plane.database.one("SELECT seq, uid, key_id, digest FROM rk_audit_seal WHERE uid = ?", (uid,))
@@ -584,3 +662,13 @@ def test_what_was_set_before_all_that_is_left_is_still_known(plane: Plane, clock
 
     assert [audit_retention.drop_segment(plane) for _ in range(3)] == [3, 2, 2]
     assert plane.database.one("SELECT COUNT(*) FROM rk_audit_event WHERE tag = 'setting:update'") == (0,)
+
+
+def test_an_anchor_of_events_that_only_seemed_to_be_old_is_found(plane: Plane) -> None:
+    happen(plane, 3)
+
+    run(plane, "UPDATE rk_audit_event SET at = at - 40 * 86400000")
+    audit_sealing.seal_all(plane)
+    run(plane, "UPDATE rk_audit_event SET at = at + 40 * 86400000")
+
+    assert problem(plane).kind == "anchor"
