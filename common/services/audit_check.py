@@ -13,6 +13,7 @@ import orjson
 
 from common.core.audit_chain import (
     CONTENT,
+    NOTHING,
     Anchor,
     Event,
     Keys,
@@ -32,6 +33,8 @@ from common.services.audit_sealing import (
     Head,
     anchors,
     head_of,
+    is_in_chain,
+    noted_head,
     read_note,
 )
 from common.services.plane import Plane
@@ -39,6 +42,8 @@ from common.services.plane import Plane
 _BATCH = 1000
 # Below every number that a store takes.
 _LEAST = -(2**63)
+# Much longer than an event waits for its seal.
+_UNSEALED_MS = 60_000
 _CONTENT = ", ".join(f"e.`{name}`" for name in CONTENT)
 
 
@@ -67,6 +72,42 @@ def verify(plane: Plane) -> Verdict:
         return _Check(plane, written).verdict()
 
 
+def problem_since(plane: Plane, event: Event) -> Problem | None:
+    """What is wrong with the trail from this event on: something newer was changed, or taken out, or put in.
+
+    Raises StoreUnavailable, and OSError for notes of the home that can't be read.
+    """
+    keys, uid = plane.keys.audit_keys(), event.uid
+    noted = noted_head(plane.settings.home / HEAD_FILE)
+    with audit_written.written(plane.settings.home) as written:
+        gone = next(audit_written.missing(plane.database, keys, written), None)
+    if gone is not None:
+        return _gone(gone)
+    row = plane.database.one("SELECT MIN(seq) FROM rk_audit_seal WHERE uid = ?", (uid,))
+    if row is not None and row[0] is not None:
+        walk = Walk(keys, row[0] - 1, _digest_at(plane, row[0] - 1))
+        wrong = walk_on(plane, walk, head_of(plane).seq)
+    elif plane.now_ms() - event.at < _UNSEALED_MS:
+        wrong = None
+    else:
+        wrong = Problem("inserted", f"event {uid} should have been sealed by now", uid)
+    if wrong is None and noted is not None and not is_in_chain(plane, noted):
+        return Problem(
+            "truncated", f"event number {noted.seq} is not the one that this home saw sealed", None, noted.seq
+        )
+    return wrong
+
+
+def _digest_at(plane: Plane, seq: int) -> str:
+    row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (seq,))
+    row = row or plane.database.one("SELECT digest FROM rk_audit_anchor WHERE seq = ?", (seq,))
+    return row[0] if row else NOTHING
+
+
+def _gone(uid: str) -> Problem:
+    return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
+
+
 def sealed_between(plane: Plane, after: int, end: int) -> list[tuple[Seal, Event | None]]:
     """The seals behind one number up to another, in order, each with its event where that is there."""
     rows = plane.database.all(
@@ -76,6 +117,25 @@ def sealed_between(plane: Plane, after: int, end: int) -> list[tuple[Seal, Event
         (after, end),
     )
     return [(Seal(*row[:4]), Event(tuple(row[6:]), row[4], row[5]) if row[6] is not None else None) for row in rows]
+
+
+def walk_on(plane: Plane, walk: Walk, end: int) -> Problem | None:
+    """Walk on to this number; what is wrong on the way."""
+    while walk.seq < end:
+        batch = sealed_between(plane, walk.seq, min(end, walk.seq + _BATCH))
+        if not batch:
+            return missing_up_to(walk, end)
+        for seal, event in batch:
+            wrong = walk.step(seal, event)
+            if wrong is not None:
+                return wrong
+    return None
+
+
+def missing_up_to(walk: Walk, end: int) -> Problem:
+    """That nothing is there where a walk should go on to this number."""
+    number = walk.seq + 1
+    return Problem("missing", f"event number {number} is missing, with all up to {end}", None, number)
 
 
 class _Check:
@@ -148,8 +208,7 @@ class _Check:
         while walk.seq < end:
             batch = sealed_between(self._plane, walk.seq, min(end, walk.seq + _BATCH))
             if not batch:
-                number = walk.seq + 1
-                return Problem("missing", f"event number {number} is missing, with all up to {end}", None, number)
+                return missing_up_to(walk, end)
             for seal, event in batch:
                 wrong = walk.step(seal, event)
                 if wrong is not None:
@@ -289,7 +348,7 @@ class _Check:
 
     def _gone_with_all_traces(self) -> Problem | None:
         for uid in audit_written.missing(self._plane.database, self._keys, self._written):
-            return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
+            return _gone(uid)
         return None
 
 

@@ -209,7 +209,7 @@ def _move_head(plane: Plane, head: Head) -> None:
     """Note the head, unless the chain no longer has the one that was noted: that must stay, as evidence."""
     path = plane.settings.home / HEAD_FILE
     noted = noted_head(path)
-    if noted is not None and not _is_in_chain(plane, noted):
+    if noted is not None and not is_in_chain(plane, noted):
         log.error(
             "the audit chain no longer has event number %d as %s says: its end was cut off or replaced; run "
             "`ragkeeper audit verify`",
@@ -239,7 +239,8 @@ def read_note(path: Path) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def _is_in_chain(plane: Plane, noted: Head) -> bool:
+def is_in_chain(plane: Plane, noted: Head) -> bool:
+    """Whether the chain has, or had before it was dropped, this head."""
     row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (noted.seq,))
     if row is not None:
         return bool(row[0] == noted.digest)

@@ -664,11 +664,73 @@ def test_what_was_set_before_all_that_is_left_is_still_known(plane: Plane, clock
     assert plane.database.one("SELECT COUNT(*) FROM rk_audit_event WHERE tag = 'setting:update'") == (0,)
 
 
-def test_an_anchor_of_events_that_only_seemed_to_be_old_is_found(plane: Plane) -> None:
+def test_a_segment_that_only_seems_to_be_old_is_not_dropped(plane: Plane) -> None:
+    keep_for(plane, 30)
+    sealed(plane, 3)
+    newest_at = plane.database.one("SELECT newest_at FROM rk_audit_anchor")
+    assert newest_at is not None
+
+    run(plane, "UPDATE rk_audit_anchor SET newest_at = 0")
+    dropped = audit_retention.drop_segment(plane)
+    run(plane, "UPDATE rk_audit_anchor SET newest_at = ?", *newest_at)
+
+    assert dropped == 0
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.sealed) == (None, 4)
+
+
+def test_an_anchor_of_events_that_only_seemed_to_be_old_is_found_and_drops_nothing(plane: Plane) -> None:
+    keep_for(plane, 30)
     happen(plane, 3)
 
     run(plane, "UPDATE rk_audit_event SET at = at - 40 * 86400000")
     audit_sealing.seal_all(plane)
     run(plane, "UPDATE rk_audit_event SET at = at + 40 * 86400000")
 
+    assert audit_retention.drop_segment(plane) == 0
     assert problem(plane).kind == "anchor"
+
+
+def test_a_segment_whose_beginning_is_not_told_is_not_dropped(plane: Plane, clock: Clock) -> None:
+    keep_for(plane, 30)
+    for _ in range(2):
+        sealed(plane, 2)
+        clock.forward(days=40)
+    sealed(plane, 1)
+
+    run(plane, "UPDATE rk_audit_anchor SET number = 7 WHERE number = 1")
+
+    assert audit_retention.drop_segment(plane) == 0
+
+
+_HIDDEN = {
+    "renamed": ("UPDATE rk_audit_event SET target_key = 'x' WHERE uid = ?",),
+    "taken out": ("DELETE FROM rk_audit_event WHERE uid = ?",),
+    "taken out with its seal": ("DELETE FROM rk_audit_event WHERE uid = ?", "DELETE FROM rk_audit_seal WHERE uid = ?"),
+    "cut off": ("DELETE FROM rk_audit_event WHERE uid >= ?", "DELETE FROM rk_audit_seal WHERE uid >= ?"),
+}
+
+
+@pytest.mark.parametrize("how", list(_HIDDEN))
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_time_that_was_set_later_can_not_be_hidden_until_something_is_dropped(
+    plane: Plane, clock: Clock, how: str, more: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealed(plane, 3)
+    clock.forward(days=40)
+    keep_for(plane, 30)
+    sealed(plane, 1)
+    keep_for(plane, 60)
+    sealed(plane, more)
+    later = plane.database.one("SELECT MAX(uid) FROM rk_audit_event WHERE tag = 'setting:update'")
+    assert later is not None
+    clock.forward(hours=1)
+
+    for statement in _HIDDEN[how]:
+        run(plane, statement, *later)
+    run(plane, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
+    run(plane, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    plane.variables.forget()
+
+    assert audit_retention.drop_segment(plane) == 0
+    assert "nothing of the audit trail is dropped" in caplog.text
