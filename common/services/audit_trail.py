@@ -274,13 +274,17 @@ def _values(stored: Any) -> dict[str, Any] | None:
 
 
 def export(plane: Plane, sink: BinaryIO, form: Form, *, from_ms: int | None, to_ms: int | None) -> int:
-    """Write every event between two moments, oldest first, and an event that says so; how many were written."""
+    """Write every event between two moments, oldest first, and an event that says so, also where the sink takes no more;
+    how many were written."""
     count = 0
-    sink.write(_head(form))
-    for event in exported(plane, from_ms=from_ms, to_ms=to_ms):
-        sink.write(_line(event, form))
-        count += 1
-    _record_export(plane, system("audit export"), count, form, from_ms, to_ms)
+    try:
+        sink.write(_head(form))
+        for event in exported(plane, from_ms=from_ms, to_ms=to_ms):
+            sink.write(_line(event, form))
+            count += 1
+        sink.flush()
+    finally:
+        _record_export(plane, system("audit export"), count, form, from_ms, to_ms)
     return count
 
 

@@ -8,6 +8,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import BytesIO
 from itertools import combinations
 from typing import Any
 from urllib.parse import urlencode
@@ -871,6 +872,20 @@ def test_an_export_has_every_event_with_its_signature_over_pages_and_is_an_event
     assert [(line["id"], line["mac"]) for line in lines] == [tuple(row) for row in stored][: len(lines)]
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
     assert len(events(busy, tag="audit:export")) == 3
+
+
+def test_an_export_whose_reader_goes_away_is_an_event_too(plane: Plane, busy: Person) -> None:
+    class Pipe(BytesIO):
+        def write(self, line: Any, /) -> int:
+            if self.tell():
+                raise BrokenPipeError
+            return super().write(line)
+
+    with pytest.raises(BrokenPipeError):
+        audit_trail.export(plane, Pipe(), "csv", from_ms=None, to_ms=None)
+
+    (event,) = events(busy, tag="audit:export")
+    assert (event["actor"], event["after"]["events"]) == (None, 0)
 
 
 def test_an_export_as_csv_holds_no_formula(plane: Plane, busy: Person) -> None:
