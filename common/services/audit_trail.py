@@ -274,7 +274,7 @@ def _values(stored: Any) -> dict[str, Any] | None:
 
 
 def export(plane: Plane, sink: BinaryIO, form: Form, *, from_ms: int | None, to_ms: int | None) -> int:
-    """Write every event between two moments, oldest first, and an event that says so, also where the sink takes no more;
+    """Write every event between two moments, oldest first, and an event that says so, also if the sink takes no more;
     how many were written."""
     count = 0
     try:
