@@ -1,4 +1,4 @@
-"""What ``ragkeeper apply`` reads, before it asks a server for anything."""
+"""What ``ragkeeper apply`` reads, before it asks a server for anything, and in which form ``export`` writes it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from common.cli import access
 from common.cli.main import app
 
 LONG = "a.rather.long.name@department.example.org"
@@ -57,3 +58,19 @@ def test_a_date_that_there_is_not_is_a_sentence() -> None:
     done = CliRunner().invoke(app, ["apply", "--dry-run", "-f", "-"], input="version: 2026-99-99\n")
 
     assert (done.exit_code, "is no YAML" in done.stderr) == (1, True)
+
+
+def test_an_export_is_UTF_8_wherever_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    flag = {"name": "x", "state": "on", "tenants": [], "description": "für Ω"}
+    answers = {
+        "/settings": {"settings": []},
+        "/roles_with_permission": {"roles": []},
+        "/roles": {"roles": []},
+        "/features": {"features": [flag]},
+    }
+    monkeypatch.setattr(access, "admin", lambda method, path: {"data": answers[path]})
+
+    done = CliRunner(charset="latin-1").invoke(app, ["export"])
+
+    assert done.exit_code == 0
+    assert "description: für Ω\n" in done.stdout_bytes.decode()
