@@ -64,12 +64,19 @@ def export() -> None:
         _features(),
     )
     left_out = [name for name, each in config.items() if each["is_set"] and each["secret"]]
-    text = yaml.safe_dump(access_file.as_document(now), allow_unicode=True, sort_keys=False, width=120)
     # As `apply` reads it, whatever the terminal's own form is.
-    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.write(_written(access_file.as_document(now)).encode())
     sys.stdout.buffer.flush()
     if left_out:
         hint(f"Secrets are left out: {', '.join(left_out)}.")
+
+
+def _written(document: dict[str, Any]) -> str:
+    text = yaml.safe_dump(document, allow_unicode=True, sort_keys=False, width=120)
+    if yaml.safe_load(text) == document:
+        return text
+    # PyYAML writes U+0085 as it is, and reads it as the end of a line.
+    return yaml.safe_dump(document, sort_keys=False, width=120)
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from common.cli import access
@@ -60,8 +61,11 @@ def test_a_date_that_there_is_not_is_a_sentence() -> None:
     assert (done.exit_code, "is no YAML" in done.stderr) == (1, True)
 
 
-def test_an_export_is_UTF_8_wherever_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    flag = {"name": "x", "state": "on", "tenants": [], "description": "für Ω"}
+@pytest.mark.parametrize("description", ["für Ω", "one\x85two", "\ufeffx\u2028", " a: b # c\r\n", "on", "~"])
+def test_an_export_is_what_there_is_in_UTF_8_wherever_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, description: str
+) -> None:
+    flag = {"name": "x", "state": "on", "tenants": [], "description": description}
     answers = {
         "/settings": {"settings": []},
         "/roles_with_permission": {"roles": []},
@@ -73,4 +77,4 @@ def test_an_export_is_UTF_8_wherever_it_is_made(monkeypatch: pytest.MonkeyPatch)
     done = CliRunner(charset="latin-1").invoke(app, ["export"])
 
     assert done.exit_code == 0
-    assert "description: für Ω\n" in done.stdout_bytes.decode()
+    assert yaml.safe_load(done.stdout_bytes.decode())["features"]["x"]["description"] == description
