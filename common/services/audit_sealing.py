@@ -262,6 +262,8 @@ def _replace(path: Path, content: bytes) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(descriptor, content)
+        # Else a power cut can leave an empty file, which would look like one that somebody has changed.
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
     draft.replace(path)

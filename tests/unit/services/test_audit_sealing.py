@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -464,6 +465,20 @@ def test_a_note_of_the_head_that_was_changed_is_found_and_one_that_is_missing_is
     assert found.kind == "anchor"
     assert without.is_whole
     assert HEAD_FILE in without.notes[0]
+
+
+def test_a_note_of_the_head_is_on_the_disk_before_it_counts(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    sync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").read_bytes())
+        sync(descriptor)
+
+    monkeypatch.setattr(audit_sealing.os, "fsync", seen)
+    sealed(plane, 1)
+
+    assert (plane.settings.home / HEAD_FILE).read_bytes() in synced
 
 
 def test_a_chain_outlives_the_rotation_of_its_key(plane: Plane) -> None:
