@@ -47,6 +47,8 @@ _INDEX_OF: dict[frozenset[str], str] = {
     frozenset({"tag", "target_key"}): "rk_audit_by_tag_target",
     frozenset({"actor_key", "tag", "target_key"}): "rk_audit_by_all",
 }
+# OWASP, CSV injection; the last four are what spreadsheets in East Asian scripts take for the first four.
+_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 #: The columns of an export.
 EXPORTED = (
     *("id", "seq", "at", "tag", "result", "actor_id", "actor", "actor_roles", "credential", "address", "agent"),
@@ -379,5 +381,4 @@ def _cell(value: Any) -> str:
         text = ",".join(map(str, value))
     else:
         text = orjson.dumps(value).decode() if isinstance(value, dict) else str(value)
-    # OWASP, CSV injection.
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith(_OF_FORMULAS) else text
