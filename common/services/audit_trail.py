@@ -244,10 +244,11 @@ def _looked_through(
 
 
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
-    (uid, at, tag, result, actor_id, email, roles, credential, address, agent, request_id, kind, target) = row[:13]
+    uid, at, *texts = row[:13]
+    (tag, result, actor_id, email, roles, credential, address, agent, request_id, kind, target) = map(_text, texts)
     return {
         "id": uid,
-        "at": rfc3339(at),
+        "at": _moment(at),
         "tag": tag,
         "result": result,
         "actor_id": actor_id,
@@ -264,8 +265,27 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
+def _moment(stored: Any) -> str | None:
+    """A moment. Whoever has written something else there, or into a text, must not hide the events around it."""
+    try:
+        return rfc3339(stored)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ascii(stored)
+
+
+def _text(stored: Any) -> str | None:
+    """A text, of which SQLite takes any bytes, or another kind of value."""
+    if stored is None or (isinstance(stored, str) and (stored.isascii() or _is_unicode(stored))):
+        return stored
+    return ascii(stored)
+
+
+def _is_unicode(text: str) -> bool:
+    return text == text.encode("utf-8", "replace").decode()
+
+
 def _values(stored: Any) -> dict[str, Any] | None:
-    """What an event says has changed. Whoever has written something else there must not hide the events around it."""
+    """What an event says has changed."""
     if not stored:
         return None
     try:
@@ -358,7 +378,7 @@ def sealed_events(plane: Plane, after: int, limit: int) -> list[dict[str, Any]]:
 
 def as_exported(row: tuple[Any, ...]) -> dict[str, Any]:
     """An event in the form of an export."""
-    shown = _shown(row[:15]) | {"key_id": row[15], "mac": row[16], "seq": row[17]}
+    shown = _shown(row[:15]) | {"key_id": _text(row[15]), "mac": _text(row[16]), "seq": row[17]}
     return {name: shown[name] for name in EXPORTED}
 
 

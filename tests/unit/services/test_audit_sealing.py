@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from secrets import token_hex
 
@@ -327,6 +328,50 @@ def test_a_value_of_another_kind_is_found_and_stops_nothing(embedded: Plane, cha
 
     assert problem(embedded).kind == kind
     assert len(audit_trail.page(embedded, Filter())["events"]) == 3
+
+
+@pytest.mark.parametrize("value", [b"\xff\x00", "x", 2**62])
+@pytest.mark.parametrize("column", ["uid", "at", "actor_roles", "after", "actor_key", "target_key", "mac"])
+def test_whatever_is_put_into_the_queue_stops_neither_the_sealer_nor_a_reader(
+    embedded: Plane, column: str, value: object
+) -> None:
+    first, *_ = sealed(embedded, 2)
+    forged = value if column == "uid" else "e" * len(first)
+
+    copy_of(embedded, first, **{"uid": forged, column: value})
+    run(embedded, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", forged)
+    happen(embedded, 2, target="later@x.test")
+    audit_sealing.seal_all(embedded)
+
+    assert embedded.database.all("SELECT * FROM rk_audit_unsealed") == []
+    assert problem(embedded).kind in ("inserted", "broken", "key", "moved")
+    shown = audit_trail.page(embedded, Filter())["events"]
+    assert [event["target"] for event in shown].count("later@x.test") == 2
+    exported = BytesIO()
+    audit_trail.export(embedded, exported, "jsonl", from_ms=None, to_ms=None)
+    assert exported.getvalue().count(b"later@x.test") == 2
+    assert len(audit_trail.sealed_events(embedded, 0, 10)) >= 4
+
+
+@pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'ff'", "'x'", "4611686018427387904"])
+@pytest.mark.parametrize(
+    "where", ["event.at", "event.actor_key", "event.tag", "seal.digest", "anchor.seq", "anchor.newest_at", "anchor.mac"]
+)
+def test_whatever_is_put_into_what_is_sealed_stops_neither_the_sealer_nor_a_reader(
+    embedded: Plane, where: str, value: str, clock: Clock
+) -> None:
+    table, _, column = where.partition(".")
+    sealed(embedded, 2)
+
+    run(embedded, f"UPDATE rk_audit_{table} SET {column} = {value}")
+    embedded.database.run("UPDATE rk_audit_anchor SET at = 0 WHERE at > 0")
+    happen(embedded, 1, target="later@x.test")
+    audit_sealing.seal_all(embedded)
+
+    assert len(uids(embedded)) == 3
+    assert not audit_check.verify(embedded).is_whole
+    assert audit_trail.page(embedded, Filter())["events"][0]["target"] == "later@x.test"
+    assert b"later@x.test" in audit_trail.export_page(embedded, SHELL, "csv")[0]
 
 
 def test_a_note_of_the_head_of_other_kinds_is_found(plane: Plane) -> None:
