@@ -64,3 +64,12 @@ def test_what_the_terminal_has_no_letters_for_is_shown_as_an_escape():
     )  # fmt: skip
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"ragkeeper \xe9\\u2026\n", b"")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1e3", "-1", "\u0663"])
+def test_a_limit_that_is_no_number_is_told(number):
+    done = CliRunner().invoke(app, ["limit", "set", "tenant", "--members", number])
+
+    assert done.exit_code == 2
+    assert "--members takes a number" in done.stderr
+    assert len(done.stderr) < 200
