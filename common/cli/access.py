@@ -64,9 +64,19 @@ def export() -> None:
         _features(),
     )
     left_out = [name for name, each in config.items() if each["is_set"] and each["secret"]]
-    yaml.safe_dump(access_file.as_document(now), sys.stdout, allow_unicode=True, sort_keys=False, width=120)
+    # As `apply` reads it, whatever the terminal's own form is.
+    sys.stdout.buffer.write(_written(access_file.as_document(now)).encode())
+    sys.stdout.buffer.flush()
     if left_out:
         hint(f"Secrets are left out: {', '.join(left_out)}.")
+
+
+def _written(document: dict[str, Any]) -> str:
+    text = yaml.safe_dump(document, allow_unicode=True, sort_keys=False, width=120)
+    if yaml.safe_load(text) == document:
+        return text
+    # PyYAML writes U+0085 as it is, and reads it as the end of a line.
+    return yaml.safe_dump(document, sort_keys=False, width=120)
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,7 +97,7 @@ class _Loader(yaml.SafeLoader):
 
 def _read(path: Path) -> object:
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        text = (sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()).decode()
         document: object = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         fail(f"{path}: {error.strerror}.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, Final, cast
 
 import typer
@@ -11,6 +14,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from common.cli import profile
+from common.cli.console import hint
 from common.version import version_text
 
 _HERE, _THERE = "On this machine", "A running server"
@@ -109,4 +113,14 @@ def _root(
 
 def main() -> None:
     """The entry point."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Whatever a terminal can't show, it shows as an escape.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except OSError as error:
+        # Of a full disk, mostly, that takes no output: nor would it take what is left of it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        hint(f"ragkeeper: {error.filename}: {error.strerror}." if error.filename else f"ragkeeper: {error.strerror}.")
+        sys.exit(1)

@@ -25,6 +25,8 @@ FlagName = Annotated[str, typer.Argument(help="The flag's name.")]
 Tenants = Annotated[list[str], typer.Argument(help="Ids of tenants.")]
 # A limit is a number, or the word for none of one's own.
 _DEFAULT = "default"
+# More than any number has that the server takes, and fewer than Python reads.
+_DIGITS = 20
 
 
 @setting.command("list")
@@ -201,8 +203,11 @@ def _limits(
     for name, text in given.items():
         if text is None:
             continue
-        if text != _DEFAULT and not (text.isascii() and text.isdecimal()):
-            fail(f"--{name.replace('_', '-')} takes a number, 0 for any number, or the word default; not {text!r}.", 2)
+        if text != _DEFAULT and not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+            fail(
+                f"--{name.replace('_', '-')} takes a number, 0 for any number, or the word default; not {text!r:.80}.",
+                2,
+            )
         read[name] = None if text == _DEFAULT else int(text)
     if needed and not read:
         fail("say which limit to set, such as --members 20.", 2)

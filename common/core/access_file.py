@@ -68,7 +68,7 @@ def parse(document: object, registry: Registry = BUILT_IN) -> Access:
     if built_in:
         raise BadField(f"roles.{min(built_in)}: built-in roles can't be changed.", field=f"roles.{min(built_in)}")
     assignments = _assignments(document)
-    settings = {_text(name, "settings"): value for name, value in _mapping(document, "settings").items()}
+    settings = {_text(name, "settings"): _value(name, value) for name, value in _mapping(document, "settings").items()}
     flags = {_text(name, "features"): _feature(name, told) for name, told in _mapping(document, "features").items()}
     return Access(roles, assignments, settings, flags)
 
@@ -307,13 +307,22 @@ def _role(name: object, told: object, registry: Registry) -> Role:
     )
 
 
+def _value(name: object, told: object) -> str | int | bool | None:
+    """What the file sets a setting to: YAML has more kinds, dates among them, than settings do."""
+    if told is None or isinstance(told, (str, int)):
+        return told
+    place = f"settings.{name}"
+    raise BadField(f"{place}: must be text, a whole number, true, false or null.", field=place)
+
+
 def _feature(name: object, told: object) -> dict[str, Any]:
     place = f"features.{name}"
     if not isinstance(told, dict):
         raise BadField(f"{place}: must be a mapping of state, tenants and description.", field=place)
     _refuse_others(told, ("state", "tenants", "description"), place)
     # To YAML the words on and off are true and false.
-    state = {True: "on", False: "off"}.get(told.get("state", "off"), told.get("state", "off"))
+    state = told.get("state", "off")
+    state = ("off", "on")[state] if isinstance(state, bool) else state
     flag = {
         "state": _text(state, f"{place}.state"),
         "tenants": sorted(set(_texts(told.get("tenants") or [], f"{place}.tenants"))),

@@ -72,6 +72,11 @@ class Event(NamedTuple):
         return self.content[0] if isinstance(self.content[0], str) else None
 
     @property
+    def at(self) -> int:
+        """Its moment (UTC milliseconds); 0 where somebody has put something else there."""
+        return self.content[1] if isinstance(self.content[1], int) else 0
+
+    @property
     def names(self) -> list[tuple[str, str]]:
         """The names that a search by prefix finds it by, each with its part."""
         found = zip(self.content[-len(PARTS) :], PARTS, strict=True)
@@ -193,12 +198,16 @@ def problem_of_event(event: Event, keys: Keys) -> Problem | None:
 
 
 class Walk:
-    """Follows the chain from a place that is known to be good: feed it each seal with its event, in order."""
+    """Follows the chain from a place that is known to be good: feed it each seal with its event, in order.
+
+    ``newest_at`` is the latest moment of the events on the way.
+    """
 
     def __init__(self, keys: Keys, seq: int = 0, digest: str = NOTHING) -> None:
         self._keys = keys
         self.seq = seq
         self.digest = digest
+        self.newest_at = 0
 
     def step(self, seal: Seal, event: Event | None) -> Problem | None:
         """Go on by one; what is wrong there, if anything is, in which case this walk is over."""
@@ -218,7 +227,18 @@ class Walk:
             text = f"event {uid} is not what was sealed as number {number}: moved, inserted, or one before it is gone"
             return Problem("moved", text, uid, number)
         self.seq, self.digest = number, seal.digest
+        self.newest_at = max(self.newest_at, event.at)
         return None
+
+    def arrive(self, anchor: Anchor) -> Problem | None:
+        """What is wrong with an anchor of this plane's at the place where this walk is."""
+        if (self.seq, self.digest) != (anchor.seq, anchor.digest):
+            text = f"the chain up to number {anchor.seq} is not the one that anchor {anchor.number} signed"
+        elif self.newest_at > anchor.newest_at:
+            text = f"anchor {anchor.number} was signed while events before it said that they were older than they are"
+        else:
+            return None
+        return Problem("anchor", text, None, anchor.seq)
 
 
 def problem_of_anchor(anchor: Anchor, before: Anchor | None, keys: Keys) -> Problem | None:
@@ -238,11 +258,16 @@ def problem_of_anchor(anchor: Anchor, before: Anchor | None, keys: Keys) -> Prob
     return Problem("missing", f"the events up to number {anchor.seq} were not removed by this plane", None, anchor.seq)
 
 
-def is_own_drop(anchor: Anchor, keys: Keys) -> bool:
-    """Whether this plane made an anchor, wherever it stands, and removed the segment before it."""
+def is_own(anchor: Anchor, keys: Keys) -> bool:
+    """Whether this plane made an anchor, wherever it stands."""
     key = keys.get(anchor.key_id)
     fields = (anchor.number, anchor.seq, anchor.digest, anchor.newest_at, anchor.at, anchor.previous)
-    return key is not None and same(anchor.mac, anchor_mac(key, *fields)) and _is_drop(anchor, keys)
+    return key is not None and same(anchor.mac, anchor_mac(key, *fields))
+
+
+def is_own_drop(anchor: Anchor, keys: Keys) -> bool:
+    """Whether this plane made an anchor, wherever it stands, and removed the segment before it."""
+    return is_own(anchor, keys) and _is_drop(anchor, keys)
 
 
 def _is_drop(anchor: Anchor, keys: Keys) -> bool:

@@ -13,6 +13,7 @@ import orjson
 
 from common.core.audit_chain import (
     CONTENT,
+    NOTHING,
     Anchor,
     Event,
     Keys,
@@ -20,15 +21,29 @@ from common.core.audit_chain import (
     Seal,
     Walk,
     head_mac,
+    is_own_drop,
     problem_of_anchor,
     problem_of_event,
     same,
 )
 from common.services import audit_written
-from common.services.audit_sealing import ANCHORS_FILE, HEAD_FILE, Head, anchors, head_of, read_note
+from common.services.audit_sealing import (
+    ANCHORS_FILE,
+    HEAD_FILE,
+    Head,
+    anchors,
+    head_of,
+    is_in_chain,
+    noted_head,
+    read_note,
+)
 from common.services.plane import Plane
 
 _BATCH = 1000
+# Below every number that a store takes.
+_LEAST = -(2**63)
+# Much longer than an event waits for its seal.
+_UNSEALED_MS = 60_000
 _CONTENT = ", ".join(f"e.`{name}`" for name in CONTENT)
 
 
@@ -55,6 +70,72 @@ def verify(plane: Plane) -> Verdict:
     """Check the trail of this home. Raises StoreUnavailable, and OSError for notes that can't be read."""
     with audit_written.written(plane.settings.home) as written:
         return _Check(plane, written).verdict()
+
+
+def problem_since(plane: Plane, event: Event) -> Problem | None:
+    """What is wrong with the trail from this event on: something newer was changed, or taken out, or put in.
+
+    Raises StoreUnavailable, and OSError for notes of the home that can't be read.
+    """
+    keys, uid = plane.keys.audit_keys(), event.uid
+    noted = noted_head(plane.settings.home / HEAD_FILE)
+    with audit_written.written(plane.settings.home) as written:
+        gone = next(audit_written.missing(plane.database, keys, written), None)
+    if gone is not None:
+        return _gone(gone)
+    row = plane.database.one("SELECT MIN(seq) FROM rk_audit_seal WHERE uid = ?", (uid,))
+    if row is not None and row[0] is not None:
+        walk = Walk(keys, row[0] - 1, _digest_at(plane, row[0] - 1))
+        wrong = walk_on(plane, walk, head_of(plane).seq)
+    elif plane.now_ms() - event.at < _UNSEALED_MS:
+        wrong = None
+    else:
+        wrong = Problem("inserted", f"event {uid} should have been sealed by now", uid)
+    if wrong is None and noted is not None and not is_in_chain(plane, noted):
+        return Problem(
+            "truncated", f"event number {noted.seq} is not the one that this home saw sealed", None, noted.seq
+        )
+    return wrong
+
+
+def _digest_at(plane: Plane, seq: int) -> str:
+    row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (seq,))
+    row = row or plane.database.one("SELECT digest FROM rk_audit_anchor WHERE seq = ?", (seq,))
+    return row[0] if row else NOTHING
+
+
+def _gone(uid: str) -> Problem:
+    return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
+
+
+def sealed_between(plane: Plane, after: int, end: int) -> list[tuple[Seal, Event | None]]:
+    """The seals behind one number up to another, in order, each with its event where that is there."""
+    rows = plane.database.all(
+        f"SELECT s.seq, s.uid, s.key_id, s.digest, e.key_id, e.mac, {_CONTENT} "
+        "FROM rk_audit_seal s LEFT JOIN rk_audit_event e ON e.uid = s.uid "
+        "WHERE s.seq > ? AND s.seq <= ? ORDER BY s.seq",
+        (after, end),
+    )
+    return [(Seal(*row[:4]), Event(tuple(row[6:]), row[4], row[5]) if row[6] is not None else None) for row in rows]
+
+
+def walk_on(plane: Plane, walk: Walk, end: int) -> Problem | None:
+    """Walk on to this number; what is wrong on the way."""
+    while walk.seq < end:
+        batch = sealed_between(plane, walk.seq, min(end, walk.seq + _BATCH))
+        if not batch:
+            return missing_up_to(walk, end)
+        for seal, event in batch:
+            wrong = walk.step(seal, event)
+            if wrong is not None:
+                return wrong
+    return None
+
+
+def missing_up_to(walk: Walk, end: int) -> Problem:
+    """That nothing is there where a walk should go on to this number."""
+    number = walk.seq + 1
+    return Problem("missing", f"event number {number} is missing, with all up to {end}", None, number)
 
 
 class _Check:
@@ -95,7 +176,7 @@ class _Check:
         return self._kept.problem_at_end() or self._stretch(walk, max(walk.seq, self._end.seq))
 
     def _stored_anchors(self) -> Iterator[Anchor]:
-        last = 0
+        last = _LEAST
         while batch := anchors(self._plane, last, _BATCH):
             yield from batch
             last = batch[-1].number
@@ -103,10 +184,7 @@ class _Check:
     def _segment(self, walk: Walk, anchor: Anchor) -> Problem | None:
         start = walk.seq, walk.digest
         if anchor.dropped_at is None:
-            wrong = self._stretch(walk, anchor.seq)
-            if wrong is None and walk.digest != anchor.digest:
-                text = f"the chain up to number {anchor.seq} is not the one that anchor {anchor.number} signed"
-                wrong = Problem("anchor", text, None, anchor.seq)
+            wrong = self._stretch(walk, anchor.seq) or walk.arrive(anchor)
             if wrong is None or not self._dropped_meanwhile(anchor):
                 return wrong
         row = self._plane.database.one(
@@ -123,15 +201,14 @@ class _Check:
 
     def _dropped_meanwhile(self, anchor: Anchor) -> bool:
         (now,) = anchors(self._plane, anchor.number - 1, 1) or (anchor,)
-        return now.number == anchor.number and now.dropped_at is not None
+        return now.mac == anchor.mac and is_own_drop(now, self._keys)
 
     def _stretch(self, walk: Walk, end: int) -> Problem | None:
         """Walk on to this number."""
         while walk.seq < end:
-            batch = self._sealed_events(walk.seq, min(end, walk.seq + _BATCH))
+            batch = sealed_between(self._plane, walk.seq, min(end, walk.seq + _BATCH))
             if not batch:
-                number = walk.seq + 1
-                return Problem("missing", f"event number {number} is missing, with all up to {end}", None, number)
+                return missing_up_to(walk, end)
             for seal, event in batch:
                 wrong = walk.step(seal, event)
                 if wrong is not None:
@@ -163,15 +240,6 @@ class _Check:
     def _is_there(self, event: Event) -> bool:
         """Whether it was not dropped meanwhile, its time being over."""
         return self._plane.database.one("SELECT 1 FROM rk_audit_event WHERE uid = ?", (event.uid,)) is not None
-
-    def _sealed_events(self, after: int, end: int) -> list[tuple[Seal, Event | None]]:
-        rows = self._plane.database.all(
-            f"SELECT s.seq, s.uid, s.key_id, s.digest, e.key_id, e.mac, {_CONTENT} "
-            "FROM rk_audit_seal s LEFT JOIN rk_audit_event e ON e.uid = s.uid "
-            "WHERE s.seq > ? AND s.seq <= ? ORDER BY s.seq",
-            (after, end),
-        )
-        return [(Seal(*row[:4]), Event(tuple(row[6:]), row[4], row[5]) if row[6] is not None else None) for row in rows]
 
     def _tail(self) -> Problem | None:
         """Whether the chain still has its end as this home noted it."""
@@ -225,7 +293,13 @@ class _Check:
                 if wrong is not None:
                     return wrong
             last = edge[0]
-        return self._without_id() or self._gone_before_their_seal() or self._gone_with_all_traces()
+        return (
+            self._without_id()
+            or self._outside_the_chain()
+            or self._sealed_twice()
+            or self._gone_before_their_seal()
+            or self._gone_with_all_traces()
+        )
 
     def _waiting(self, row: tuple[Any, ...]) -> Problem | None:
         event = Event(tuple(row[3:]), row[1], row[2])
@@ -239,12 +313,29 @@ class _Check:
         return None
 
     def _without_id(self) -> Problem | None:
-        row = self._plane.database.one("SELECT id FROM rk_audit_event WHERE uid IS NULL LIMIT 1")
+        # Or with one that is below every id, where the look at all of them does not begin.
+        row = self._plane.database.one("SELECT id FROM rk_audit_event WHERE uid IS NULL OR uid < '0' LIMIT 1")
         if row is None:
             return None
         return Problem(
             "inserted", f"row {row[0]} of rk_audit_event has no event id: it was inserted behind the trail's back"
         )
+
+    def _outside_the_chain(self) -> Problem | None:
+        row = self._plane.database.one("SELECT uid, seq FROM rk_audit_seal WHERE seq < 1 ORDER BY seq LIMIT 1")
+        if row is None:
+            return None
+        text = f"event {row[0]} is sealed as number {row[1]}, before the first one: it was inserted"
+        return Problem("inserted", text, row[0], row[1])
+
+    def _sealed_twice(self) -> Problem | None:
+        row = self._plane.database.one(
+            "SELECT uid, MAX(seq) FROM rk_audit_seal GROUP BY uid HAVING COUNT(*) > 1 ORDER BY uid LIMIT 1"
+        )
+        if row is None:
+            return None
+        text = f"event {row[0]} is sealed twice: it was put into the queue of the sealer again as number {row[1]}"
+        return Problem("inserted", text, row[0], row[1])
 
     def _gone_before_their_seal(self) -> Problem | None:
         row = self._plane.database.one(
@@ -257,7 +348,7 @@ class _Check:
 
     def _gone_with_all_traces(self) -> Problem | None:
         for uid in audit_written.missing(self._plane.database, self._keys, self._written):
-            return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
+            return _gone(uid)
         return None
 
 

@@ -10,10 +10,23 @@ from typing import Any
 
 import orjson
 
-from common.core.audit_chain import CONTENT, PARTS, Anchor, Event, drop_mac, problem_of_event
+from common.core.audit_chain import (
+    CONTENT,
+    NOTHING,
+    PARTS,
+    Anchor,
+    Event,
+    Problem,
+    Walk,
+    drop_mac,
+    is_own,
+    problem_of_event,
+)
 from common.core.audit_tags import EventTag
 from common.services import audit
+from common.services.audit_check import problem_since, walk_on
 from common.services.audit_delivery import delivered_to
+from common.services.audit_sealing import anchors
 from common.services.plane import Plane
 from common.services.principal import system
 
@@ -28,24 +41,29 @@ _PIECE = 500
 def drop_segment(plane: Plane) -> int:
     """Drop the oldest segment, if its newest event is older than ``audit.retention_days``; how many events went.
 
-    One that an outlet still waits for stays, and so do all while the trail does not say that it is kept for so long.
-    Raises StoreUnavailable.
+    One that an outlet still waits for stays, and so does one that is not as it was written, and all while the trail
+    does not say, whole from there on, that it is kept for so long. Raises StoreUnavailable, and OSError for notes of
+    the home that can't be read.
     """
     days = plane.variables.integer(_SETTING)
-    if not days:
+    if not days or _due(plane, days) is None:
+        return 0
+    said = _said(plane, days)
+    if said is None:
+        log.error("nothing of the audit trail is dropped: %s is %d, and no event says who set that", _SETTING, days)
+        return 0
+    # Before the transaction, for it can be long, and nobody else writes to embedded stores meanwhile.
+    if _is_refused(problem_since(plane, said)):
         return 0
     with plane.database.transaction():
         plane.database.lock("audit_seal")
-        found = _oldest(plane)
-        if found is None:
+        found = _due(plane, days)
+        if found is None or _said(plane, days) != said:
             return 0
-        anchor, start = found
-        if anchor.newest_at >= plane.now_ms() - days * _DAY_MS or anchor.seq > delivered_to(plane):
+        before, anchor = found
+        if _is_refused(_problem_of_segment(plane, before, anchor)):
             return 0
-        if not _says(plane, days):
-            log.error("nothing of the audit trail is dropped: %s is %d, and no event says who set that", _SETTING, days)
-            return 0
-        events = _remove(plane, start, anchor.seq)
+        events = _remove(plane, before.seq if before else 0, anchor.seq)
         key_id, key = next(iter(plane.keys.audit_keys().items()))
         now = plane.now_ms()
         plane.database.run(
@@ -59,8 +77,39 @@ def drop_segment(plane: Plane) -> int:
     return events
 
 
-def _says(plane: Plane, days: int) -> bool:
-    """Whether the newest event about it says that the trail is kept for so long.
+def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
+    """The anchor of the oldest segment that is there, and the one before it, if it says that the time is over."""
+    row = plane.database.one("SELECT number FROM rk_audit_anchor WHERE dropped_at IS NULL ORDER BY number LIMIT 1")
+    if row is None:
+        return None
+    near = {anchor.number: anchor for anchor in anchors(plane, row[0] - 2, 2)}
+    anchor = near.get(row[0])
+    if anchor is None or anchor.newest_at >= plane.now_ms() - days * _DAY_MS or anchor.seq > delivered_to(plane):
+        return None
+    return near.get(row[0] - 1), anchor
+
+
+def _is_refused(problem: Problem | None) -> bool:
+    if problem is not None:
+        log.error("nothing of the audit trail is dropped: %s; run `ragkeeper audit verify`", problem.text)
+    return problem is not None
+
+
+def _problem_of_segment(plane: Plane, before: Anchor | None, anchor: Anchor) -> Problem | None:
+    """Why a segment that says that its time is over is not to go: its anchors, or its events, are not this plane's.
+
+    Who can write to the database can have it say so for as long as it takes, and put it right afterwards.
+    """
+    keys = plane.keys.audit_keys()
+    previous = (before.number + 1, before.mac) if before else (1, NOTHING)
+    if not all(is_own(each, keys) for each in (before, anchor) if each) or (anchor.number, anchor.previous) != previous:
+        return Problem("anchor", f"anchor {anchor.number} was changed behind the trail's back", None, anchor.seq)
+    walk = Walk(keys, before.seq, before.digest) if before else Walk(keys)
+    return walk_on(plane, walk, anchor.seq) or walk.arrive(anchor)
+
+
+def _said(plane: Plane, days: int) -> Event | None:
+    """The newest event about it, if that says that the trail is kept for so long.
 
     Whoever can only write to the database must not have the plane itself drop, and sign for, what they would have gone.
     """
@@ -75,21 +124,9 @@ def _says(plane: Plane, days: int) -> bool:
     found = [Event(tuple(row[2:]), row[0], row[1]) for row in rows if row is not None]
     newest = max(found, key=lambda event: event.uid or "", default=None)
     if newest is None or problem_of_event(newest, plane.keys.audit_keys()) is not None:
-        return False
-    said = dict(zip(CONTENT, newest.content, strict=True))["after"]
-    return isinstance(said, str) and orjson.loads(said).get("value") == days
-
-
-def _oldest(plane: Plane) -> tuple[Anchor, int] | None:
-    """The anchor of the oldest segment that is there, and the number of the last event before it."""
-    row = plane.database.one("SELECT number FROM rk_audit_anchor WHERE dropped_at IS NULL ORDER BY number LIMIT 1")
-    if row is None:
         return None
-    columns = "number, seq, digest, newest_at, at, previous, key_id, mac"
-    rows = plane.database.all(
-        f"SELECT {columns} FROM rk_audit_anchor WHERE number IN (?, ?) ORDER BY number", (row[0] - 1, row[0])
-    )
-    return Anchor(*rows[-1]), rows[0][1] if len(rows) == 2 else 0
+    said = dict(zip(CONTENT, newest.content, strict=True))["after"]
+    return newest if isinstance(said, str) and orjson.loads(said).get("value") == days else None
 
 
 def _remove(plane: Plane, start: int, end: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,34 @@ def seal_batch(plane: Plane) -> int:
         rows = plane.database.all(_WAITING, (BATCH,))
         if not rows:
             return 0
-        head = _append(plane, head, rows)
-        anchor = _anchored(plane, head, last, max(at for _, _, _, at, _, _ in rows))
-        _learn_names(plane, {(name, part) for row in rows for name, part in zip(row[4:], PARTS, strict=True) if name})
+        _take_out(plane, rows)
+        ours = [row for row in rows if _may_be_ours(row)]
+        if not ours:
+            return len(rows)
+        head = _append(plane, head, ours)
+        anchor = _anchored(plane, head, last, max(at for _, _, _, at, _, _ in ours))
+        _learn_names(plane, {(name, part) for row in ours for name, part in zip(row[4:], PARTS, strict=True) if name})
     _note(plane, head, anchor)
     return len(rows)
+
+
+def _take_out(plane: Plane, rows: Sequence[tuple[Any, ...]]) -> None:
+    marks = ", ".join("?" * len(rows))
+    plane.database.run(f"DELETE FROM rk_audit_unsealed WHERE id IN ({marks})", [row[0] for row in rows])
+
+
+def _may_be_ours(row: tuple[Any, ...]) -> bool:
+    """Whether a row that waits has values of the kinds that events have. SQLite takes any that somebody puts there,
+    which must not stop the sealer; the event is one that has no seal, then, and none to come."""
+    _, uid, mac, at, *names = row
+    if isinstance(at, int) and all(map(_is_text, (uid, mac, *(name for name in names if name is not None)))):
+        return True
+    log.error("event %a is not sealed: it was put there behind the trail's back; run `ragkeeper audit verify`", uid)
+    return False
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def head_of(plane: Plane) -> Head:
@@ -105,7 +128,16 @@ def anchors(plane: Plane, after: int, limit: int) -> list[Anchor]:
 def last_anchor(plane: Plane) -> Anchor | None:
     """The newest anchor."""
     row = plane.database.one(f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor ORDER BY number DESC LIMIT 1")
-    return Anchor(*row) if row else None
+    if row is None:
+        return None
+    anchor = Anchor(*row)
+    # So that the next one can be made whatever somebody has put into this one.
+    seq, newest_at, at = _number(anchor.seq), _number(anchor.newest_at), _number(anchor.at)
+    return replace(anchor, seq=seq, newest_at=newest_at, at=at, mac=anchor.mac if _is_text(anchor.mac) else NOTHING)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def last_drop(database: Database, keys: Keys) -> Anchor | None:
@@ -130,14 +162,13 @@ def _has_sealed(plane: Plane) -> bool:
 def _append(plane: Plane, head: Head, rows: Sequence[tuple[Any, ...]]) -> Head:
     key_id, key = next(iter(plane.keys.audit_keys().items()))
     seq, digest, seals = head.seq, head.digest, []
-    for _, uid, mac, *_ in rows:
+    # Once each, however often somebody has put them into the queue.
+    for uid, mac in {row[1]: row[2] for row in rows}.items():
         seq += 1
         digest = link(key, digest, seq, uid, mac)
         seals.append((seq, uid, key_id, digest))
     fields = [AuditSeal.seq, AuditSeal.uid, AuditSeal.key_id, AuditSeal.digest]
     plane.database.execute(AuditSeal.insert_many(seals, fields))
-    marks = ", ".join("?" * len(rows))
-    plane.database.run(f"DELETE FROM rk_audit_unsealed WHERE id IN ({marks})", [row[0] for row in rows])
     return Head(seq, digest)
 
 
@@ -150,7 +181,7 @@ def _anchored(plane: Plane, head: Head, last: Anchor | None, newest_at: int) -> 
         "SELECT MAX(e.at) FROM rk_audit_seal s JOIN rk_audit_event e ON e.uid = s.uid WHERE s.seq > ?",
         (last.seq if last else 0,),
     )
-    newest_at = max(newest_at, row[0] if row and row[0] is not None else 0, last.newest_at if last else 0)
+    newest_at = max(newest_at, _number(row[0] if row else None), last.newest_at if last else 0)
     number, previous = (last.number + 1, last.mac) if last else (1, NOTHING)
     key_id, key = next(iter(plane.keys.audit_keys().items()))
     mac = anchor_mac(key, number, head.seq, head.digest, newest_at, now, previous)
@@ -208,7 +239,7 @@ def _move_head(plane: Plane, head: Head) -> None:
     """Note the head, unless the chain no longer has the one that was noted: that must stay, as evidence."""
     path = plane.settings.home / HEAD_FILE
     noted = noted_head(path)
-    if noted is not None and not _is_in_chain(plane, noted):
+    if noted is not None and not is_in_chain(plane, noted):
         log.error(
             "the audit chain no longer has event number %d as %s says: its end was cut off or replaced; run "
             "`ragkeeper audit verify`",
@@ -238,7 +269,8 @@ def read_note(path: Path) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def _is_in_chain(plane: Plane, noted: Head) -> bool:
+def is_in_chain(plane: Plane, noted: Head) -> bool:
+    """Whether the chain has, or had before it was dropped, this head."""
     row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (noted.seq,))
     if row is not None:
         return bool(row[0] == noted.digest)
@@ -260,6 +292,8 @@ def _replace(path: Path, content: bytes) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(descriptor, content)
+        # Else a power cut can leave an empty file, which would look like one that somebody has changed.
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
     draft.replace(path)

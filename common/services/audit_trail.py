@@ -47,6 +47,8 @@ _INDEX_OF: dict[frozenset[str], str] = {
     frozenset({"tag", "target_key"}): "rk_audit_by_tag_target",
     frozenset({"actor_key", "tag", "target_key"}): "rk_audit_by_all",
 }
+# OWASP, CSV injection; the last four are what spreadsheets in East Asian scripts take for the first four.
+_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 #: The columns of an export.
 EXPORTED = (
     *("id", "seq", "at", "tag", "result", "actor_id", "actor", "actor_roles", "credential", "address", "agent"),
@@ -242,10 +244,11 @@ def _looked_through(
 
 
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
-    (uid, at, tag, result, actor_id, email, roles, credential, address, agent, request_id, kind, target) = row[:13]
+    uid, at, *texts = row[:13]
+    (tag, result, actor_id, email, roles, credential, address, agent, request_id, kind, target) = map(_text, texts)
     return {
         "id": uid,
-        "at": rfc3339(at),
+        "at": _moment(at),
         "tag": tag,
         "result": result,
         "actor_id": actor_id,
@@ -262,8 +265,27 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
+def _moment(stored: Any) -> str | None:
+    """A moment. Whoever has written something else there, or into a text, must not hide the events around it."""
+    try:
+        return rfc3339(stored)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ascii(stored)
+
+
+def _text(stored: Any) -> str | None:
+    """A text, of which SQLite takes any bytes, or another kind of value."""
+    if stored is None or (isinstance(stored, str) and (stored.isascii() or _is_unicode(stored))):
+        return stored
+    return ascii(stored)
+
+
+def _is_unicode(text: str) -> bool:
+    return text == text.encode("utf-8", "replace").decode()
+
+
 def _values(stored: Any) -> dict[str, Any] | None:
-    """What an event says has changed. Whoever has written something else there must not hide the events around it."""
+    """What an event says has changed."""
     if not stored:
         return None
     try:
@@ -274,13 +296,17 @@ def _values(stored: Any) -> dict[str, Any] | None:
 
 
 def export(plane: Plane, sink: BinaryIO, form: Form, *, from_ms: int | None, to_ms: int | None) -> int:
-    """Write every event between two moments, oldest first, and an event that says so; how many were written."""
+    """Write every event between two moments, oldest first, and an event that says so, also if the sink takes no more;
+    how many were written."""
     count = 0
-    sink.write(_head(form))
-    for event in exported(plane, from_ms=from_ms, to_ms=to_ms):
-        sink.write(_line(event, form))
-        count += 1
-    _record_export(plane, system("audit export"), count, form, from_ms, to_ms)
+    try:
+        sink.write(_head(form))
+        for event in exported(plane, from_ms=from_ms, to_ms=to_ms):
+            sink.write(_line(event, form))
+            count += 1
+        sink.flush()
+    finally:
+        _record_export(plane, system("audit export"), count, form, from_ms, to_ms)
     return count
 
 
@@ -352,7 +378,7 @@ def sealed_events(plane: Plane, after: int, limit: int) -> list[dict[str, Any]]:
 
 def as_exported(row: tuple[Any, ...]) -> dict[str, Any]:
     """An event in the form of an export."""
-    shown = _shown(row[:15]) | {"key_id": row[15], "mac": row[16], "seq": row[17]}
+    shown = _shown(row[:15]) | {"key_id": _text(row[15]), "mac": _text(row[16]), "seq": row[17]}
     return {name: shown[name] for name in EXPORTED}
 
 
@@ -375,5 +401,4 @@ def _cell(value: Any) -> str:
         text = ",".join(map(str, value))
     else:
         text = orjson.dumps(value).decode() if isinstance(value, dict) else str(value)
-    # OWASP, CSV injection.
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith(_OF_FORMULAS) else text

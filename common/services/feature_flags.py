@@ -106,7 +106,9 @@ def _write(
     tag: EventTag,
 ) -> dict[str, Any]:
     wanted["tenants"] = sorted(set(wanted["tenants"]))
-    _refuse_strangers(plane, wanted["tenants"])
+    # Who was named before may be deleted by now, which is to keep nobody from switching the flag off.
+    named = features.feature_of(_value(full_name, before)).tenants if before else frozenset[str]()
+    _refuse_strangers(plane, wanted["tenants"], named)
     variable = known(full_name)
     after = as_text(parsed(variable, wanted, field="tenants"))
     if before is None or before.text != after:
@@ -114,15 +116,16 @@ def _write(
     return _shown(full_name, plane.variables.stored()[full_name])
 
 
-def _refuse_strangers(plane: Plane, tenants: Collection[str]) -> None:
-    """Raises BadField (``tenants``) for an id that no tenant has."""
+def _refuse_strangers(plane: Plane, tenants: Collection[str], named: Collection[str]) -> None:
+    """Raises BadField (``tenants``) for an id that no tenant has, and that the flag has not named before."""
     if len(tenants) > features.MAX_TENANTS:
         raise BadField(f"tenants: at most {features.MAX_TENANTS}.", field="tenants")
-    if not tenants:
+    added = [tenant_id for tenant_id in tenants if tenant_id not in named]
+    if not added:
         return
-    marks = ", ".join("?" * len(tenants))
-    there = {row[0] for row in plane.database.all(f"SELECT id FROM tenant WHERE id IN ({marks})", list(tenants))}
-    unknown = [tenant_id for tenant_id in tenants if tenant_id not in there]
+    marks = ", ".join("?" * len(added))
+    there = {row[0] for row in plane.database.all(f"SELECT id FROM tenant WHERE id IN ({marks})", added)}
+    unknown = [tenant_id for tenant_id in added if tenant_id not in there]
     if unknown:
         raise BadField(f"tenants: there is no tenant {reprlib.repr(unknown[0])}.", field="tenants")
 

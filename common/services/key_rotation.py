@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from common.core.audit_tags import EventTag
 from common.core.errors import PlaneError
+from common.core.variables import VARIABLES
 from common.services import audit
 from common.services.keys import put_first
 from common.services.plane import Plane
@@ -42,17 +43,22 @@ class Rotation(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """A column that holds encrypted or sealed texts, and the columns that tell its rows apart."""
+    """A column that holds encrypted or sealed texts, and the column that tells its rows apart.
+
+    ``names`` are the settings of which it does, where it holds those of any.
+    """
 
     table: str
     key: str
     column: str
+    names: tuple[str, ...] = ()
 
 
 # In jobs there are codes that are valid for minutes; older keys open them for as long.
+_SECRETS = tuple(name for name, variable in VARIABLES.items() if variable.secret)
 _COLUMNS = (
-    _Column("rk_variable", "name", "value"),
-    _Column("rk_variable_change", "id", "value"),
+    _Column("rk_variable", "name", "value", _SECRETS),
+    _Column("rk_variable_change", "id", "value", _SECRETS),
     _Column("tenant_langfuse", "tenant_id", "secret_key"),
 )
 
@@ -99,14 +105,15 @@ def _unfinished(plane: Plane) -> bool:
 
 def _rows(plane: Plane, column: _Column) -> Iterator[tuple[str | int, str]]:
     """Key and text of every row that holds something encrypted, read in pieces."""
-    table, key, text = column
+    table, key, text, names = column
+    of_names = f" AND name IN ({', '.join('?' * len(names))})" if names else ""
     last: str | int | None = None
     while True:
         after = "" if last is None else f" AND {key} > ?"
         rows = plane.database.all(
-            f"SELECT {key}, {text} FROM {table} WHERE ({text} LIKE ? OR {text} LIKE ?){after} "
+            f"SELECT {key}, {text} FROM {table} WHERE ({text} LIKE ? OR {text} LIKE ?){of_names}{after} "
             f"ORDER BY {key} LIMIT {_BATCH}",
-            ("rk1:%", "rk2:%", *(() if last is None else (last,))),
+            ("rk1:%", "rk2:%", *names, *(() if last is None else (last,))),
         )
         if not rows:
             return
@@ -116,5 +123,5 @@ def _rows(plane: Plane, column: _Column) -> Iterator[tuple[str | int, str]]:
 
 def _replace(plane: Plane, column: _Column, key: str | int, stored: str, fresh: str) -> int:
     """Write one row, unless somebody has changed it meanwhile; how many that were."""
-    table, name, text = column
+    table, name, text, _ = column
     return plane.database.run(f"UPDATE {table} SET {text} = ? WHERE {name} = ? AND {text} = ?", (fresh, key, stored))

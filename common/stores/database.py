@@ -226,6 +226,8 @@ class SqliteStore:
             row: tuple[Any, ...] | None = self._connection(self._recheck_s).execute(sql, params).fetchone()
         except (sqlite3.Error, orm.DatabaseError) as error:
             self._leave_to_a_thread(error)
+            if _NO_TEXT in str(error):
+                return next(iter(self._all_as_it_is(sql, params)), None)
             _tell(error)
             raise
         return row

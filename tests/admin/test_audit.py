@@ -8,6 +8,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import BytesIO, StringIO
 from itertools import combinations
 from typing import Any
 from urllib.parse import urlencode
@@ -873,12 +874,27 @@ def test_an_export_has_every_event_with_its_signature_over_pages_and_is_an_event
     assert len(events(busy, tag="audit:export")) == 3
 
 
-def test_an_export_as_csv_holds_no_formula(plane: Plane, busy: Person) -> None:
-    happen(plane, target="=cmd|' /C calc'!A0")
+def test_an_export_whose_reader_goes_away_is_an_event_too(plane: Plane, busy: Person) -> None:
+    class Pipe(BytesIO):
+        def write(self, line: Any, /) -> int:
+            if self.tell():
+                raise BrokenPipeError
+            return super().write(line)
+
+    with pytest.raises(BrokenPipeError):
+        audit_trail.export(plane, Pipe(), "csv", from_ms=None, to_ms=None)
+
+    (event,) = events(busy, tag="audit:export")
+    assert (event["actor"], event["after"]["events"]) == (None, 0)
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_an_export_as_csv_holds_no_formula(plane: Plane, busy: Person, begins: str) -> None:
+    happen(plane, target=f"{begins}cmd|' /C calc'!A0")
 
     answer = busy.administer("GET", "/audit/export?format=csv")
 
-    rows = list(csv.DictReader(answer.get_data(as_text=True).splitlines()))
+    rows = list(csv.DictReader(StringIO(answer.get_data(as_text=True), newline="")))
     assert answer.content_type == "text/csv; charset=utf-8"
-    assert rows[-1]["target"] == "'=cmd|' /C calc'!A0"
+    assert rows[-1]["target"] == f"'{begins}cmd|' /C calc'!A0"
     assert rows[-1]["mac"]

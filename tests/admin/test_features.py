@@ -67,6 +67,20 @@ def test_a_change_leaves_what_is_not_named(world: World) -> None:
     assert flags_of(person) == {"reranking": False}
 
 
+def test_a_flag_whose_tenant_was_deleted_is_changed_as_any_other(world: World) -> None:
+    root, left = world.root, world.person()
+    root.administer("POST", "/features", {"name": "reranking", "state": "tenants", "tenants": [left.user_id]})
+    root.administer("PUT", f"/users/{left.email}/activate", {"activate_status": "off"})
+    assert root.administer("DELETE", f"/users/{left.email}").status_code == 200
+
+    off = root.administer("PUT", "/features/reranking", {"state": "off"})
+    more = root.administer("PUT", "/features/reranking", {"tenants": [left.user_id, root.user_id]})
+    fewer = root.administer("PUT", "/features/reranking", {"tenants": []})
+    again = root.administer("PUT", "/features/reranking", {"tenants": [left.user_id]})
+
+    assert [each.status_code for each in (off, more, fewer, again)] == [200, 200, 200, 400]
+
+
 def test_a_deleted_flag_is_gone_and_can_be_rolled_back_to(root: Person) -> None:
     make(root, state="on")
     assert root.administer("DELETE", "/features/reranking").status_code == 200

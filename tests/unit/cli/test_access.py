@@ -1,12 +1,14 @@
-"""What ``ragkeeper apply`` reads, before it asks a server for anything."""
+"""What ``ragkeeper apply`` reads, before it asks a server for anything, and in which form ``export`` writes it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from common.cli import access
 from common.cli.main import app
 
 LONG = "a.rather.long.name@department.example.org"
@@ -57,3 +59,22 @@ def test_a_date_that_there_is_not_is_a_sentence() -> None:
     done = CliRunner().invoke(app, ["apply", "--dry-run", "-f", "-"], input="version: 2026-99-99\n")
 
     assert (done.exit_code, "is no YAML" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("description", ["für Ω", "one\x85two", "\ufeffx\u2028", " a: b # c\r\n", "on", "~"])
+def test_an_export_is_what_there_is_in_UTF_8_wherever_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, description: str
+) -> None:
+    flag = {"name": "x", "state": "on", "tenants": [], "description": description}
+    answers = {
+        "/settings": {"settings": []},
+        "/roles_with_permission": {"roles": []},
+        "/roles": {"roles": []},
+        "/features": {"features": [flag]},
+    }
+    monkeypatch.setattr(access, "admin", lambda method, path: {"data": answers[path]})
+
+    done = CliRunner(charset="latin-1").invoke(app, ["export"])
+
+    assert done.exit_code == 0
+    assert yaml.safe_load(done.stdout_bytes.decode())["features"]["x"]["description"] == description

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,35 @@ def test_a_command_that_speaks_to_a_server_imports_nothing_of_one(command):
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("asked", ["--version", "--help"])
+def test_output_that_a_full_disk_does_not_take_is_one_sentence(asked):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from common.cli.main import main; main()", asked],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (1, "ragkeeper: No space left on device.\n")
+
+
+def test_what_the_terminal_has_no_letters_for_is_shown_as_an_escape():
+    script = "import sys; sys.argv[1:] = ['--version']; from common.cli import main; "
+    script += "main.version_text = lambda: '\u00e9\u2026'"
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}; main.main()"],
+        cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, timeout=60,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"ragkeeper \xe9\\u2026\n", b"")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1e3", "-1", "\u0663"])
+def test_a_limit_that_is_no_number_is_told(number):
+    done = CliRunner().invoke(app, ["limit", "set", "tenant", "--members", number])
+
+    assert done.exit_code == 2
+    assert "--members takes a number" in done.stderr
+    assert len(done.stderr) < 200

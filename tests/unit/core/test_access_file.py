@@ -315,6 +315,12 @@ def test_grants_are_those_that_are_true() -> None:
         ("version: 1\nfeatures: {x: {state: perhaps}}", "features.x: must be an object of state"),
         ("version: 1\nfeatures: {x: on}", "features.x: must be a mapping"),
         ("version: 1\nfeatures: {x: {state: 1.5}}", "features.x.state: must be text"),
+        ("version: 1\nfeatures: {x: {state: 1}}", "features.x.state: must be text"),
+        ("version: 1\nfeatures: {x: {state: [on]}}", "features.x.state: must be text"),
+        ("version: 1\nsettings: {probe.timeout: 2026-01-01}", "settings.probe.timeout: must be text, a whole number"),
+        ("version: 1\nsettings: {probe.timeout: .nan}", "settings.probe.timeout: must be text, a whole number"),
+        ("version: 1\nsettings: {mail.username: !!binary aGk=}", "settings.mail.username: must be text"),
+        ("version: 1\nsettings: {mail.username: !!set {a, b}}", "settings.mail.username: must be text"),
         ("version: 1\nfeatures: {x: {tenants: all}}", "features.x.tenants: must be a list"),
     ],
 )

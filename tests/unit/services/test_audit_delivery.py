@@ -103,6 +103,26 @@ def test_what_was_delivered_is_not_sent_again(plane: Plane) -> None:
     assert len(hook.heard) == 2
 
 
+def test_an_outlet_that_is_never_through_leaves_its_turn_to_the_other(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_delivery, "_TURN_S", 0.0)
+    monkeypatch.setattr(audit_delivery, "_BATCH", 2)
+    with listening() as hook:
+        configure(plane, webhook_url=hook.url, file="trail.jsonl")
+        sealed(plane, 3)
+        audit_delivery.enqueue_due(plane)
+        turns = []
+        while (job := jobs.claim(plane, "worker", 60, [TO_WEBHOOK, TO_FILE])) is not None:
+            audit_delivery.deliver(Task(plane, job, 60))
+            jobs.finish(plane, job)
+            audit_delivery.enqueue_due(plane)
+            turns.append(job.kind)
+
+    assert turns == [TO_WEBHOOK, TO_FILE] * 3
+    assert [event["seq"] for event in hook.events()] == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("status", [500, 404, 301])
 def test_a_batch_that_was_not_taken_is_sent_again(plane: Plane, status: int) -> None:
     with listening() as hook:

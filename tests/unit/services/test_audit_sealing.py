@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from secrets import token_hex
 
@@ -229,6 +231,42 @@ def test_an_inserted_event_is_found(plane: Plane) -> None:
     assert problem(plane).kind == "inserted"
 
 
+@pytest.mark.parametrize("number", [0, -5])
+@pytest.mark.parametrize("changed", [{"tag": "user:superuser_grant"}, {"mac": None, "key_id": None}])
+def test_an_event_that_is_sealed_before_the_first_one_is_an_inserted_one(
+    plane: Plane, number: int, changed: dict[str, object]
+) -> None:
+    first, *_ = sealed(plane, 3)
+    forged = "f" * len(first)
+
+    copy_of(plane, first, uid=forged, **changed)
+    run(plane, "INSERT INTO rk_audit_seal (seq, uid, key_id, digest) VALUES (?, ?, 'x', 'y')", number, forged)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("inserted", forged, number)
+
+
+@pytest.mark.parametrize("uid", ["", " ", "\x01", "/"])
+def test_an_event_whose_id_is_below_all_others_is_an_inserted_one(plane: Plane, uid: str) -> None:
+    first, *_ = sealed(plane, 3)
+
+    copy_of(plane, first, uid=uid, tag="user:superuser_grant")
+
+    assert problem(plane).kind in ("inserted", "broken")
+
+
+def test_an_anchor_before_the_first_one_is_found(plane: Plane) -> None:
+    sealed(plane, 3)
+
+    run(
+        plane,
+        "INSERT INTO rk_audit_anchor (number, seq, digest, newest_at, at, previous, key_id, mac) "
+        "SELECT 0, seq, digest, newest_at, at, previous, key_id, mac FROM rk_audit_anchor",
+    )
+
+    assert problem(plane).kind == "anchor"
+
+
 def test_an_inserted_event_gets_no_seal_that_counts(plane: Plane) -> None:
     first = sealed(plane, 3)[0]
     forged = f"{'f' * 16}{token_hex(6)}"
@@ -292,6 +330,50 @@ def test_a_value_of_another_kind_is_found_and_stops_nothing(embedded: Plane, cha
     assert len(audit_trail.page(embedded, Filter())["events"]) == 3
 
 
+@pytest.mark.parametrize("value", [b"\xff\x00", "x", 2**62])
+@pytest.mark.parametrize("column", ["uid", "at", "actor_roles", "after", "actor_key", "target_key", "mac"])
+def test_whatever_is_put_into_the_queue_stops_neither_the_sealer_nor_a_reader(
+    embedded: Plane, column: str, value: object
+) -> None:
+    first, *_ = sealed(embedded, 2)
+    forged = value if column == "uid" else "e" * len(first)
+
+    copy_of(embedded, first, **{"uid": forged, column: value})
+    run(embedded, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", forged)
+    happen(embedded, 2, target="later@x.test")
+    audit_sealing.seal_all(embedded)
+
+    assert embedded.database.all("SELECT * FROM rk_audit_unsealed") == []
+    assert problem(embedded).kind in ("inserted", "broken", "key", "moved")
+    shown = audit_trail.page(embedded, Filter())["events"]
+    assert [event["target"] for event in shown].count("later@x.test") == 2
+    exported = BytesIO()
+    audit_trail.export(embedded, exported, "jsonl", from_ms=None, to_ms=None)
+    assert exported.getvalue().count(b"later@x.test") == 2
+    assert len(audit_trail.sealed_events(embedded, 0, 10)) >= 4
+
+
+@pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'ff'", "'x'", "4611686018427387904"])
+@pytest.mark.parametrize(
+    "where", ["event.at", "event.actor_key", "event.tag", "seal.digest", "anchor.seq", "anchor.newest_at", "anchor.mac"]
+)
+def test_whatever_is_put_into_what_is_sealed_stops_neither_the_sealer_nor_a_reader(
+    embedded: Plane, where: str, value: str, clock: Clock
+) -> None:
+    table, _, column = where.partition(".")
+    sealed(embedded, 2)
+
+    run(embedded, f"UPDATE rk_audit_{table} SET {column} = {value}")
+    embedded.database.run("UPDATE rk_audit_anchor SET at = 0 WHERE at > 0")
+    happen(embedded, 1, target="later@x.test")
+    audit_sealing.seal_all(embedded)
+
+    assert len(uids(embedded)) == 3
+    assert not audit_check.verify(embedded).is_whole
+    assert audit_trail.page(embedded, Filter())["events"][0]["target"] == "later@x.test"
+    assert b"later@x.test" in audit_trail.export_page(embedded, SHELL, "csv")[0]
+
+
 def test_a_note_of_the_head_of_other_kinds_is_found(plane: Plane) -> None:
     sealed(plane, 2)
     path = plane.settings.home / HEAD_FILE
@@ -323,6 +405,31 @@ def test_an_event_is_sealed_once_even_if_somebody_queues_it_again(plane: Plane) 
     assert order.count(first) == 1
     assert len(order) == 4
     assert audit_check.verify(plane).is_whole
+
+
+def test_an_event_is_sealed_once_even_if_it_waits_twice(plane: Plane) -> None:
+    happen(plane, 2)
+
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) SELECT uid FROM rk_audit_unsealed")
+    audit_sealing.seal_all(plane)
+
+    assert len(uids(plane)) == len(set(uids(plane))) == 2
+    assert plane.database.all("SELECT * FROM rk_audit_unsealed") == []
+    assert audit_check.verify(plane).is_whole
+
+
+def test_an_event_that_was_made_to_be_sealed_again_is_an_inserted_one(plane: Plane) -> None:
+    first, *_ = sealed(plane, 3)
+    seal = plane.database.one("SELECT seq, uid, key_id, digest FROM rk_audit_seal WHERE uid = ?", (first,))
+    assert seal is not None
+
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", first)
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", first)
+    audit_sealing.seal_all(plane)
+    run(plane, "INSERT INTO rk_audit_seal (seq, uid, key_id, digest) VALUES (?, ?, ?, ?)", *seal)
+
+    found = problem(plane)
+    assert (found.kind, found.uid, found.seq) == ("inserted", first, 4)
 
 
 @pytest.mark.parametrize("tables", [("rk_audit_event", "rk_audit_seal"), ("rk_audit_seal",)])
@@ -403,6 +510,20 @@ def test_a_note_of_the_head_that_was_changed_is_found_and_one_that_is_missing_is
     assert found.kind == "anchor"
     assert without.is_whole
     assert HEAD_FILE in without.notes[0]
+
+
+def test_a_note_of_the_head_is_on_the_disk_before_it_counts(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    sync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").read_bytes())
+        sync(descriptor)
+
+    monkeypatch.setattr(audit_sealing.os, "fsync", seen)
+    sealed(plane, 1)
+
+    assert (plane.settings.home / HEAD_FILE).read_bytes() in synced
 
 
 def test_a_chain_outlives_the_rotation_of_its_key(plane: Plane) -> None:
@@ -525,6 +646,23 @@ def test_a_segment_that_nobody_dropped_can_not_be_said_to_be(plane: Plane, clock
     assert problem(plane).kind == "missing"
 
 
+def test_a_segment_can_not_be_said_to_have_been_dropped_during_a_look(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed(plane, 3)
+    read = audit_check.sealed_between
+
+    def taken_out_before(plane: Plane, after: int, end: int) -> object:
+        for table in ("rk_audit_event", "rk_audit_seal"):
+            plane.database.run(f"DELETE FROM {table}")
+        run(plane, "UPDATE rk_audit_anchor SET dropped_at = 1, drop_key_id = key_id, drop_mac = mac")
+        return read(plane, after, end)
+
+    monkeypatch.setattr(audit_check, "sealed_between", taken_out_before)
+
+    assert problem(plane).kind == "missing"
+
+
 def test_what_is_put_back_into_a_dropped_segment_is_found(plane: Plane, clock: Clock) -> None:
     uid = sealed(plane, 3)[0]
     row = plane.database.one("SELECT seq, uid, key_id, digest FROM rk_audit_seal WHERE uid = ?", (uid,))
@@ -584,3 +722,75 @@ def test_what_was_set_before_all_that_is_left_is_still_known(plane: Plane, clock
 
     assert [audit_retention.drop_segment(plane) for _ in range(3)] == [3, 2, 2]
     assert plane.database.one("SELECT COUNT(*) FROM rk_audit_event WHERE tag = 'setting:update'") == (0,)
+
+
+def test_a_segment_that_only_seems_to_be_old_is_not_dropped(plane: Plane) -> None:
+    keep_for(plane, 30)
+    sealed(plane, 3)
+    newest_at = plane.database.one("SELECT newest_at FROM rk_audit_anchor")
+    assert newest_at is not None
+
+    run(plane, "UPDATE rk_audit_anchor SET newest_at = 0")
+    dropped = audit_retention.drop_segment(plane)
+    run(plane, "UPDATE rk_audit_anchor SET newest_at = ?", *newest_at)
+
+    assert dropped == 0
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.sealed) == (None, 4)
+
+
+def test_an_anchor_of_events_that_only_seemed_to_be_old_is_found_and_drops_nothing(plane: Plane) -> None:
+    keep_for(plane, 30)
+    happen(plane, 3)
+
+    run(plane, "UPDATE rk_audit_event SET at = at - 40 * 86400000")
+    audit_sealing.seal_all(plane)
+    run(plane, "UPDATE rk_audit_event SET at = at + 40 * 86400000")
+
+    assert audit_retention.drop_segment(plane) == 0
+    assert problem(plane).kind == "anchor"
+
+
+def test_a_segment_whose_beginning_is_not_told_is_not_dropped(plane: Plane, clock: Clock) -> None:
+    keep_for(plane, 30)
+    for _ in range(2):
+        sealed(plane, 2)
+        clock.forward(days=40)
+    sealed(plane, 1)
+
+    run(plane, "UPDATE rk_audit_anchor SET number = 7 WHERE number = 1")
+
+    assert audit_retention.drop_segment(plane) == 0
+
+
+_HIDDEN = {
+    "renamed": ("UPDATE rk_audit_event SET target_key = 'x' WHERE uid = ?",),
+    "taken out": ("DELETE FROM rk_audit_event WHERE uid = ?",),
+    "taken out with its seal": ("DELETE FROM rk_audit_event WHERE uid = ?", "DELETE FROM rk_audit_seal WHERE uid = ?"),
+    "cut off": ("DELETE FROM rk_audit_event WHERE uid >= ?", "DELETE FROM rk_audit_seal WHERE uid >= ?"),
+}
+
+
+@pytest.mark.parametrize("how", list(_HIDDEN))
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_time_that_was_set_later_can_not_be_hidden_until_something_is_dropped(
+    plane: Plane, clock: Clock, how: str, more: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealed(plane, 3)
+    clock.forward(days=40)
+    keep_for(plane, 30)
+    sealed(plane, 1)
+    keep_for(plane, 60)
+    sealed(plane, more)
+    later = plane.database.one("SELECT MAX(uid) FROM rk_audit_event WHERE tag = 'setting:update'")
+    assert later is not None
+    clock.forward(hours=1)
+
+    for statement in _HIDDEN[how]:
+        run(plane, statement, *later)
+    run(plane, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
+    run(plane, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    plane.variables.forget()
+
+    assert audit_retention.drop_segment(plane) == 0
+    assert "nothing of the audit trail is dropped" in caplog.text

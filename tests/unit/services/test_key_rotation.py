@@ -125,6 +125,17 @@ def test_what_no_key_opens_is_named_and_left_alone(plane: Plane, world: World) -
     assert plane.database.one("SELECT secret_key FROM tenant_langfuse") == ("rk1:garbage",)
 
 
+@pytest.mark.parametrize("text", ["rk1:somebody", "rk2:somebody:else"])
+def test_a_setting_that_only_looks_like_a_secret_is_none(plane: Plane, text: str) -> None:
+    store_secrets(plane)
+    settings.set_variable(plane, SHELL, "mail.username", text)
+
+    done = rotate(plane)
+
+    assert (done.renewed, done.lost) == (4, ())
+    assert plane.database.one("SELECT value FROM rk_variable WHERE name = 'mail.username'") == (text,)
+
+
 def test_a_value_that_is_set_meanwhile_is_not_overwritten(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.update_config(plane, SHELL, {"mail.password": "first"})
     write = key_rotation._replace
