@@ -272,11 +272,13 @@ SENSITIVE = {
 PASSWORD_DUE = {
     "9381 PUT /api/v1/admin/users/<email>/password",
     "9381 POST /api/v1/auth/reauthenticate",
+    "9381 GET /api/v1/sessions/<session_id>",
     "9381 GET /api/v1/admin/logout",
     "9381 POST /api/v1/admin/logout",
     "9380 POST /v1/user/setting",
     "9380 PATCH /api/v1/users/me",
     "9380 POST /api/v1/auth/reauthenticate",
+    "9380 GET /api/v1/sessions/<session_id>",
     "9380 GET /v1/user/logout",
     "9380 POST /v1/user/logout",
     "9380 GET /api/v1/auth/logout",

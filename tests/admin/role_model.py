@@ -212,6 +212,8 @@ class Model:
         return True
 
     def reset_password(self, who: str, target: str) -> bool:
+        if who == target:
+            return bool(self.ranks(who))
         return self._has(who, "user:write") and self._above_in_rank(who, target)
 
     def make_key(self, who: str, target: str) -> bool:

@@ -115,21 +115,45 @@ def test_lists_have_a_session_exactly_as_long_as_it_lets_its_owner_in(world: Wor
                 assert listed == (0 if is_over(life, limits, clock()) else 1,), (seen, now)
 
 
+def test_of_sessions_that_are_used_within_a_moment_the_one_that_was_used_least_recently_is_ended(
+    world: World, others: list[World], clock: Clock
+) -> None:
+    """Whichever process each use, and the login that is one too many, reaches."""
+    someone = world.person()
+    opened = []
+    for _ in range(10):
+        clock.forward(seconds=0.03)
+        opened.append(session_of(someone))
+        assert use(world, opened[-1])
+    for place, session in ((world, opened[1]), (others[0], opened[0]), (others[1], opened[3])):
+        clock.forward(seconds=0.01)
+        assert use(place, session)
+
+    session_of(someone, others[0].api)
+
+    assert [works(world.api, session) for session in opened] == [True, True, False, *[True] * 7]
+
+
 def test_who_administers_nothing_has_no_sessions_to_see_on_the_admin_server(world: World) -> None:
     assert world.admin.ask("GET", "/api/v1/sessions", credential=world.person().session).status_code == 403
 
 
-def test_uses_within_a_minute_are_not_written_and_count_all_the_same(world: World, clock: Clock) -> None:
+def test_many_uses_within_a_minute_are_not_all_written_and_count_all_the_same(world: World, clock: Clock) -> None:
     someone = world.person()
     session = session_of(someone)
-    clock.forward(seconds=59)
+    # In less time than one of them takes to be made up for.
+    for _ in range(60):
+        clock.forward(seconds=0.003)
+        assert use(world, session)
+    assert world.plane.database.one("SELECT last_seen_at - created_at FROM rk_session") == (150,)
+    clock.forward(seconds=1)
     assert use(world, session)
-    assert world.plane.database.one("SELECT last_seen_at - created_at FROM rk_session") == (0,)
+    assert world.plane.database.one("SELECT last_seen_at - created_at FROM rk_session") == (1180,)
 
     clock.forward(seconds=DAY)
     assert use(world, session)
 
-    assert world.plane.database.one("SELECT last_seen_at - created_at FROM rk_session") == ((DAY + 59) * 1000,)
+    assert world.plane.database.one("SELECT last_seen_at - created_at FROM rk_session") == (DAY * 1000 + 1180,)
 
 
 def test_a_use_that_could_not_be_written_keeps_the_session_in_this_process(
