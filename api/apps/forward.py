@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from flask import Response, request
 
-from common.core.errors import Forbidden, NotSignedIn, PasswordChangeDue
+from common.core.errors import Forbidden, NotSignedIn, PasswordChangeDue, StoreUnavailable
+from common.core.route_table import Rule
 from common.core.tokens import extract_credential
 from common.http import access, counted
 from common.http.requirement import PUBLIC
 from common.http.route import Call, Routes
 from common.services import forwarding, sessions
+from common.services.plane import Plane
+from common.services.principal import Principal
 
 routes = Routes("authorization", "bare")
 
@@ -34,22 +39,38 @@ RULE = "/api/v1/authz/forward"
 )
 def forward(call: Call) -> Response:
     forwarding.check_proxy(call.plane, request.headers.get(SECRET))
-    if any(name in request.headers for name in _OVERRIDES):
-        raise Forbidden("A request that asks to be taken for another one does not go on.")
-    method, target = _said(_METHODS), _said(_TARGETS)
-    rule = forwarding.rule_of(call.plane, method, target)
+    credential = extract_credential(request.headers.get("Authorization"))
+    try:
+        rule, target = _asked(call.plane)
+    except Forbidden:
+        # Nobody gets through, and no store is needed for that.
+        with suppress(NotSignedIn, StoreUnavailable):
+            _identified(call, credential)
+        raise
     if rule.kind == "public":
         return _passed(None)
-    credential = extract_credential(request.headers.get("Authorization"))
-    if credential is None:
-        raise NotSignedIn("Unauthorized")
-    who = sessions.authenticate(call.plane, credential, "user", call.who.origin)
-    # Whoever is refused is in the access line too.
-    request.environ[access.WHO] = who
+    who = _identified(call, credential)
     if who.must_change:
         raise PasswordChangeDue
     counted.count(call.plane, who, request.environ)
-    return _passed(forwarding.admit(call.plane, rule, who, credential, target))
+    return _passed(forwarding.admit(call.plane, rule, who, str(credential), target))
+
+
+def _asked(plane: Plane) -> tuple[Rule, str]:
+    """What the request that is held asks of its caller, and its target. Raises Forbidden where nobody gets through."""
+    if any(name in request.headers for name in _OVERRIDES):
+        raise Forbidden("A request that asks to be taken for another one does not go on.")
+    method, target = _said(_METHODS), _said(_TARGETS)
+    return forwarding.rule_of(plane, method, target), target
+
+
+def _identified(call: Call, credential: str | None) -> Principal:
+    """Whose credential this is, also in the access line, for it says who was refused too. Raises NotSignedIn."""
+    if credential is None:
+        raise NotSignedIn("Unauthorized")
+    who = sessions.authenticate(call.plane, credential, "user", call.who.origin)
+    request.environ[access.WHO] = who
+    return who
 
 
 def _passed(authorization: str | None) -> Response:

@@ -76,6 +76,7 @@ class _Stage:
         elif kind != "roles":
             self._require("setting", "write")
             if "default_role" in act.body.get("settings", {}):
+                self._require("role", "assign")
                 self._make_default(str(act.body["settings"]["default_role"] or ""))
         elif not named:
             self._require("role", "create")

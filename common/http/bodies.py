@@ -160,6 +160,9 @@ def _fields(request: Request, raw: bytes) -> Mapping[str, str]:
     for name, value in values.items():
         if _REPLACED in name + value:
             raise _not_utf8(name, "body")
+        if name.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+            # All of it, behind a mark of its encoding or in escapes: no field has such a name.
+            raise BadBody("The body is JSON that was sent as a form: send it as application/json, as it is.")
     return _without_nul(values)
 
 

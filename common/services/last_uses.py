@@ -17,6 +17,8 @@ _MOST_KEPT = 10_000
 # Of uses that need not be written yet, so many are at once; each that is takes so long to be made up for.
 _EARLY_AT_ONCE = 50
 _EARLY_EVERY_MS = 200
+# After one that could not be written there is none for so long.
+_EARLY_AGAIN_MS = 60_000
 
 
 class LastUses:
@@ -109,5 +111,6 @@ class LastUses:
                 database.run(self._statement, (at_ms, used_id, at_ms))
         except StoreUnavailable as error:
             log.warning("last use of %d %s not written: %s", len(taken), self._what, error.reason)
+            self._early_until = max(taken.values()) + _EARLY_AGAIN_MS
             return False
         return True

@@ -53,6 +53,10 @@ _ID_LENGTH = 32
 # The whole list is read by so many.
 _PIECE = 500
 _NO_RECORD = (None,) * 11
+_GOOD = """
+    SELECT 1 FROM api_token k JOIN user_tenant m ON m.tenant_id = k.tenant_id
+    WHERE k.token = ? AND k.tenant_id = ? AND m.user_id = ? AND m.role = 'owner' AND m.status = '1'
+"""
 #: A token that has not been used for so long, or never since it was made, is shown as unused.
 UNUSED_MS = 90 * 24 * 3600 * 1000
 
@@ -296,8 +300,8 @@ def standing_of(plane: Plane, token_id: str) -> Standing | None:
         return None
     if expires_at is not None and expires_at <= plane.now_ms():
         return None
-    # RAGFlow may have deleted it.
-    if plane.database.one("SELECT 1 FROM api_token WHERE token = ? AND tenant_id = ?", (stored, tenant_id)) is None:
+    # RAGFlow may have deleted it, and the account may have given the tenant away.
+    if plane.database.one(_GOOD, (stored, tenant_id, user_id)) is None:
         return None
     standing = accounts.standing_of(plane, account)
     makers = token_makers.makers_of(made_by)

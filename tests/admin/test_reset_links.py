@@ -217,7 +217,9 @@ def test_a_link_that_a_token_made_goes_no_further_than_the_token(
     assert use(showing, links[1], new_password()).status_code == 200
 
 
-@pytest.mark.parametrize("end", ["deleted", "deleted in a RAGFlow", "rotated", "over", "its account is off"])
+@pytest.mark.parametrize(
+    "end", ["deleted", "deleted in a RAGFlow", "rotated", "over", "its tenant is given away", "off"]
+)
 def test_and_lasts_no_longer(showing: World, root: Person, clock: Clock, end: str) -> None:
     helper, someone = manager(showing), showing.person()
     made = helper.ask("POST", "/api/v1/system/tokens", {"scopes": ["write:user"], "expires_in": 600}).json["data"]
@@ -232,6 +234,9 @@ def test_and_lasts_no_longer(showing: World, root: Person, clock: Clock, end: st
             done = helper.ask("POST", f"/api/v1/system/tokens/{made['id']}/rotate", {"grace_s": 0})
         case "over":
             clock.forward(seconds=601)
+            done = root.ask("GET", "/v1/user/info")
+        case "its tenant is given away":
+            showing.plane.database.run("UPDATE user_tenant SET role = 'normal' WHERE user_id = ?", (helper.user_id,))
             done = root.ask("GET", "/v1/user/info")
         case _:
             done = root.administer("PUT", f"/users/{helper.email}/activate", {"activate_status": "off"})

@@ -303,6 +303,8 @@ def test_json_is_read_as_such_whatever_it_is_called(world: World, kind: str) -> 
     ("kind", "sent"),
     [
         (FORM, b' {"scopes": ["read:dataset"]'),
+        (FORM, b'\xef\xbb\xbf{"scopes": ["read:dataset"]}'),
+        (FORM, b"%7B%22scopes%22%3A%5B%22read%3Adataset%22%5D%7D"),
         ("multipart/form-data", b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n--x--\r\n'),
         (PARTS, b'--y\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n--y--\r\n'),
         (PARTS, b'--x\r\nContent-Disposition: form-data; name="n\xff"\r\n\r\na\r\n--x--\r\n'),

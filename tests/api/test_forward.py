@@ -15,6 +15,7 @@ from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.test import TestResponse
 
 from api.app import create_app as create_api
+from common.core.errors import StoreUnavailable
 from common.http.access import COUNTED
 from common.services import opening, sessions
 from common.settings import SettingsError
@@ -313,7 +314,17 @@ def test_a_decision_takes_two_statements(shared: World) -> None:
     assert len(heard) == 2, heard
 
 
-@pytest.mark.parametrize(("asked", "status"), [(READ, 200), (WRITE, 403), (("POST", "/v1/api/rm"), 403)])
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (READ, 200),
+        (WRITE, 403),
+        (("POST", "/v1/api/rm"), 403),
+        (("GET", "/v1/no/such/route"), 403),
+        (("GET", "/v1/KB/list"), 403),
+        (("GET", "//v1/kb/list"), 403),
+    ],
+)
 def test_the_access_line_says_whose_request_was_decided_also_where_the_answer_is_no(
     shared: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], asked: Asked, status: int
 ) -> None:
@@ -321,11 +332,33 @@ def test_the_access_line_says_whose_request_was_decided_also_where_the_answer_is
     token = token_of(someone)
     caplog.set_level(logging.INFO, "ragkeeper.access")
 
-    decide(shared, *asked, token)
+    assert decide(shared, *asked, token).status_code == status
 
     line = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert (line["route"], line["status"], line["user"]) == ("/api/v1/authz/forward", status, someone.user_id)
     assert line["credential"].startswith("token:")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_nobody_may_is_a_no_whatever_the_credential_is(shared: World, ended: bool) -> None:
+    credential = shared.person().session if ended else "rubbish"
+    if ended:
+        shared.api.ask("POST", "/v1/user/logout", credential=credential)
+
+    assert decide(shared, "GET", "/v1/no/such/route", credential).status_code == 403
+
+
+def test_what_nobody_may_is_a_no_also_while_the_database_is_down(
+    shared: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credential = shared.person().session
+
+    def down(*_: object) -> None:
+        raise StoreUnavailable("metadata", "connection refused")
+
+    monkeypatch.setattr(type(shared.plane.database), "one", down)
+
+    assert decide(shared, "GET", "/v1/no/such/route", credential).status_code == 403
 
 
 def test_a_dead_token_at_the_front_is_in_the_audit_trail(shared: World) -> None:

@@ -120,6 +120,16 @@ def test_a_default_role_of_the_file_that_is_not_administrative_is_anybodys_to_ch
     assert len(rehearsed("roles: {fresh: {}}\nsettings: {default_role: fresh}", "ops@x.test")) == 2
 
 
+@pytest.mark.parametrize("value", ["fresh", "''"])
+def test_the_default_role_takes_the_right_to_give_roles_before_those_of_the_file_are_made(value: str) -> None:
+    now = replace(NOW, roles={"editor": role("role:create", "setting:write")}, settings={"default_role": "editor"})
+    text = f"version: 1\nroles: {{fresh: {{}}}}\nsettings: {{default_role: {value}}}"
+    acts = plan(parse(yaml.safe_load(text)), now, defaults={"default_role": ""}, secrets=[])
+
+    with pytest.raises(BadField, match="settings: This needs the permission role:assign"):
+        rehearse(acts, now, BUILT_IN, Caller("ada@x.test", ("editor", "member")))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -86,6 +86,27 @@ def test_a_use_that_could_not_be_written_is_kept_and_written_with_the_next_one(
     assert uses.unwritten("s") == 0
 
 
+def test_while_nothing_can_be_written_it_is_not_tried_before_it_is_due(
+    plane: Plane, uses: LastUses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A busy process would write five lines of log a second."""
+
+    def down(*_: object) -> int:
+        raise StoreUnavailable("metadata", "read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(plane.database), "run", down)
+        for at_ms in (10_000, 20_000, 30_000):
+            uses.note_early(plane.database, "s", at_ms)
+            uses.wait(10)
+        assert caplog.text.count("not written") == 1
+
+    uses.note_early(plane.database, "s", 75_000)
+    uses.wait(10)
+
+    assert last_seen(plane) == 75_000
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_after_an_error_that_nobody_foresaw_uses_are_written_again(
     plane: Plane, uses: LastUses, monkeypatch: pytest.MonkeyPatch
