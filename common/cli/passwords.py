@@ -27,5 +27,7 @@ def asked_password(from_stdin: bool, prompt: str, *, confirm: bool = False, what
         try:
             answer: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
         except GetPassWarning:
+            # The prompt stands there already.
+            typer.echo()
             fail(f"there is no terminal to ask for the {what} on; hand it over with --{what}-stdin.")
     return answer
