@@ -142,6 +142,12 @@ def link(key: bytes, previous: str, seq: int, uid: str, mac: str) -> str:
     return _mac(key, "link", (previous, seq, uid, mac))
 
 
+def is_linked(keys: Keys, previous: str, seal: Seal, mac: object) -> bool:
+    """Whether this plane sealed the event with this MAC behind the digest before."""
+    key = keys.get(seal.key_id)
+    return key is not None and isinstance(mac, str) and same(seal.digest, link(key, previous, seal.seq, seal.uid, mac))
+
+
 def anchor_mac(key: bytes, number: int, seq: int, digest: str, newest_at: int, at: int, previous: str) -> str:
     """The MAC of an anchor."""
     return _mac(key, "anchor", (number, seq, digest, newest_at, at, previous))

@@ -13,7 +13,6 @@ import orjson
 
 from common.core.audit_chain import (
     CONTENT,
-    NOTHING,
     Anchor,
     Event,
     Keys,
@@ -32,9 +31,11 @@ from common.services.audit_sealing import (
     HEAD_FILE,
     Head,
     anchors,
+    digest_at,
     head_of,
     is_in_chain,
     noted_head,
+    put_behind,
     read_note,
 )
 from common.services.plane import Plane
@@ -85,12 +86,13 @@ def problem_since(plane: Plane, event: Event) -> Problem | None:
         return _gone(gone)
     row = plane.database.one("SELECT MIN(seq) FROM rk_audit_seal WHERE uid = ?", (uid,))
     if row is not None and row[0] is not None:
-        walk = Walk(keys, row[0] - 1, _digest_at(plane, row[0] - 1))
+        walk = Walk(keys, row[0] - 1, digest_at(plane, row[0] - 1))
         wrong = walk_on(plane, walk, head_of(plane).seq)
     elif plane.now_ms() - event.at < _UNSEALED_MS:
         wrong = None
     else:
         wrong = Problem("inserted", f"event {uid} should have been sealed by now", uid)
+    wrong = wrong or _problem_behind(plane)
     if wrong is None and noted is not None and not is_in_chain(plane, noted):
         return Problem(
             "truncated", f"event number {noted.seq} is not the one that this home saw sealed", None, noted.seq
@@ -98,14 +100,16 @@ def problem_since(plane: Plane, event: Event) -> Problem | None:
     return wrong
 
 
-def _digest_at(plane: Plane, seq: int) -> str:
-    row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (seq,))
-    row = row or plane.database.one("SELECT digest FROM rk_audit_anchor WHERE seq = ?", (seq,))
-    return row[0] if row else NOTHING
-
-
 def _gone(uid: str) -> Problem:
     return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
+
+
+def _problem_behind(plane: Plane) -> Problem | None:
+    row = put_behind(plane)
+    if row is None:
+        return None
+    text = f"event {row[0]} is sealed as number {row[1]}, behind the last one: it was inserted"
+    return Problem("inserted", text, *row)
 
 
 def sealed_between(plane: Plane, after: int, end: int) -> list[tuple[Seal, Event | None]]:
@@ -324,7 +328,7 @@ class _Check:
     def _outside_the_chain(self) -> Problem | None:
         row = self._plane.database.one("SELECT uid, seq FROM rk_audit_seal WHERE seq < 1 ORDER BY seq LIMIT 1")
         if row is None:
-            return None
+            return _problem_behind(self._plane)
         text = f"event {row[0]} is sealed as number {row[1]}, before the first one: it was inserted"
         return Problem("inserted", text, row[0], row[1])
 

@@ -5,6 +5,7 @@ at least once. How far an outlet is stands in the database, and moves on only wh
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from common.services.jobs import Task, TryLater
 from common.services.plane import Plane
 from common.stores.database import Taken
 from common.stores.egress import fetch
+
+log = logging.getLogger(__name__)
 
 TO_WEBHOOK = "audit.webhook"
 TO_FILE = "audit.file"
@@ -47,10 +50,19 @@ class _Outlet:
 
 
 def enqueue_due(plane: Plane) -> None:
-    """Enqueue a job for each outlet that is configured and behind. Raises StoreUnavailable."""
-    head = head_of(plane).seq
+    """Enqueue a job for each outlet that is configured and behind. Raises StoreUnavailable.
+
+    One that is said to be further than the chain, which has begun anew or was never so long, would get nothing more.
+    """
     for kind, outlet in _OUTLETS.items():
-        if plane.variables.text(outlet.setting) and _delivered(plane, outlet) < head and not _is_enqueued(plane, kind):
+        if not plane.variables.text(outlet.setting):
+            continue
+        at, head = _delivered(plane, outlet), head_of(plane).seq
+        if at > head:
+            log.error("%s has had number %d, and the audit trail ends with %d: it goes on from there", kind, at, head)
+            with plane.database.transaction():
+                _move_on(plane, outlet, head)
+        elif at < head and not _is_enqueued(plane, kind):
             with plane.database.transaction():
                 jobs.enqueue(plane, kind, {}, dedupe_key=kind)
 
@@ -67,7 +79,7 @@ def deliver(task: Task) -> None:
     while plane.variables.text(outlet.setting):
         task.pause_point()
         at = _delivered(plane, outlet)
-        events = sealed_events(plane, at, _BATCH)
+        events = sealed_events(plane, at, head_of(plane).seq, _BATCH)
         if not events:
             break
         outlet.put(plane, events)

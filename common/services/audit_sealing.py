@@ -21,10 +21,13 @@ from common.core.audit_chain import (
     PARTS,
     Anchor,
     Keys,
+    Seal,
     anchor_is_due,
     anchor_mac,
     event_mac,
     head_mac,
+    is_linked,
+    is_own,
     is_own_drop,
     link,
 )
@@ -41,6 +44,8 @@ ANCHORS_FILE = "audit-anchors.jsonl"
 HEAD_FILE = "audit-head.json"
 
 _ANCHOR_COLUMNS = "number, seq, digest, newest_at, at, previous, key_id, mac, dropped_at, drop_key_id, drop_mac"
+# The store takes none behind it.
+_LAST_NUMBER = 2**63 - 1
 _WAITING = """
     SELECT u.id, e.uid, e.mac, e.at, e.actor_key, e.target_key
     FROM rk_audit_unsealed u JOIN rk_audit_event e ON e.uid = u.uid LEFT JOIN rk_audit_seal s ON s.uid = u.uid
@@ -75,7 +80,7 @@ def seal_batch(plane: Plane) -> int:
         head, last = head_of(plane), last_anchor(plane)
         if last is None and head.seq == 0 and not _has_sealed(plane):
             _sign_what_was_before(plane)
-        rows = plane.database.all(_WAITING, (BATCH,))
+        rows = plane.database.all(_WAITING, (_room(plane, head),))
         if not rows:
             return 0
         _take_out(plane, rows)
@@ -94,6 +99,12 @@ def _take_out(plane: Plane, rows: Sequence[tuple[Any, ...]]) -> None:
     plane.database.run(f"DELETE FROM rk_audit_unsealed WHERE id IN ({marks})", [row[0] for row in rows])
 
 
+def _room(plane: Plane, head: Head) -> int:
+    """How many seals the next batch may have at most: the numbers behind the head that nobody else has taken."""
+    taken = plane.database.one("SELECT seq FROM rk_audit_seal WHERE seq > ? ORDER BY seq LIMIT 1", (head.seq,))
+    return min(taken[0] - head.seq - 1, BATCH) if taken is not None else BATCH
+
+
 def _may_be_ours(row: tuple[Any, ...]) -> bool:
     """Whether a row that waits has values of the kinds that events have. SQLite takes any that somebody puts there,
     which must not stop the sealer; the event is one that has no seal, then, and none to come."""
@@ -109,12 +120,52 @@ def _is_text(value: object) -> bool:
 
 
 def head_of(plane: Plane) -> Head:
-    """Where the chain ends now."""
-    row = plane.database.one("SELECT seq, digest FROM rk_audit_seal ORDER BY seq DESC LIMIT 1")
-    if row is None:
-        # All that there was may have been dropped.
-        row = plane.database.one("SELECT seq, digest FROM rk_audit_anchor ORDER BY number DESC LIMIT 1")
-    return Head(*row) if row else Head()
+    """Where the chain ends now.
+
+    A seal that somebody has put behind the end with a gap does not count: behind the last number that the store takes
+    there would be none to go on with, and behind another one the gap would stay when it is taken out again.
+    """
+    row = plane.database.one(
+        "SELECT s.seq, s.uid, s.key_id, s.digest, e.mac FROM rk_audit_seal s "
+        "LEFT JOIN rk_audit_event e ON e.uid = s.uid ORDER BY s.seq DESC LIMIT 1"
+    )
+    if row is not None:
+        seal = Seal(*row[:4])
+        if is_linked(plane.keys.audit_keys(), digest_at(plane, seal.seq - 1), seal, row[4]):
+            return Head(seal.seq, seal.digest)
+    anchor = _newest(plane)
+    # All that there was may have been dropped.
+    head = Head(_number(anchor.seq), anchor.digest) if anchor else Head()
+    return head if row is None else _without_a_gap(plane, head)
+
+
+def _without_a_gap(plane: Plane, head: Head) -> Head:
+    """The last of the seals that follow on this head number by number."""
+    while True:
+        rows = plane.database.all(
+            "SELECT seq, digest FROM rk_audit_seal WHERE seq > ? ORDER BY seq LIMIT ?", (head.seq, BATCH)
+        )
+        for seq, digest in rows:
+            if seq > head.seq + 1:
+                return head
+            head = Head(seq, digest)
+        if len(rows) < BATCH:
+            return head
+
+
+def digest_at(plane: Plane, seq: int) -> str:
+    """The digest of the chain at this number."""
+    row = plane.database.one("SELECT digest FROM rk_audit_seal WHERE seq = ?", (seq,))
+    row = row or plane.database.one("SELECT digest FROM rk_audit_anchor WHERE seq = ?", (seq,))
+    return row[0] if row else NOTHING
+
+
+def put_behind(plane: Plane) -> tuple[str, int] | None:
+    """The id and number of a seal that somebody has put behind the end of the chain."""
+    row = plane.database.one("SELECT uid, seq FROM rk_audit_seal ORDER BY seq DESC LIMIT 1")
+    # After it, for the chain may grow meanwhile.
+    end = head_of(plane).seq
+    return row if row is not None and row[1] > end else None
 
 
 def anchors(plane: Plane, after: int, limit: int) -> list[Anchor]:
@@ -126,14 +177,32 @@ def anchors(plane: Plane, after: int, limit: int) -> list[Anchor]:
 
 
 def last_anchor(plane: Plane) -> Anchor | None:
-    """The newest anchor."""
-    row = plane.database.one(f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor ORDER BY number DESC LIMIT 1")
-    if row is None:
+    """The newest anchor, of which the next one is made. What somebody has put behind it with a gap does not count."""
+    anchor = _newest(plane)
+    if anchor is None:
         return None
-    anchor = Anchor(*row)
+    for behind in anchors(plane, anchor.number, BATCH):
+        if behind.number == anchor.number + 1:
+            anchor = behind
     # So that the next one can be made whatever somebody has put into this one.
     seq, newest_at, at = _number(anchor.seq), _number(anchor.newest_at), _number(anchor.at)
     return replace(anchor, seq=seq, newest_at=newest_at, at=at, mac=anchor.mac if _is_text(anchor.mac) else NOTHING)
+
+
+def _newest(plane: Plane) -> Anchor | None:
+    """The newest anchor that this plane made; where none of the last ones is, the newest that another can follow."""
+    keys, found = plane.keys.audit_keys(), None
+    for limit in (1, BATCH):
+        rows = plane.database.all(
+            f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor WHERE number < ? ORDER BY number DESC LIMIT ?",
+            (_LAST_NUMBER, limit),
+        )
+        last = [Anchor(*row) for row in rows]
+        own = next((anchor for anchor in last if is_own(anchor, keys)), None)
+        if own is not None:
+            return own
+        found = last[0] if last else None
+    return found
 
 
 def _number(value: object) -> int:
@@ -175,7 +244,7 @@ def _append(plane: Plane, head: Head, rows: Sequence[tuple[Any, ...]]) -> Head:
 def _anchored(plane: Plane, head: Head, last: Anchor | None, newest_at: int) -> Anchor | None:
     """Write an anchor at the head, if one is due. ``newest_at`` counts for events behind the last one."""
     now = plane.now_ms()
-    if not anchor_is_due(head.seq, now, last):
+    if not anchor_is_due(head.seq, now, last) or (last is not None and last.number + 1 >= _LAST_NUMBER):
         return None
     row = plane.database.one(
         "SELECT MAX(e.at) FROM rk_audit_seal s JOIN rk_audit_event e ON e.uid = s.uid WHERE s.seq > ?",

@@ -365,13 +365,13 @@ def exported(
         last = rows[-1][0]
 
 
-def sealed_events(plane: Plane, after: int, limit: int) -> list[dict[str, Any]]:
-    """Up to ``limit`` events behind this number of the chain, in its order, in the form of an export."""
+def sealed_events(plane: Plane, after: int, end: int, limit: int) -> list[dict[str, Any]]:
+    """Up to ``limit`` events behind one number of the chain up to another, in order, in the form of an export."""
     columns = ", ".join(f"e.{column}" for column in _COLUMNS.split(", "))
     rows = plane.database.all(
         f"SELECT {columns}, s.seq FROM rk_audit_seal s JOIN rk_audit_event e ON e.uid = s.uid "
-        "WHERE s.seq > ? ORDER BY s.seq LIMIT ?",
-        (after, limit),
+        "WHERE s.seq > ? AND s.seq <= ? ORDER BY s.seq LIMIT ?",
+        (after, end, limit),
     )
     return [as_exported(row) for row in rows]
 

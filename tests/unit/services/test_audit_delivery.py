@@ -103,6 +103,34 @@ def test_what_was_delivered_is_not_sent_again(plane: Plane) -> None:
     assert len(hook.heard) == 2
 
 
+def test_a_seal_that_somebody_put_behind_the_end_is_not_delivered(plane: Plane) -> None:
+    configure(plane, file="trail.jsonl")
+    first, *_ = sealed(plane, 2)
+    plane.database.run("INSERT INTO rk_audit_seal VALUES (?, ?, 'x', 'y')", (2**63 - 1, first))
+    for _ in range(2):
+        audit_delivery.enqueue_due(plane)
+        delivery = task(plane, TO_FILE)
+        audit_delivery.deliver(delivery)
+        jobs.finish(plane, delivery.job)
+        sealed(plane, 2)
+
+    lines = (plane.settings.home / FOLDER / "trail.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_an_outlet_that_is_said_to_be_further_than_the_chain_goes_on_with_it(plane: Plane) -> None:
+    configure(plane, file="trail.jsonl")
+    sealed(plane, 2)
+    plane.database.run("INSERT INTO rk_state (name, value) VALUES ('audit_file_seq', 1000)")
+    audit_delivery.enqueue_due(plane)
+    sealed(plane, 2)
+    audit_delivery.enqueue_due(plane)
+    audit_delivery.deliver(task(plane, TO_FILE))
+
+    lines = (plane.settings.home / FOLDER / "trail.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == [4, 5]
+
+
 def test_an_outlet_that_is_never_through_leaves_its_turn_to_the_other(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:

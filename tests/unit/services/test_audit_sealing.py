@@ -246,6 +246,69 @@ def test_an_event_that_is_sealed_before_the_first_one_is_an_inserted_one(
     assert (found.kind, found.uid, found.seq) == ("inserted", forged, number)
 
 
+@pytest.mark.parametrize("numbers", [(2**63 - 1,), (2**63 - 2, 2**63 - 1), (7,), (9, 10)])
+def test_a_seal_behind_the_end_stops_no_sealer_and_is_an_inserted_one(
+    plane: Plane, clock: Clock, numbers: tuple[int, ...]
+) -> None:
+    first, *_ = sealed(plane, 3)
+    key_id = plane.keys.audit_key()[0]
+    for number in numbers:
+        run(plane, "INSERT INTO rk_audit_seal VALUES (?, ?, ?, ?)", number, first, key_id, "f" * 64)
+
+    sealed(plane, 2)
+    found = problem(plane)
+    keep_for(plane, 1)
+    audit_sealing.seal_all(plane)
+    clock.forward(days=2)
+    dropped = audit_retention.drop_segment(plane)
+    run(plane, "DELETE FROM rk_audit_seal WHERE digest = ?", "f" * 64)
+    sealed(plane, 2)
+
+    assert (found.kind, found.uid, found.seq) == ("inserted", first, numbers[-1])
+    assert dropped == 0
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.sealed, verdict.unsealed) == (None, 8, 0)
+
+
+def test_a_seal_behind_the_end_that_the_chain_comes_to_stops_no_sealer(plane: Plane) -> None:
+    first, *_ = sealed(plane, 3)
+    run(plane, "INSERT INTO rk_audit_seal VALUES (5, ?, ?, ?)", first, plane.keys.audit_key()[0], "f" * 64)
+
+    for _ in range(3):
+        happen(plane, 2)
+        audit_sealing.seal_all(plane)
+    audit_sealing.seal_all(plane)
+
+    assert len(uids(plane)) == 10
+    assert (problem(plane).kind, problem(plane).seq) == ("moved", 5)
+
+
+@pytest.mark.parametrize("numbers", [(2**63 - 1,), (2**63 - 3, 2**63 - 2), (7,)])
+def test_anchors_behind_the_end_stop_no_sealer_and_are_found(
+    plane: Plane, clock: Clock, numbers: tuple[int, ...]
+) -> None:
+    sealed(plane, 3)
+    columns = "digest, newest_at, previous, key_id, mac"
+    for number in numbers:
+        run(
+            plane,
+            f"INSERT INTO rk_audit_anchor (number, seq, at, {columns}) "
+            f"SELECT ?, 2, 0, {columns} FROM rk_audit_anchor WHERE number = 1",
+            number,
+        )
+
+    clock.forward(hours=2)
+    sealed(plane, 2)
+    clock.forward(hours=2)
+    sealed(plane, 2)
+    found = problem(plane)
+    run(plane, f"DELETE FROM rk_audit_anchor WHERE number IN ({', '.join('?' * len(numbers))})", *numbers)
+
+    assert found.kind == "anchor"
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.sealed, verdict.anchors) == (None, 7, 3)
+
+
 @pytest.mark.parametrize("uid", ["", " ", "\x01", "/"])
 def test_an_event_whose_id_is_below_all_others_is_an_inserted_one(plane: Plane, uid: str) -> None:
     first, *_ = sealed(plane, 3)
@@ -350,7 +413,7 @@ def test_whatever_is_put_into_the_queue_stops_neither_the_sealer_nor_a_reader(
     exported = BytesIO()
     audit_trail.export(embedded, exported, "jsonl", from_ms=None, to_ms=None)
     assert exported.getvalue().count(b"later@x.test") == 2
-    assert len(audit_trail.sealed_events(embedded, 0, 10)) >= 4
+    assert len(audit_trail.sealed_events(embedded, 0, 10, 10)) >= 4
 
 
 @pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'ff'", "'x'", "4611686018427387904"])
