@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -333,13 +334,19 @@ class _Check:
         return Problem("inserted", text, row[0], row[1])
 
     def _sealed_twice(self) -> Problem | None:
-        row = self._plane.database.one(
-            "SELECT uid, MAX(seq) FROM rk_audit_seal GROUP BY uid HAVING COUNT(*) > 1 ORDER BY uid LIMIT 1"
-        )
-        if row is None:
-            return None
-        text = f"event {row[0]} is sealed twice: it was put into the queue of the sealer again as number {row[1]}"
-        return Problem("inserted", text, row[0], row[1])
+        last = ""
+        # From the last one of the piece before on, so that two are met side by side where a piece ends, too.
+        while rows := self._plane.database.all(
+            "SELECT uid, seq FROM rk_audit_seal WHERE uid >= ? ORDER BY uid, seq LIMIT ?", (last, _BATCH)
+        ):
+            for (uid, _), (again, seq) in pairwise(rows):
+                if uid == again:
+                    text = f"event {uid} is sealed twice: it was put into the queue of the sealer again as number {seq}"
+                    return Problem("inserted", text, uid, seq)
+            if len(rows) < _BATCH:
+                break
+            last = rows[-1][0]
+        return None
 
     def _gone_before_their_seal(self) -> Problem | None:
         row = self._plane.database.one(
@@ -368,9 +375,9 @@ class _KeptAnchors:
         if not size:
             return
         with self._path.open("rb") as file:
-            while file.tell() < size:
+            while file.tell() < size and (line := file.readline()):
                 try:
-                    kept = orjson.loads(file.readline())
+                    kept = orjson.loads(line)
                 except orjson.JSONDecodeError:
                     # The last line of a process that was killed.
                     continue

@@ -19,7 +19,16 @@ from common.core.audit_tags import EventTag
 from common.migrations.runner import migrate
 from common.models.base import LongTextField, Table
 from common.secret import Secret
-from common.services import audit, audit_check, audit_retention, audit_sealing, audit_trail, opening, settings
+from common.services import (
+    audit,
+    audit_check,
+    audit_retention,
+    audit_sealing,
+    audit_trail,
+    audit_written,
+    opening,
+    settings,
+)
 from common.services.audit_sealing import ANCHORS_FILE, BATCH, HEAD_FILE
 from common.services.audit_trail import Filter
 from common.services.audit_written import WRITTEN_FILE
@@ -481,18 +490,71 @@ def test_an_event_is_sealed_once_even_if_it_waits_twice(plane: Plane) -> None:
     assert audit_check.verify(plane).is_whole
 
 
-def test_an_event_that_was_made_to_be_sealed_again_is_an_inserted_one(plane: Plane) -> None:
-    first, *_ = sealed(plane, 3)
-    seal = plane.database.one("SELECT seq, uid, key_id, digest FROM rk_audit_seal WHERE uid = ?", (first,))
+@pytest.mark.parametrize("which", range(3))
+def test_an_event_that_was_made_to_be_sealed_again_is_an_inserted_one(
+    plane: Plane, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_check, "_BATCH", 2)
+    uid = sealed(plane, 4)[which]
+    seal = plane.database.one("SELECT seq, uid, key_id, digest FROM rk_audit_seal WHERE uid = ?", (uid,))
     assert seal is not None
 
-    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", first)
-    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", first)
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", uid)
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", uid)
     audit_sealing.seal_all(plane)
-    run(plane, "INSERT INTO rk_audit_seal (seq, uid, key_id, digest) VALUES (?, ?, ?, ?)", *seal)
+    plane.database.run("INSERT INTO rk_audit_seal (seq, uid, key_id, digest) VALUES (?, ?, ?, ?)", seal)
 
     found = problem(plane)
-    assert (found.kind, found.uid, found.seq) == ("inserted", first, 4)
+    assert (found.kind, found.uid, found.seq) == ("inserted", uid, 5)
+
+
+def test_no_statement_of_a_look_at_the_trail_costs_more_when_it_is_longer(
+    embedded: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_check, "_BATCH", 20)
+    monkeypatch.setattr(audit_written, "_BATCH", 20)
+    costs: list[int] = []
+
+    def count() -> int:
+        costs[-1] += 1
+        return 0
+
+    def dearest() -> int:
+        connection = embedded.database.peewee.connection()
+        connection.set_trace_callback(lambda _: costs.append(0))
+        connection.set_progress_handler(count, 1)
+        assert audit_check.verify(embedded).is_whole
+        connection.set_progress_handler(None, 0)
+        connection.set_trace_callback(None)
+        return max(costs)
+
+    sealed(embedded, 30)
+    of_few = dearest()
+    with embedded.database.transaction():
+        happen(embedded, 300)
+    audit_sealing.seal_all(embedded)
+
+    assert dearest() <= of_few * 1.5
+
+
+@pytest.mark.timeout(20)
+def test_notes_of_anchors_that_are_cut_while_they_are_read_end(
+    plane: Plane, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        sealed(plane, 1)
+        clock.forward(hours=2)
+    path = plane.settings.home / ANCHORS_FILE
+    path.write_bytes(path.read_bytes() + b"{}\n" * 10_000)
+    head_of = audit_check.head_of
+
+    def cut(looked_at: Plane) -> audit_sealing.Head:
+        os.truncate(path, 0)
+        return head_of(looked_at)
+
+    monkeypatch.setattr(audit_check, "head_of", cut)
+
+    assert audit_check.verify(plane).is_whole
 
 
 @pytest.mark.parametrize("tables", [("rk_audit_event", "rk_audit_seal"), ("rk_audit_seal",)])
