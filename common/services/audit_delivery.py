@@ -52,17 +52,19 @@ class _Outlet:
 def enqueue_due(plane: Plane) -> None:
     """Enqueue a job for each outlet that is configured and behind. Raises StoreUnavailable.
 
-    One that is said to be further than the chain, which has begun anew or was never so long, would get nothing more.
+    One that is said to be further than the chain, which has begun anew or was never so long, would get nothing more: it
+    begins anew.
     """
     for kind, outlet in _OUTLETS.items():
         if not plane.variables.text(outlet.setting):
             continue
         at, head = _delivered(plane, outlet), head_of(plane).seq
         if at > head:
-            log.error("%s has had number %d, and the audit trail ends with %d: it goes on from there", kind, at, head)
+            log.error("%s is said to have had number %d, and the trail ends with %d: all of it is sent", kind, at, head)
             with plane.database.transaction():
-                _move_on(plane, outlet, head)
-        elif at < head and not _is_enqueued(plane, kind):
+                _move_on(plane, outlet, 0)
+            at = 0
+        if at < head and not _is_enqueued(plane, kind):
             with plane.database.transaction():
                 jobs.enqueue(plane, kind, {}, dedupe_key=kind)
 
