@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,18 @@ from rich.table import Table
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+
+def _open_what_is_closed() -> None:
+    """Have what was closed by who started the command (``>&-``) lead nowhere, rather than into the next open file."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))
+
+
+_open_what_is_closed()
 # Names that servers send are text and nothing else: no markup, no emoji, and no control characters (_printable).
 # Where no terminal sets a width, a row is a line.
 _WIDTH = None if sys.stdout.isatty() else 10_000

@@ -54,6 +54,16 @@ def test_output_that_a_full_disk_does_not_take_is_one_sentence(asked):
     assert (done.returncode, done.stderr) == (1, "ragkeeper: No space left on device.\n")
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_traceback(closed):
+    script = "from common.cli.main import main; main()"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script, "--version"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_what_the_terminal_has_no_letters_for_is_shown_as_an_escape():
     script = "import sys; sys.argv[1:] = ['--version']; from common.cli import main; "
     script += "main.version_text = lambda: '\u00e9\u2026'"
