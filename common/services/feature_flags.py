@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from common.core import features
 from common.core.audit_tags import EventTag
-from common.core.errors import BadField, FeatureExists, FeatureNotFound
+from common.core.errors import FeatureExists, FeatureNotFound
 from common.core.features import State
 from common.core.variables import as_text, known, parsed
 from common.models.base import rfc3339
@@ -66,7 +65,7 @@ def change_feature(
         stored = settings.alone(plane)
         actor = _permitted(plane, actor)
         full_name, before = _found(stored, name)
-        flag = features.feature_of(_value(full_name, before))
+        flag = settings.flag_of(full_name, before)
         wanted = {
             "state": flag.state if state is None else state,
             "tenants": sorted(flag.tenants) if tenants is None else list(tenants),
@@ -107,8 +106,7 @@ def _write(
 ) -> dict[str, Any]:
     wanted["tenants"] = sorted(set(wanted["tenants"]))
     # Who was named before may be deleted by now, which is to keep nobody from switching the flag off.
-    named = features.feature_of(_value(full_name, before)).tenants if before else frozenset[str]()
-    _refuse_strangers(plane, wanted["tenants"], named)
+    settings.refuse_strangers(plane, wanted["tenants"], settings.flag_of(full_name, before).tenants)
     variable = known(full_name)
     after = as_text(parsed(variable, wanted, field="tenants"))
     if before is None or before.text != after:
@@ -116,31 +114,8 @@ def _write(
     return _shown(full_name, plane.variables.stored()[full_name])
 
 
-def _refuse_strangers(plane: Plane, tenants: Collection[str], named: Collection[str]) -> None:
-    """Raises BadField (``tenants``) for an id that no tenant has, and that the flag has not named before."""
-    if len(tenants) > features.MAX_TENANTS:
-        raise BadField(f"tenants: at most {features.MAX_TENANTS}.", field="tenants")
-    added = [tenant_id for tenant_id in tenants if tenant_id not in named]
-    if not added:
-        return
-    marks = ", ".join("?" * len(added))
-    there = {row[0] for row in plane.database.all(f"SELECT id FROM tenant WHERE id IN ({marks})", added)}
-    unknown = [tenant_id for tenant_id in added if tenant_id not in there]
-    if unknown:
-        raise BadField(f"tenants: there is no tenant {reprlib.repr(unknown[0])}.", field="tenants")
-
-
-def _value(full_name: str, stored: StoredText) -> dict[str, Any]:
-    try:
-        value = parsed(known(full_name), stored.text)
-    except BadField:
-        # Written by another program: it counts as off, and may be set anew.
-        value = features.OFF
-    return value if isinstance(value, dict) else features.OFF
-
-
 def _shown(full_name: str, stored: StoredText) -> dict[str, Any]:
-    flag = features.feature_of(_value(full_name, stored))
+    flag = settings.flag_of(full_name, stored)
     return {
         "name": full_name.removeprefix(features.PREFIX),
         "state": flag.state,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import reprlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -108,7 +110,13 @@ def update_config(
             if (change := _change(plane, known(name), stored.get(name), value)) is not None
         ]
         for change in found_changes:
+            name = change.variable.name
             _refuse(plane, actor, change)
+            if features.is_setting_name(name) and change.after is not None:
+                wants = features.feature_of(json.loads(change.after))
+                refuse_strangers(
+                    plane, wants.tenants, flag_of(name, stored.get(name)).tenants, field=f"settings.{name}"
+                )
         if found_changes and not dry_run:
             write(plane, actor, found_changes, tag_of)
     return {"changes": [_told(change) for change in found_changes], "dry_run": dry_run}
@@ -309,6 +317,29 @@ def _refuse_new_flags(wanted: Mapping[str, Value | None], stored: Mapping[str, S
     for name, value in wanted.items():
         if value is not None and name not in VARIABLES and name not in stored:
             raise BadField(f"settings: there is no flag {name!r:.80}; make it with POST /features.", field="settings")
+
+
+def flag_of(name: str, stored: StoredText | None) -> features.Feature:
+    """The flag that this setting holds; one that another program wrote otherwise counts as off, and may be set anew."""
+    try:
+        value = parsed(known(name), stored.text) if stored is not None else features.OFF
+    except BadField:
+        value = features.OFF
+    return features.feature_of(value if isinstance(value, dict) else features.OFF)
+
+
+def refuse_strangers(plane: Plane, tenants: Collection[str], named: Collection[str], *, field: str = "tenants") -> None:
+    """Raises BadField for an id that no tenant has, and that the flag has not named before."""
+    if len(tenants) > features.MAX_TENANTS:
+        raise BadField(f"{field}: at most {features.MAX_TENANTS}.", field=field)
+    added = sorted(set(tenants).difference(named))
+    if not added:
+        return
+    marks = ", ".join("?" * len(added))
+    there = {row[0] for row in plane.database.all(f"SELECT id FROM tenant WHERE id IN ({marks})", added)}
+    unknown = [tenant_id for tenant_id in added if tenant_id not in there]
+    if unknown:
+        raise BadField(f"{field}: there is no tenant {reprlib.repr(unknown[0])}.", field=field)
 
 
 def _text_of(stored: StoredText | None) -> str | None:

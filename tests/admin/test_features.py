@@ -81,6 +81,29 @@ def test_a_flag_whose_tenant_was_deleted_is_changed_as_any_other(world: World) -
     assert [each.status_code for each in (off, more, fewer, again)] == [200, 200, 200, 400]
 
 
+def test_a_setting_of_a_flag_names_no_tenant_that_there_is_not(world: World) -> None:
+    root, left = world.root, world.person()
+    root.administer("POST", "/features", {"name": "reranking", "state": "tenants", "tenants": [left.user_id]})
+    root.administer("PUT", f"/users/{left.email}/activate", {"activate_status": "off"})
+    assert root.administer("DELETE", f"/users/{left.email}").status_code == 200
+
+    def change(*tenants: str) -> Any:
+        value = {"state": "tenants", "tenants": tenants}
+        return root.administer("PATCH", "/settings", {"settings": {"feature.reranking": value}})
+
+    stranger = change(left.user_id, "nobody")
+    variable = {"var_name": "feature.reranking", "var_value": '{"tenants": ["nobody"]}'}
+    as_variable = root.administer("PUT", "/variables", variable)
+    kept, fewer, again = change(left.user_id, root.user_id), change(root.user_id), change(left.user_id)
+    [first, *_] = root.administer("GET", "/settings/feature.reranking/history").json["data"]["changes"][::-1]
+    back = root.administer("POST", "/settings/feature.reranking/rollback", {"id": first["id"]})
+
+    assert [each.status_code for each in (stranger, as_variable, kept, fewer, again, back)] == [
+        *(400, 400, 200, 200, 400, 200),
+    ]
+    assert stranger.json["message"] == "settings.feature.reranking: there is no tenant 'nobody'."
+
+
 def test_a_deleted_flag_is_gone_and_can_be_rolled_back_to(root: Person) -> None:
     make(root, state="on")
     assert root.administer("DELETE", "/features/reranking").status_code == 200
