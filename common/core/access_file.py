@@ -55,7 +55,9 @@ def parse(document: object, registry: Registry = BUILT_IN) -> Access:
 
     Raises BadField, naming the place.
     """
-    if not isinstance(document, dict) or document.get("version") != VERSION:
+    version = document.get("version") if isinstance(document, dict) else None
+    # To Python true is 1 too, and so is 1.0.
+    if not isinstance(document, dict) or type(version) is not int or version != VERSION:
         raise BadField(f"the file must begin with `version: {VERSION}`.", field="version")
     _refuse_others(document, _PARTS, "the file")
     roles: dict[str, Role] = {}

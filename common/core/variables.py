@@ -78,6 +78,11 @@ def _is_web_address(text: str) -> bool:
         return False
 
 
+def _is_callable(text: str) -> bool:
+    """Not every address can be called that a page can have: beyond the host there is ASCII alone."""
+    return _is_web_address(text) and (not text or "".join(urlsplit(text)[2:4]).isascii())
+
+
 def _is_host(text: str) -> bool:
     return text.isprintable() and " " not in text and "/" not in text
 
@@ -86,6 +91,10 @@ _SENDER = Form("an e-mail address, alone or as Name <address>, or nothing", _is_
 # Addresses are shown to whoever may read settings and the trail, and nothing here sends a user name or password in one.
 _WEB_ADDRESS = Form(
     "an http or https address with a host, and without a user name or password in it, or nothing", _is_web_address
+)
+_CALLED = Form(
+    "an http or https address with a host, ASCII behind it, and without a user name or password in it, or nothing",
+    _is_callable,
 )
 _HOST = Form("a host name or an address without a port, or nothing", _is_host)
 
@@ -342,7 +351,7 @@ VARIABLES: Mapping[str, Variable] = _registry(
             "Where sealed audit events are posted to, in batches; empty: nowhere.",
             most=1024,
             permission=SUPERUSER,
-            form=_WEB_ADDRESS,
+            form=_CALLED,
         ),
         Variable(
             "audit.webhook_secret",

@@ -99,6 +99,8 @@ def test_one_that_is_wrong_changes_none_and_is_named(root: Person) -> None:
         ("mail.default_sender", "a@x.test\r\nBcc: b@x.test"),
         ("mail.frontend_url", "javascript:alert(1)"),
         ("mail.server", "http://mail.test"),
+        ("audit.webhook_url", "https://hook.test/événements"),
+        ("audit.webhook_url", "https://hook.test/?to=é"),
         ("no.such", 1),
         ("feature.Upper", {"state": "on"}),
         ("feature.new", {"state": "perhaps"}),

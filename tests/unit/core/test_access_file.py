@@ -294,6 +294,8 @@ def test_grants_are_those_that_are_true() -> None:
         ("", "version: 1"),
         ("[1]", "version: 1"),
         ("version: 2", "version: 1"),
+        ("version: true", "version: 1"),
+        ("version: 1.0", "version: 1"),
         ("version: 1\nrole: {}", "no 'role'"),
         ("version: 1\nroles: [a]", "roles: must be a mapping"),
         ("version: 1\nroles: {viewer: {}}", "roles.viewer: built-in"),
