@@ -101,6 +101,11 @@ def problem_since(plane: Plane, event: Event) -> Problem | None:
     return wrong
 
 
+def _printed(stored: object) -> str:
+    """What SQLite took in the place of a text, as one that can be printed."""
+    return str(stored).encode("utf-8", "backslashreplace").decode()
+
+
 def _gone(uid: str) -> Problem:
     return Problem("missing", f"event {uid} is missing: this home wrote it, and nothing is left of it", uid)
 
@@ -165,6 +170,9 @@ class _Check:
 
     def verdict(self) -> Verdict:
         problem = self._chain() or self._noted_problem or self._tail() or self._strangers()
+        if problem is not None:
+            uid = None if problem.uid is None else _printed(problem.uid)
+            problem = problem._replace(text=_printed(problem.text), uid=uid)
         return Verdict(problem, self._sealed, self._dropped, self._unsealed, self._anchors, tuple(self._notes))
 
     def _chain(self) -> Problem | None:

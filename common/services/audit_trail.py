@@ -117,7 +117,13 @@ def page(plane: Plane, wanted: Filter, *, limit: int = 50, cursor: str | None = 
         choices.append(_of_prefix(plane, wanted.q))
     rows, end = _found(plane, lane, choices, limit)
     more = rows[limit - 1][0] if len(rows) > limit else end
-    return {"events": [_shown(row) for row in rows[:limit]], "next_cursor": encode_cursor([more]) if more else None}
+    following = encode_cursor([_place(more)]) if more else None
+    return {"events": [_shown(row) for row in rows[:limit]], "next_cursor": following}
+
+
+def _place(uid: str) -> str:
+    """What a cursor has of an id: of one that is no text, which somebody has put there, where ids end that begin so."""
+    return uid if _is_unicode(uid) else uid.encode("ascii", "replace").decode().partition("?")[0] + "\x7f"
 
 
 def _lane(wanted: Filter, before: str | None) -> _Lane:
@@ -247,7 +253,7 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     uid, at, *texts = row[:13]
     (tag, result, actor_id, email, roles, credential, address, agent, request_id, kind, target) = map(_text, texts)
     return {
-        "id": uid,
+        "id": _text(uid),
         "at": _moment(at),
         "tag": tag,
         "result": result,
@@ -361,7 +367,8 @@ def exported(
         "WHERE e.uid > ? AND e.uid < ? ORDER BY e.uid LIMIT ?",
         (last, end, _PIECE),
     ):
-        yield from map(as_exported, rows)
+        # What has an id that is no text is no event, and no page can begin behind it.
+        yield from (as_exported(row) for row in rows if _is_unicode(row[0]))
         last = rows[-1][0]
 
 

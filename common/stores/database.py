@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -230,6 +231,8 @@ class SqliteStore:
                 return next(iter(self._all_as_it_is(sql, params)), None)
             _tell(error)
             raise
+        except UnicodeEncodeError:
+            return next(iter(self._all_as_it_is(sql, params)), None)
         return row
 
     def all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -241,6 +244,8 @@ class SqliteStore:
                 return self._all_as_it_is(sql, params)
             _tell(error)
             raise
+        except UnicodeEncodeError:
+            return self._all_as_it_is(sql, params)
         if len(rows) > _ROWS_AT_ONCE:
             refuse_on_event_loop()
         return rows
@@ -253,7 +258,16 @@ class SqliteStore:
             raise MustWait from error
 
     def _all_as_it_is(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """``all`` where somebody has put bytes into a text that are none: each stands as half of a surrogate pair."""
+        """``all`` where somebody has put bytes into a text that are none: each stands as half of a surrogate pair, also
+        in what is asked for.
+        """
+        escaped = [isinstance(each, str) and not each.isascii() for each in params]
+        marks = iter("CAST(? AS TEXT)" if each else "?" for each in escaped)
+        sql = re.sub(r"\?", lambda _: next(marks), sql)
+        params = [
+            each.encode("utf-8", "surrogateescape") if cast else each
+            for each, cast in zip(params, escaped, strict=True)
+        ]
         with _outages():
             connection = self._connection()
             connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")

@@ -52,6 +52,16 @@ def test_the_first_event_that_is_not_as_it_was_is_named_and_the_exit_status_is_1
     assert (problem["kind"], problem["uid"], problem["seq"]) == ("broken", uid, 3)
 
 
+@pytest.mark.parametrize("uid", ["x''", "x'ff00'", "CAST(x'ff' AS TEXT)"])
+def test_what_has_bytes_for_an_id_is_named_as_json_too(plane: Plane, uid: str) -> None:
+    sealed(plane, 1)
+    plane.database.run(f"UPDATE rk_audit_seal SET uid = {uid}")
+
+    as_json = run("verify", "--json")
+
+    assert json.loads(as_json.stdout)["problem"]["kind"] == "missing"
+
+
 def test_an_export_is_a_new_private_file_and_an_event(plane: Plane, tmp_path: Path) -> None:
     sealed(plane, 3)
     path = tmp_path / "trail.jsonl"

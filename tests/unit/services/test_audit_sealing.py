@@ -425,6 +425,39 @@ def test_whatever_is_put_into_the_queue_stops_neither_the_sealer_nor_a_reader(
     assert len(audit_trail.sealed_events(embedded, 0, 10, 10)) >= 4
 
 
+@pytest.mark.parametrize("uid", ["3030ff", "30c3", "ff"])
+def test_an_id_that_is_no_text_is_found_and_hides_nothing(
+    embedded: Plane, uid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_check, "_BATCH", 1)
+    monkeypatch.setattr(audit_trail, "_PIECE", 1)
+    monkeypatch.setattr(audit_trail, "_NAMES", 0)
+    genuine = sealed(embedded, 3, actor="ada@x.test", actor_id="u1")
+    columns = "at, tag, result, actor_id, actor_email, actor_key, key_id, mac"
+    run(
+        embedded,
+        f"INSERT INTO rk_audit_event (uid, {columns}) SELECT CAST(x'{uid}' AS TEXT), {columns} FROM rk_audit_event "
+        "WHERE uid = ?",
+        genuine[1],
+    )
+
+    assert problem(embedded).kind == "broken"
+    for wanted in (Filter(), Filter(actor="u1"), Filter(q="ada")):
+        shown, cursor = [], None
+        while shown == [] or cursor is not None:
+            page = audit_trail.page(embedded, wanted, limit=1, cursor=cursor)
+            shown, cursor = [*shown, *(event["id"] for event in page["events"])], page["next_cursor"]
+        assert [each for each in shown if each in genuine] == genuine[::-1]
+    exported = BytesIO()
+    audit_trail.export(embedded, exported, "jsonl", from_ms=None, to_ms=None)
+    lines, cursor = [], None
+    while lines == [] or cursor is not None:
+        taken, cursor = audit_trail.export_page(embedded, SHELL, "jsonl", to_ms=10**13, limit=3, cursor=cursor)
+        lines.extend(taken.splitlines())
+    for each in (exported.getvalue().splitlines(), lines):
+        assert [json.loads(line)["id"] for line in each][:3] == genuine
+
+
 @pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'ff'", "'x'", "4611686018427387904"])
 @pytest.mark.parametrize(
     "where", ["event.at", "event.actor_key", "event.tag", "seal.digest", "anchor.seq", "anchor.newest_at", "anchor.mac"]
