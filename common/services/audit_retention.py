@@ -26,7 +26,7 @@ from common.core.audit_tags import EventTag
 from common.services import audit
 from common.services.audit_check import problem_since, walk_on
 from common.services.audit_delivery import delivered_to
-from common.services.audit_sealing import anchors
+from common.services.audit_sealing import anchors, as_number
 from common.services.plane import Plane
 from common.services.principal import system
 
@@ -84,7 +84,9 @@ def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
         return None
     near = {anchor.number: anchor for anchor in anchors(plane, row[0] - 2, 2)}
     anchor = near.get(row[0])
-    if anchor is None or anchor.newest_at >= plane.now_ms() - days * _DAY_MS or anchor.seq > delivered_to(plane):
+    if anchor is None or as_number(anchor.newest_at) >= plane.now_ms() - days * _DAY_MS:
+        return None
+    if as_number(anchor.seq) > delivered_to(plane):
         return None
     return near.get(row[0] - 1), anchor
 

@@ -135,7 +135,7 @@ def head_of(plane: Plane) -> Head:
             return Head(seal.seq, seal.digest)
     anchor = _newest(plane)
     # All that there was may have been dropped.
-    head = Head(_number(anchor.seq), anchor.digest) if anchor else Head()
+    head = Head(as_number(anchor.seq), anchor.digest) if anchor else Head()
     return head if row is None else _without_a_gap(plane, head)
 
 
@@ -185,7 +185,7 @@ def last_anchor(plane: Plane) -> Anchor | None:
         if behind.number == anchor.number + 1:
             anchor = behind
     # So that the next one can be made whatever somebody has put into this one.
-    seq, newest_at, at = _number(anchor.seq), _number(anchor.newest_at), _number(anchor.at)
+    seq, newest_at, at = as_number(anchor.seq), as_number(anchor.newest_at), as_number(anchor.at)
     return replace(anchor, seq=seq, newest_at=newest_at, at=at, mac=anchor.mac if _is_text(anchor.mac) else NOTHING)
 
 
@@ -205,7 +205,8 @@ def _newest(plane: Plane) -> Anchor | None:
     return found
 
 
-def _number(value: object) -> int:
+def as_number(value: object) -> int:
+    """A number as it is stored; 0 for what somebody has put in its place, of which SQLite takes any kind."""
     return value if isinstance(value, int) else 0
 
 
@@ -250,7 +251,7 @@ def _anchored(plane: Plane, head: Head, last: Anchor | None, newest_at: int) -> 
         "SELECT MAX(e.at) FROM rk_audit_seal s JOIN rk_audit_event e ON e.uid = s.uid WHERE s.seq > ?",
         (last.seq if last else 0,),
     )
-    newest_at = max(newest_at, _number(row[0] if row else None), last.newest_at if last else 0)
+    newest_at = max(newest_at, as_number(row[0] if row else None), last.newest_at if last else 0)
     number, previous = (last.number + 1, last.mac) if last else (1, NOTHING)
     key_id, key = next(iter(plane.keys.audit_keys().items()))
     mac = anchor_mac(key, number, head.seq, head.digest, newest_at, now, previous)

@@ -952,3 +952,36 @@ def test_a_time_that_was_set_later_can_not_be_hidden_until_something_is_dropped(
 
     assert audit_retention.drop_segment(plane) == 0
     assert "nothing of the audit trail is dropped" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["newest_at", "seq", "at", "mac"])
+def test_an_anchor_with_values_of_other_kinds_is_told_and_drops_nothing(
+    embedded: Plane, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealed(embedded, 3)
+    keep_for(embedded, 1)
+    audit_sealing.seal_all(embedded)
+    run(embedded, f"UPDATE rk_audit_anchor SET newest_at = 0, {column} = x'ff'")
+
+    assert audit_retention.drop_segment(embedded) == 0
+    assert "nothing of the audit trail is dropped: anchor 1 was changed" in caplog.text
+
+
+def test_a_trail_that_can_not_be_put_right_can_be_begun_anew(plane: Plane, clock: Clock) -> None:
+    """As docs/audit.md has it."""
+    keep_for(plane, 1)
+    gone = sealed(plane, 3)[1]
+    run(plane, "DELETE FROM rk_audit_event WHERE uid = ?", gone)
+    for table in ("event", "seal", "anchor", "unsealed", "name"):
+        plane.database.run(f"DELETE FROM rk_audit_{table}")
+    for path in plane.settings.home.glob("audit-*"):
+        path.rename(path.with_name(f"old-{path.name}"))
+
+    keep_for(plane, 2)
+    sealed(plane, 3)
+    clock.forward(days=3)
+    sealed(plane, 1)
+
+    assert audit_retention.drop_segment(plane) == 4
+    verdict = audit_check.verify(plane)
+    assert (verdict.problem, verdict.dropped, verdict.notes) == (None, 4, ())
