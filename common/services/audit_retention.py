@@ -50,7 +50,12 @@ def drop_segment(plane: Plane) -> int:
         return 0
     said = _said(plane, days)
     if said is None:
-        log.error("nothing of the audit trail is dropped: %s is %d, and no event says who set that", _SETTING, days)
+        log.error(
+            "nothing of the audit trail is dropped: %s is %d, and the newest event about it does not say so, or is a "
+            "forged one; run `ragkeeper audit verify`",
+            _SETTING,
+            days,
+        )
         return 0
     # Before the transaction, for it can be long, and nobody else writes to embedded stores meanwhile.
     if _is_refused(problem_since(plane, said)):
@@ -124,7 +129,8 @@ def _said(plane: Plane, days: int) -> Event | None:
     )
     rows = [plane.database.one(f"{_EVENT} WHERE {where} ORDER BY uid DESC LIMIT 1", params) for where, params in asked]
     found = [Event(tuple(row[2:]), row[0], row[1]) for row in rows if row is not None]
-    newest = max(found, key=lambda event: event.uid or "", default=None)
+    # Bytes in the place of an id, which SQLite takes, come before all ids and stand for what they hide.
+    newest = max(found, key=lambda event: (event.uid is None, event.uid), default=None)
     if newest is None or problem_of_event(newest, plane.keys.audit_keys()) is not None:
         return None
     said = dict(zip(CONTENT, newest.content, strict=True))["after"]

@@ -374,10 +374,10 @@ def test_what_is_written_while_the_chain_is_put_aside_gets_no_signature(plane: P
 
 
 @pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[Plane]:
+def embedded(tmp_path: Path, clock: Clock) -> Iterator[Plane]:
     """A plane on SQLite, whatever the stores of this run."""
     settle(tmp_path / "embedded")
-    opened = opening.open_plane(load(seed.environment(tmp_path / "embedded")))
+    opened = opening.open_plane(load(seed.environment(tmp_path / "embedded")), now_ms=clock)
     yield opened
     close_stores(opened)
 
@@ -951,6 +951,36 @@ def test_a_time_that_was_set_later_can_not_be_hidden_until_something_is_dropped(
     plane.variables.forget()
 
     assert audit_retention.drop_segment(plane) == 0
+    assert "nothing of the audit trail is dropped" in caplog.text
+
+
+@pytest.mark.parametrize("uid", ["x'ff'", "'g'", "CAST(x'ff' AS TEXT)", "'é'"])
+def test_a_time_that_was_set_later_can_not_be_hidden_behind_an_event_of_another_kind(
+    embedded: Plane, clock: Clock, uid: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        with embedded.database.transaction():
+            happen(embedded, 2 * BATCH)
+        audit_sealing.seal_all(embedded)
+    clock.forward(days=40)
+    keep_for(embedded, 30)
+    assert audit_retention.drop_segment(embedded) > 0
+    audit_sealing.seal_all(embedded)
+    clock.forward(seconds=1)
+    keep_for(embedded, 60)
+    sealed(embedded, 1)
+
+    columns = "at, tag, result, target_key, `after`, key_id, mac"
+    run(
+        embedded,
+        f"INSERT INTO rk_audit_event (uid, {columns}) SELECT {uid}, {columns} FROM rk_audit_event "
+        "WHERE tag = 'setting:update' LIMIT 1",
+    )
+    run(embedded, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
+    run(embedded, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    embedded.variables.forget()
+
+    assert audit_retention.drop_segment(embedded) == 0
     assert "nothing of the audit trail is dropped" in caplog.text
 
 
