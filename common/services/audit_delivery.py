@@ -18,7 +18,7 @@ import orjson
 from common.core.errors import PlaneError
 from common.models.operation import State
 from common.services import jobs
-from common.services.audit_sealing import head_of
+from common.services.audit_sealing import as_number, head_of
 from common.services.audit_trail import as_json_line, sealed_events
 from common.services.jobs import Task, TryLater
 from common.services.plane import Plane
@@ -110,7 +110,7 @@ def _is_enqueued(plane: Plane, kind: str) -> bool:
 
 def _delivered(plane: Plane, outlet: _Outlet) -> int:
     row = plane.database.one("SELECT value FROM rk_state WHERE name = ?", (outlet.state,))
-    return int(row[0]) if row else 0
+    return as_number(row[0]) if row else 0
 
 
 def _move_on(plane: Plane, outlet: _Outlet, seq: int) -> None:

@@ -180,8 +180,9 @@ def _of_prefix(plane: Plane, prefix: str) -> _Choice:
     """Events whose actor's or target's name begins like this."""
     least, beyond = prefix_range(prefix)
     names = plane.database.all(
-        "SELECT name, part FROM rk_audit_name WHERE name >= ? AND name < ? ORDER BY name, part LIMIT ?",
-        (least, beyond, _NAMES + 1),
+        "SELECT name, part FROM rk_audit_name WHERE name >= ? AND name < ? AND part IN (?, ?) "
+        "ORDER BY name, part LIMIT ?",
+        (least, beyond, *PARTS, _NAMES + 1),
     )
     between = "(target_key >= ? AND target_key < ? OR actor_key >= ? AND actor_key < ?)"
     return _Choice(

@@ -117,6 +117,14 @@ def test_a_prefix_finds_actors_and_targets_once_each(busy: Person, plane: Plane)
     assert events(busy, q="nobody") == []
 
 
+def test_what_somebody_put_among_the_names_ends_no_search(busy: Person, plane: Plane) -> None:
+    happen(plane, actor="erin@x.test")
+    audit_sealing.seal_all(plane)
+    plane.database.run("INSERT INTO rk_audit_name (name, part) VALUES ('erin@x.test', 'x')")
+
+    assert [event["actor"] for event in events(busy, q="erin@")] == ["erin@x.test"]
+
+
 def test_a_prefix_of_many_names_finds_them_all_over_pages(
     busy: Person, plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from common.secret import Secret
 from common.services import (
     audit,
     audit_check,
+    audit_delivery,
     audit_retention,
     audit_sealing,
     audit_trail,
@@ -423,6 +424,19 @@ def test_whatever_is_put_into_the_queue_stops_neither_the_sealer_nor_a_reader(
     audit_trail.export(embedded, exported, "jsonl", from_ms=None, to_ms=None)
     assert exported.getvalue().count(b"later@x.test") == 2
     assert len(audit_trail.sealed_events(embedded, 0, 10, 10)) >= 4
+
+
+@pytest.mark.parametrize("value", ["x'ff'", "CAST(x'ff' AS TEXT)", "'x'"])
+def test_a_text_in_the_place_of_how_far_an_outlet_is_ends_no_look_at_it(embedded: Plane, value: str) -> None:
+    settings.set_variable(embedded, SHELL, "audit.file", "trail.jsonl")
+    embedded.variables.forget()
+    sealed(embedded, 3)
+    run(embedded, f"INSERT INTO rk_state (name, value) VALUES ('audit_file_seq', {value})")
+
+    audit_delivery.enqueue_due(embedded)
+
+    assert audit_delivery.delivered_to(embedded) == 0
+    assert embedded.database.one("SELECT kind FROM rk_job WHERE state = 'ready'") == ("audit.file",)
 
 
 @pytest.mark.parametrize("uid", ["3030ff", "30c3", "ff"])
