@@ -19,6 +19,7 @@ from common.core.audit_chain import (
     CONTENT,
     NOTHING,
     PARTS,
+    SEGMENT_EVENTS,
     Anchor,
     Keys,
     Seal,
@@ -135,8 +136,24 @@ def head_of(plane: Plane) -> Head:
             return Head(seal.seq, seal.digest)
     anchor = _newest(plane)
     # All that there was may have been dropped.
-    head = Head(as_number(anchor.seq), anchor.digest) if anchor else Head()
+    head = _behind_what_was_dropped(plane, anchor) if anchor else Head()
     return head if row is None else _without_a_gap(plane, head)
+
+
+def _behind_what_was_dropped(plane: Plane, anchor: Anchor) -> Head:
+    """The end of the segments that were dropped behind this anchor, by a plane with a key that this one may not know.
+
+    No segment has more events than those with which it was due and a batch, so nobody can say so of many at once.
+    """
+    head = Head(as_number(anchor.seq), anchor.digest)
+    row = plane.database.one("SELECT seq FROM rk_audit_seal WHERE seq > ? ORDER BY seq LIMIT 1", (head.seq,))
+    for number, behind in enumerate(anchors(plane, anchor.number, BATCH), anchor.number + 1):
+        seq = as_number(behind.seq)
+        is_next = behind.number == number and head.seq < seq < head.seq + SEGMENT_EVENTS + BATCH
+        if not is_next or behind.dropped_at is None or (row is not None and row[0] <= seq):
+            break
+        head = Head(seq, behind.digest)
+    return head
 
 
 def _without_a_gap(plane: Plane, head: Head) -> Head:

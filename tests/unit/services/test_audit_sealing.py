@@ -715,6 +715,31 @@ def test_a_chain_outlives_the_rotation_of_its_key(plane: Plane) -> None:
         close_stores(each)
 
 
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_sealer_that_does_not_know_a_new_key_yet_goes_on_where_the_chain_ends(
+    plane: Plane, clock: Clock, left: int
+) -> None:
+    keep_for(plane, 1)
+    audit_sealing.seal_all(plane)
+    put_first(plane.settings, plane.cache)
+    rotated = opening.open_plane(plane.settings, now_ms=plane.now_ms)
+    for _ in range(3):
+        clock.forward(hours=2)
+        sealed(rotated, 2)
+    clock.forward(days=2)
+    happen(rotated, left)
+    audit_sealing.seal_all(rotated)
+    dropped = [audit_retention.drop_segment(rotated) for _ in range(4)]
+
+    sealed(plane, 1)
+    sealed(rotated, 1)
+
+    assert dropped == [1, 2, 2, 2]
+    verdict = audit_check.verify(rotated)
+    assert (verdict.problem, verdict.dropped, verdict.sealed) == (None, 7, left + 4 + 2)
+    close_stores(rotated)
+
+
 def test_events_of_before_there_were_signatures_are_signed_once(plane: Plane) -> None:
     happen(plane, 2)
     run(plane, "UPDATE rk_audit_event SET mac = NULL, key_id = NULL")
