@@ -334,6 +334,10 @@ def _move_head(plane: Plane, head: Head) -> None:
             path,
         )
         return
+    if noted is not None and noted.seq > head.seq:
+        # Another sealer of this home was faster; or the chain was made to go on before its end, which then must stay
+        # noted, or it could be cut off.
+        return
     key_id, key = plane.keys.audit_key()
     at = plane.now_ms()
     note = {"seq": head.seq, "digest": head.digest, "at": at, "key_id": key_id}

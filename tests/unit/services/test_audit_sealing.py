@@ -631,6 +631,26 @@ def test_a_tail_that_is_cut_off_stays_found_when_the_plane_goes_on(plane: Plane)
     assert problem(plane).kind == "truncated"
 
 
+def test_a_tail_that_is_cut_off_while_the_plane_was_made_to_go_on_before_it_is_found(plane: Plane) -> None:
+    sealed(plane, 3)
+    *_, first, second, third = sealed(plane, 3)
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", first)
+    run(plane, "DELETE FROM rk_audit_event WHERE uid = ?", third)
+    *_, later, _, _ = sealed(plane, 1)
+
+    run(plane, "DELETE FROM rk_audit_event WHERE uid IN (?, ?)", first, second)
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid IN (?, ?)", second, third)
+    # As if another home had written them.
+    path = plane.settings.home / WRITTEN_FILE
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if line[:-1] not in (first, second, third)))
+
+    assert uids(plane)[-1] == later
+    assert problem(plane).kind == "truncated"
+    sealed(plane, 4)
+    assert problem(plane).kind == "truncated"
+
+
 def test_an_end_that_is_said_to_be_dropped_by_somebody_else_stays_noted(plane: Plane) -> None:
     order = sealed(plane, 5)
     for table in ("rk_audit_event", "rk_audit_seal"):
