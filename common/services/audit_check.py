@@ -4,7 +4,7 @@ of the home. Nothing is held but the batch that is looked at, and nothing is loc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -74,8 +74,9 @@ def verify(plane: Plane) -> Verdict:
         return _Check(plane, written).verdict()
 
 
-def problem_since(plane: Plane, event: Event) -> Problem | None:
-    """What is wrong with the trail from this event on: something newer was changed, or taken out, or put in.
+def problem_since(plane: Plane, event: Event, is_alike: Callable[[Event], bool]) -> Problem | None:
+    """What is wrong with the trail from this event on: something newer was changed, or taken out, or put in, or it is
+    alike, and this one is not the newest of its kind.
 
     Raises StoreUnavailable, and OSError for notes of the home that can't be read.
     """
@@ -88,7 +89,7 @@ def problem_since(plane: Plane, event: Event) -> Problem | None:
     row = plane.database.one("SELECT MIN(seq) FROM rk_audit_seal WHERE uid = ?", (uid,))
     if row is not None and row[0] is not None:
         walk = Walk(keys, row[0] - 1, digest_at(plane, row[0] - 1))
-        wrong = walk_on(plane, walk, head_of(plane).seq)
+        wrong = walk_on(plane, walk, head_of(plane).seq, lambda each: _newer(each, event) and is_alike(each))
     elif plane.now_ms() - event.at < _UNSEALED_MS:
         wrong = None
     else:
@@ -129,8 +130,12 @@ def sealed_between(plane: Plane, after: int, end: int) -> list[tuple[Seal, Event
     return [(Seal(*row[:4]), Event(tuple(row[6:]), row[4], row[5]) if row[6] is not None else None) for row in rows]
 
 
-def walk_on(plane: Plane, walk: Walk, end: int) -> Problem | None:
-    """Walk on to this number; what is wrong on the way."""
+def _newer(event: Event, than: Event) -> bool:
+    return (event.uid or "") > (than.uid or "")
+
+
+def walk_on(plane: Plane, walk: Walk, end: int, is_hidden: Callable[[Event], bool] = lambda _: False) -> Problem | None:
+    """Walk on to this number; what is wrong on the way, such as an event that was hidden from who is asking."""
     while walk.seq < end:
         batch = sealed_between(plane, walk.seq, min(end, walk.seq + _BATCH))
         if not batch:
@@ -139,6 +144,9 @@ def walk_on(plane: Plane, walk: Walk, end: int) -> Problem | None:
             wrong = walk.step(seal, event)
             if wrong is not None:
                 return wrong
+            if event is not None and is_hidden(event):
+                text = f"event {seal.uid} (number {seal.seq}) was hidden for a while, or from an index"
+                return Problem("hidden", text, seal.uid, seal.seq)
     return None
 
 

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _SETTING = "audit.retention_days"
 _EVENT = f"SELECT key_id, mac, {', '.join(f'`{name}`' for name in CONTENT)} FROM rk_audit_event"
+_KEY = audit.name_key(_SETTING)
+_TAG_AT, _TARGET_KEY_AT = CONTENT.index("tag"), CONTENT.index("target_key")
 _DAY_MS = 24 * 3600 * 1000
 _PIECE = 500
 
@@ -58,7 +60,9 @@ def drop_segment(plane: Plane) -> int:
         )
         return 0
     # Before the transaction, for it can be long, and nobody else writes to embedded stores meanwhile.
-    if _is_refused(problem_since(plane, said)):
+    problem = problem_since(plane, said, _is_about_it)
+    # It may have been set anew meanwhile.
+    if _said(plane, days) != said or _is_refused(problem):
         return 0
     with plane.database.transaction():
         plane.database.lock("audit_seal")
@@ -121,10 +125,9 @@ def _said(plane: Plane, days: int) -> Event | None:
     Whoever can only write to the database must not have the plane itself drop, and sign for, what they would have gone.
     """
     # What was dropped by it says so too: the event of who set it goes with its segment.
-    key = audit.name_key(_SETTING)
     asked: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-        ("tag = ? AND target_key = ?", (EventTag.SETTING_UPDATE.value, key)),
-        ("tag = ? AND target_key = ?", (EventTag.SETTING_ROLLBACK.value, key)),
+        ("tag = ? AND target_key = ?", (EventTag.SETTING_UPDATE.value, _KEY)),
+        ("tag = ? AND target_key = ?", (EventTag.SETTING_ROLLBACK.value, _KEY)),
         ("tag = ?", (EventTag.AUDIT_DROP.value,)),
     )
     rows = [plane.database.one(f"{_EVENT} WHERE {where} ORDER BY uid DESC LIMIT 1", params) for where, params in asked]
@@ -135,6 +138,13 @@ def _said(plane: Plane, days: int) -> Event | None:
         return None
     said = dict(zip(CONTENT, newest.content, strict=True))["after"]
     return newest if isinstance(said, str) and orjson.loads(said).get("value") == days else None
+
+
+def _is_about_it(event: Event) -> bool:
+    """Whether ``_said`` would look at this event."""
+    tag, key = event.content[_TAG_AT], event.content[_TARGET_KEY_AT]
+    is_change = tag in (EventTag.SETTING_UPDATE.value, EventTag.SETTING_ROLLBACK.value) and key == _KEY
+    return is_change or tag == EventTag.AUDIT_DROP.value
 
 
 def _remove(plane: Plane, start: int, end: int) -> int:

@@ -1043,6 +1043,37 @@ def test_a_time_that_was_set_later_can_not_be_hidden_behind_an_event_of_another_
     assert "nothing of the audit trail is dropped" in caplog.text
 
 
+def test_a_time_that_was_set_later_can_not_be_hidden_from_an_index(
+    embedded: Plane, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealed(embedded, 3)
+    clock.forward(days=40)
+    for days in (30, 60):
+        clock.forward(seconds=1)
+        keep_for(embedded, days)
+    sealed(embedded, 1)
+    later = embedded.database.one("SELECT MAX(uid) FROM rk_audit_event WHERE tag = 'setting:update'")
+    assert later is not None
+    clock.forward(hours=1)
+
+    hidden = f" WHERE uid <> '{later[0]}'"
+    embedded.database.run("DROP INDEX rk_audit_by_tag_target")
+    embedded.database.run(f"CREATE INDEX rk_audit_by_tag_target ON rk_audit_event (tag, target_key, uid){hidden}")
+    embedded.database.run("PRAGMA writable_schema = ON")
+    run(
+        embedded,
+        "UPDATE sqlite_master SET sql = REPLACE(sql, ?, '') WHERE name = 'rk_audit_by_tag_target'",
+        hidden,
+    )
+    embedded.database.run("PRAGMA writable_schema = RESET")
+    run(embedded, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
+    run(embedded, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    embedded.variables.forget()
+
+    assert audit_retention.drop_segment(embedded) == 0
+    assert f"event {later[0]} (number" in caplog.text
+
+
 @pytest.mark.parametrize("column", ["newest_at", "seq", "at", "mac"])
 def test_an_anchor_with_values_of_other_kinds_is_told_and_drops_nothing(
     embedded: Plane, column: str, caplog: pytest.LogCaptureFixture
