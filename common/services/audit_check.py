@@ -42,8 +42,6 @@ from common.services.audit_sealing import (
 from common.services.plane import Plane
 
 _BATCH = 1000
-# Below every number that a store takes.
-_LEAST = -(2**63)
 # Much longer than an event waits for its seal.
 _UNSEALED_MS = 60_000
 _CONTENT = ", ".join(f"e.`{name}`" for name in CONTENT)
@@ -185,6 +183,9 @@ class _Check:
 
     def _chain(self) -> Problem | None:
         """Segment by segment, then what is behind the last anchor."""
+        row = self._plane.database.one("SELECT number FROM rk_audit_anchor WHERE number < 1 ORDER BY number LIMIT 1")
+        if row is not None:
+            return Problem("anchor", f"anchor {row[0]} stands before the first one: it was inserted")
         before: Anchor | None = None
         walk = Walk(self._keys)
         for anchor in self._stored_anchors():
@@ -197,7 +198,7 @@ class _Check:
         return self._kept.problem_at_end() or self._stretch(walk, max(walk.seq, self._end.seq))
 
     def _stored_anchors(self) -> Iterator[Anchor]:
-        last = _LEAST
+        last = 0
         while batch := anchors(self._plane, last, _BATCH):
             yield from batch
             last = batch[-1].number

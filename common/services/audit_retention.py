@@ -88,7 +88,9 @@ def drop_segment(plane: Plane) -> int:
 
 def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
     """The anchor of the oldest segment that is there, and the one before it, if it says that the time is over."""
-    row = plane.database.one("SELECT number FROM rk_audit_anchor WHERE dropped_at IS NULL ORDER BY number LIMIT 1")
+    row = plane.database.one(
+        "SELECT number FROM rk_audit_anchor WHERE dropped_at IS NULL AND number > 0 ORDER BY number LIMIT 1"
+    )
     if row is None:
         return None
     near = {anchor.number: anchor for anchor in anchors(plane, row[0] - 2, 2)}

@@ -128,7 +128,7 @@ def head_of(plane: Plane) -> Head:
     """
     row = plane.database.one(
         "SELECT s.seq, s.uid, s.key_id, s.digest, e.mac FROM rk_audit_seal s "
-        "LEFT JOIN rk_audit_event e ON e.uid = s.uid ORDER BY s.seq DESC LIMIT 1"
+        "LEFT JOIN rk_audit_event e ON e.uid = s.uid WHERE s.seq > 0 ORDER BY s.seq DESC LIMIT 1"
     )
     if row is not None:
         seal = Seal(*row[:4])
@@ -211,7 +211,8 @@ def _newest(plane: Plane) -> Anchor | None:
     keys, found = plane.keys.audit_keys(), None
     for limit in (1, BATCH):
         rows = plane.database.all(
-            f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor WHERE number < ? ORDER BY number DESC LIMIT ?",
+            f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor WHERE number > 0 AND number < ? "
+            "ORDER BY number DESC LIMIT ?",
             (_LAST_NUMBER, limit),
         )
         last = [Anchor(*row) for row in rows]

@@ -328,16 +328,38 @@ def test_an_event_whose_id_is_below_all_others_is_an_inserted_one(plane: Plane, 
     assert problem(plane).kind in ("inserted", "broken")
 
 
-def test_an_anchor_before_the_first_one_is_found(plane: Plane) -> None:
+@pytest.mark.parametrize("number", [0, -(2**63)])
+def test_an_anchor_before_the_first_one_is_found_and_keeps_nothing(plane: Plane, clock: Clock, number: int) -> None:
     sealed(plane, 3)
+    keep_for(plane, 1)
+    audit_sealing.seal_all(plane)
+    clock.forward(days=2)
+    columns = "digest, at, previous, key_id, mac"
 
     run(
         plane,
-        "INSERT INTO rk_audit_anchor (number, seq, digest, newest_at, at, previous, key_id, mac) "
-        "SELECT 0, seq, digest, newest_at, at, previous, key_id, mac FROM rk_audit_anchor",
+        f"INSERT INTO rk_audit_anchor (number, seq, newest_at, {columns}) "
+        f"SELECT ?, 0, ?, {columns} FROM rk_audit_anchor",
+        number,
+        2**62,
     )
 
     assert problem(plane).kind == "anchor"
+    run(plane, "UPDATE rk_audit_anchor SET dropped_at = 1 WHERE number = ?", number)
+    assert problem(plane).kind == "anchor"
+    if number:
+        assert audit_retention.drop_segment(plane) == 3
+
+
+def test_a_seal_with_the_least_number_stops_no_sealer_and_no_look(plane: Plane) -> None:
+    first, *_ = sealed(plane, 3)
+    run(plane, "DELETE FROM rk_audit_seal")
+    run(plane, "INSERT INTO rk_audit_seal VALUES (?, ?, 'x', 'y')", -(2**63), first)
+
+    assert problem(plane).kind == "missing"
+    sealed(plane, 2)
+    assert uids(plane)[0] == first
+    assert plane.database.one("SELECT MAX(seq) FROM rk_audit_seal") == (5,)
 
 
 def test_an_inserted_event_gets_no_seal_that_counts(plane: Plane) -> None:
