@@ -100,9 +100,9 @@ def problem_since(plane: Plane, event: Event, is_alike: Callable[[Event], bool])
     return wrong
 
 
-def _printed(stored: object) -> str:
-    """What SQLite took in the place of a text, as one that can be printed."""
-    return str(stored).encode("utf-8", "backslashreplace").decode()
+def printed(stored: object) -> str:
+    """What somebody may have put in the place of an id or a name, as a text in one line that can be printed."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(stored))
 
 
 def _gone(uid: str) -> Problem:
@@ -177,8 +177,8 @@ class _Check:
     def verdict(self) -> Verdict:
         problem = self._chain() or self._noted_problem or self._tail() or self._strangers()
         if problem is not None:
-            uid = None if problem.uid is None else _printed(problem.uid)
-            problem = problem._replace(text=_printed(problem.text), uid=uid)
+            uid = None if problem.uid is None else printed(problem.uid)
+            problem = problem._replace(text=printed(problem.text), uid=uid)
         return Verdict(problem, self._sealed, self._dropped, self._unsealed, self._anchors, tuple(self._notes))
 
     def _chain(self) -> Problem | None:

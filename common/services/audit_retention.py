@@ -24,7 +24,7 @@ from common.core.audit_chain import (
 )
 from common.core.audit_tags import EventTag
 from common.services import audit
-from common.services.audit_check import problem_since, walk_on
+from common.services.audit_check import printed, problem_since, walk_on
 from common.services.audit_delivery import delivered_to
 from common.services.audit_sealing import anchors, as_number
 from common.services.plane import Plane
@@ -104,7 +104,7 @@ def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
 
 def _is_refused(problem: Problem | None) -> bool:
     if problem is not None:
-        log.error("nothing of the audit trail is dropped: %s; run `ragkeeper audit verify`", problem.text)
+        log.error("nothing of the audit trail is dropped: %s; run `ragkeeper audit verify`", printed(problem.text))
     return problem is not None
 
 

@@ -1109,6 +1109,20 @@ def test_an_anchor_with_values_of_other_kinds_is_told_and_drops_nothing(
     assert "nothing of the audit trail is dropped: anchor 1 was changed" in caplog.text
 
 
+def test_an_id_with_line_ends_makes_no_line_of_its_own(
+    plane: Plane, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_for(plane, 1)
+    *_, last = sealed(plane, 3)
+    clock.forward(days=2)
+    run(plane, "UPDATE rk_audit_seal SET uid = ? WHERE uid = ?", "x\n\x1b[2Jall is whole", last)
+
+    assert audit_retention.drop_segment(plane) == 0
+    assert problem(plane).text == "event x\\n\\x1b[2Jall is whole (number 4) is missing: its row was removed"
+    assert "\x1b" not in caplog.text
+    assert caplog.text.count("\n") == 1
+
+
 def test_a_trail_that_can_not_be_put_right_can_be_begun_anew(plane: Plane, clock: Clock) -> None:
     """As docs/audit.md has it."""
     keep_for(plane, 1)
