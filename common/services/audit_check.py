@@ -31,6 +31,7 @@ from common.services.audit_sealing import (
     ANCHORS_FILE,
     HEAD_FILE,
     Head,
+    anchor_before,
     anchors,
     digest_at,
     head_of,
@@ -87,11 +88,13 @@ def problem_since(plane: Plane, event: Event, is_alike: Callable[[Event], bool])
     row = plane.database.one("SELECT MIN(seq) FROM rk_audit_seal WHERE uid = ?", (uid,))
     if row is not None and row[0] is not None:
         walk = Walk(keys, row[0] - 1, digest_at(plane, row[0] - 1))
-        wrong = walk_on(plane, walk, head_of(plane).seq, lambda each: _newer(each, event) and is_alike(each))
     elif plane.now_ms() - event.at < _UNSEALED_MS:
-        wrong = None
+        # Or it has its seal no more, and what came after it may be changed.
+        before = anchor_before(plane, event.at)
+        walk = Walk(keys, before.seq, before.digest) if before else Walk(keys)
     else:
-        wrong = Problem("inserted", f"event {uid} should have been sealed by now", uid)
+        return Problem("inserted", f"event {uid} should have been sealed by now", uid)
+    wrong = walk_on(plane, walk, head_of(plane).seq, lambda each: _newer(each, event) and is_alike(each))
     wrong = wrong or _problem_behind(plane)
     if wrong is None and noted is not None and not is_in_chain(plane, noted):
         return Problem(

@@ -223,6 +223,16 @@ def _newest(plane: Plane) -> Anchor | None:
     return found
 
 
+def anchor_before(plane: Plane, at_ms: int) -> Anchor | None:
+    """The newest anchor of this plane's whose events are all older than this moment."""
+    rows = plane.database.all(
+        f"SELECT {_ANCHOR_COLUMNS} FROM rk_audit_anchor WHERE newest_at < ? ORDER BY number DESC LIMIT ?",
+        (at_ms, BATCH),
+    )
+    keys = plane.keys.audit_keys()
+    return next((anchor for anchor in (Anchor(*row) for row in rows) if is_own(anchor, keys)), None)
+
+
 def as_number(value: object) -> int:
     """A number as it is stored; 0 for what somebody has put in its place, of which SQLite takes any kind."""
     return value if isinstance(value, int) else 0
