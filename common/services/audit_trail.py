@@ -297,7 +297,9 @@ def _values(stored: Any) -> dict[str, Any] | None:
         return None
     try:
         values = orjson.loads(stored)
-    except orjson.JSONDecodeError:
+        # What is nested so deep that it is read, and not written again in the middle of an answer.
+        orjson.dumps([[[[[[[[values]]]]]]]])
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         values = None
     return values if isinstance(values, dict) else {"unreadable": ascii(stored)}
 

@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from secrets import token_hex
 
+import orjson
 import pytest
 from peewee import BigAutoField, BigIntegerField, CharField
 
@@ -513,6 +514,21 @@ def test_whatever_is_put_into_what_is_sealed_stops_neither_the_sealer_nor_a_read
     assert not audit_check.verify(embedded).is_whole
     assert audit_trail.page(embedded, Filter())["events"][0]["target"] == "later@x.test"
     assert b"later@x.test" in audit_trail.export_page(embedded, SHELL, "csv")[0]
+
+
+@pytest.mark.parametrize("depth", [240, 250, 254, 300, 900])
+def test_what_is_nested_too_deep_ends_no_page_and_no_export(plane: Plane, depth: int) -> None:
+    first, *_ = sealed(plane, 3)
+    run(plane, "UPDATE rk_audit_event SET `after` = ? WHERE uid = ?", '{"a":' * depth + "1" + "}" * depth, first)
+    sink = BytesIO()
+
+    audit_trail.export(plane, sink, "jsonl", from_ms=None, to_ms=None)
+
+    assert len(sink.getvalue().splitlines()) == 3
+    assert orjson.dumps({"code": 0, "data": audit_trail.page(plane, Filter())})
+    sent = audit_trail.sealed_events(plane, 0, 3, 200)
+    assert orjson.dumps({"events": sent})
+    assert "unreadable" in sent[0]["after"] or depth == 240
 
 
 def test_a_note_of_the_head_of_other_kinds_is_found(plane: Plane) -> None:
