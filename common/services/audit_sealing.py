@@ -135,8 +135,9 @@ def head_of(plane: Plane) -> Head:
         if is_linked(plane.keys.audit_keys(), digest_at(plane, seal.seq - 1), seal, row[4]):
             return Head(seal.seq, seal.digest)
     anchor = _newest(plane)
-    # All that there was may have been dropped.
-    head = _behind_what_was_dropped(plane, anchor) if anchor else Head()
+    # All that there was may have been dropped. Behind what no chain comes to there would be no number to go on with.
+    is_chain = anchor is not None and 0 <= as_number(anchor.seq) <= _LAST_NUMBER // 2
+    head = _behind_what_was_dropped(plane, anchor) if anchor is not None and is_chain else Head()
     return head if row is None else _without_a_gap(plane, head)
 
 

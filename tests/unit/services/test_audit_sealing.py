@@ -320,6 +320,31 @@ def test_anchors_behind_the_end_stop_no_sealer_and_are_found(
     assert (verdict.problem, verdict.sealed, verdict.anchors) == (None, 7, 3)
 
 
+@pytest.mark.parametrize("count", [1, BATCH])
+@pytest.mark.parametrize("seq", [2**63 - 1, -(2**63)])
+def test_anchors_at_what_no_chain_comes_to_stop_no_sealer_whatever_else_is_gone(
+    plane: Plane, count: int, seq: int
+) -> None:
+    *_, last = sealed(plane, 3)
+    if count < BATCH:
+        run(plane, "DELETE FROM rk_audit_anchor")
+    run(plane, "DELETE FROM rk_audit_event WHERE uid = ?", last)
+    columns = "digest, newest_at, at, previous, key_id, mac"
+    for number in range(2, 2 + count):
+        run(
+            plane,
+            f"INSERT INTO rk_audit_anchor (number, seq, {columns}) VALUES (?, ?, 'd', 0, 0, 'p', 'k', 'm')",
+            number,
+            seq,
+        )
+
+    sealed(plane, 2)
+    sealed(plane, 2)
+
+    assert plane.database.one("SELECT MAX(seq) FROM rk_audit_seal") == (7,)
+    assert problem(plane).kind in ("anchor", "key", "missing")
+
+
 @pytest.mark.parametrize("uid", ["", " ", "\x01", "/"])
 def test_an_event_whose_id_is_below_all_others_is_an_inserted_one(plane: Plane, uid: str) -> None:
     first, *_ = sealed(plane, 3)
