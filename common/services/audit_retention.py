@@ -23,6 +23,7 @@ from common.core.audit_chain import (
     problem_of_event,
 )
 from common.core.audit_tags import EventTag
+from common.models.base import rfc3339
 from common.services import audit
 from common.services.audit_check import printed, problem_since, walk_on
 from common.services.audit_delivery import delivered_to
@@ -95,7 +96,17 @@ def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
         return None
     near = {anchor.number: anchor for anchor in anchors(plane, row[0] - 2, 2)}
     anchor = near.get(row[0])
-    if anchor is None or as_number(anchor.newest_at) >= plane.now_ms() - days * _DAY_MS:
+    if anchor is None:
+        return None
+    newest_at, now = as_number(anchor.newest_at), plane.now_ms()
+    if newest_at > now + _DAY_MS:
+        log.warning(
+            "nothing of the audit trail is dropped before %s: number %s or one before it is from then, by a clock that "
+            "was wrong; docs/audit.md has the way out",
+            rfc3339(newest_at + days * _DAY_MS),
+            anchor.seq,
+        )
+    if newest_at >= now - days * _DAY_MS:
         return None
     if as_number(anchor.seq) > delivered_to(plane):
         return None

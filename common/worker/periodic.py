@@ -31,7 +31,7 @@ _LEASE = "scheduler"
 _LEASE_S = 75.0
 _BATCH = 1000
 # One run removes at most this many batches of a kind that an index leads to; the rest waits for the next run.
-_BATCHES = 100
+_BATCHES = 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -917,6 +917,21 @@ def test_whole_segments_are_dropped_when_their_time_is_over_and_the_rest_stays_v
     assert {"remembered@x.test", "both@x.test"} <= set(names)
 
 
+def test_that_a_clock_was_ahead_and_nothing_is_dropped_for_it_is_told(
+    plane: Plane, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock.forward(days=7000)
+    with plane.database.transaction():
+        happen(plane, BATCH)
+    audit_sealing.seal_all(plane)
+    clock.forward(days=-7000)
+    keep_for(plane, 30)
+
+    assert audit_retention.drop_segment(plane) == 0
+    assert "nothing of the audit trail is dropped before 2045-" in caplog.text
+    assert audit_check.verify(plane).problem is None
+
+
 def test_a_segment_that_nobody_dropped_can_not_be_said_to_be(plane: Plane, clock: Clock) -> None:
     sealed(plane, 3)
     run(plane, "UPDATE rk_audit_anchor SET dropped_at = 1, drop_key_id = key_id, drop_mac = mac")
