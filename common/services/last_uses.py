@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _MOST_KEPT = 10_000
 # Of uses that need not be written yet, so many are at once; each that is takes so long to be made up for.
 _EARLY_AT_ONCE = 50
-_EARLY_EVERY_MS = 200
+_EARLY_EVERY_MS = 1000
 # After one that could not be written there is none for so long.
 _EARLY_AGAIN_MS = 60_000
 
