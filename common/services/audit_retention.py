@@ -23,7 +23,6 @@ from common.core.audit_chain import (
     problem_of_event,
 )
 from common.core.audit_tags import EventTag
-from common.models.base import rfc3339
 from common.services import audit
 from common.services.audit_check import printed, problem_since, walk_on
 from common.services.audit_delivery import delivered_to
@@ -101,9 +100,9 @@ def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
     newest_at, now = as_number(anchor.newest_at), plane.now_ms()
     if newest_at > now + _DAY_MS:
         log.warning(
-            "nothing of the audit trail is dropped before %s: number %s or one before it is from then, by a clock that "
-            "was wrong; docs/audit.md has the way out",
-            rfc3339(newest_at + days * _DAY_MS),
+            "nothing of the audit trail is dropped for %d days: number %s or one before it is of a clock that was "
+            "ahead; docs/audit.md has the way out",
+            (newest_at - now) // _DAY_MS + days,
             anchor.seq,
         )
     if newest_at >= now - days * _DAY_MS:
