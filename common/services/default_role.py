@@ -26,20 +26,25 @@ class _Default(NamedTuple):
     why_none: str = ""
 
 
-def lock(plane: Plane) -> None:
-    """In a transaction that makes an account, before any other lock: nobody deletes or changes the role meanwhile."""
-    if plane.variables.text("default_role"):
+def lock(plane: Plane) -> bool:
+    """In a transaction that makes an account, before any other lock: nobody deletes or changes the role meanwhile.
+
+    Whether there is a default role, for ``give``: one that is set later than this is for whoever comes later.
+    """
+    has_default = bool(plane.variables.text("default_role"))
+    if has_default:
         plane.database.lock("roles")
+    return has_default
 
 
-def give(plane: Plane, actor: Principal | None, account: AccountRow) -> str | None:
+def give(plane: Plane, actor: Principal | None, account: AccountRow, *, has_default: bool) -> str | None:
     """Give a new account the default role, in the running transaction; its name, or None where there is none to give.
 
     An administrative role counts only while a superuser is who made it the default. ``actor`` is the administrator who
     makes the account, None for a registration. Raises GivesMoreThanHeld when the role holds administrative permissions
     that the actor lacks.
     """
-    if not plane.variables.text("default_role"):
+    if not has_default:
         return None
     default = _default(plane)
     if default.role_id is None:

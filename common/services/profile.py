@@ -81,10 +81,10 @@ def register(plane: Plane, origin: Origin, *, email: str, nickname: str, passwor
         registration.ask(plane, origin, email, nickname, password_hash)
         return None
     with plane.database.transaction():
-        default_role.lock(plane)
+        has_default = default_role.lock(plane)
         memberships.lock(plane)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
-        role = default_role.give(plane, None, account)
+        role = default_role.give(plane, None, account, has_default=has_default)
         invitations.claim(plane, account.id, account.email)
         after = {"role": role} if role else None
         audit.record(plane, EventTag.USER_REGISTER, stranger(origin), target=account.target, after=after)

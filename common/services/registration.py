@@ -133,12 +133,12 @@ def approve(plane: Plane, actor: Principal, approval_id: str) -> dict[str, Any]:
     GivesMoreThanHeld when that role is more than the actor holds.
     """
     with plane.database.transaction():
-        default_role.lock(plane)
+        has_default = default_role.lock(plane)
         memberships.lock(plane)
         actor = accounts.acting_now(plane, actor)
         email, nickname, password_hash = _take(plane, approval_id)
         account = accounts.make(plane, email=email, nickname=nickname, password_hash=password_hash)
-        role = default_role.give(plane, actor, account)
+        role = default_role.give(plane, actor, account, has_default=has_default)
         invitations.claim(plane, account.id, account.email)
         _tell(plane, account.email, approved=True)
         after = {"role": role} if role else None

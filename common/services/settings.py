@@ -100,7 +100,7 @@ def update_config(
     """
     wanted = validate_config(changes)
     with plane.database.transaction():
-        stored = alone(plane)
+        stored = alone(plane, *wanted)
         actor = accounts.acting_now(plane, actor)
         check_version(_version(stored), expected)
         _refuse_new_flags(wanted, stored)
@@ -166,7 +166,7 @@ def roll_back(
     """
     variable = _of_path(name)
     with plane.database.transaction():
-        stored = alone(plane)
+        stored = alone(plane, name)
         actor = accounts.acting_now(plane, actor)
         check_version(_version(stored), expected)
         row = plane.database.one(
@@ -194,8 +194,14 @@ def _of_path(name: str) -> Variable:
     return variable
 
 
-def alone(plane: Plane) -> dict[str, StoredText]:
-    """Within a transaction: wait for whoever else changes settings; what is stored then."""
+def alone(plane: Plane, *names: str) -> dict[str, StoredText]:
+    """Within a transaction, before any other lock: wait for whoever else changes settings; what is stored then.
+
+    Where the default role is among the ``names`` that are to change, nobody changes roles meanwhile either: who makes
+    a role the default agrees to what it holds.
+    """
+    if "default_role" in names:
+        plane.database.lock("roles")
     plane.database.lock("settings")
     return plane.variables.stored()
 

@@ -167,7 +167,7 @@ def create_user(
     owner = passwords.new_owner(address, nickname, administers=administers)
     password_hash = passwords.new_hash(plane, password, owner)
     with plane.database.transaction():
-        default_role.lock(plane)
+        has_default = default_role.lock(plane)
         memberships.lock(plane)
         actor = accounts.acting_now(plane, actor)
         if is_superuser:
@@ -175,7 +175,7 @@ def create_user(
         account = accounts.make(
             plane, email=address, nickname=nickname, password_hash=password_hash, is_superuser=is_superuser
         )
-        role = None if is_superuser else default_role.give(plane, actor, account)
+        role = None if is_superuser else default_role.give(plane, actor, account, has_default=has_default)
         invitations.claim(plane, account.id, account.email)
         audit.record(
             plane,

@@ -10,12 +10,13 @@ from werkzeug.test import TestResponse
 
 from common.core.audit_tags import EventTag
 from common.core.errors import LoginRefused
-from common.services import accounts, audit, sessions
+from common.models.variable import StoredVariable
+from common.services import accounts, audit, sessions, settings
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
 from tests.people import Person, World, new_password
-from tests.side_by_side import Act, at_once
+from tests.side_by_side import Act, at_once, begun_at_once
 
 pytestmark = pytest.mark.race
 
@@ -147,6 +148,64 @@ def test_a_default_role_that_goes_while_somebody_registers_is_held_by_nobody(wor
         assert statuses in ([200, 200], [200, 409])
         held = world.plane.database.all("SELECT r.name FROM rk_user_role h LEFT JOIN rk_role r ON r.id = h.role_id")
         assert (None,) not in held
+
+
+def test_who_makes_a_role_the_default_agrees_to_all_that_it_holds(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.administer("POST", "/roles", {"role_name": "keeper"})
+    grants = {"role": {"read": True, "write": True}, "audit": {"read": True}, "user": {"write": True}}
+    root.administer("POST", "/roles/keeper/permission", {"new_permissions": grants})
+    root.administer("POST", "/roles", {"role_name": "wanted"})
+    root.administer("POST", "/roles/wanted/permission", {"resource": "audit", "actions": ["read"]})
+    keeper = world.person()
+    root.administer("PUT", f"/users/{keeper.email}/role", {"role_name": "keeper"})
+    assert keeper.admin_session
+    changing, widened, record = threading.Event(), threading.Event(), audit.record
+
+    def dawdle(plane: Plane, tag: EventTag, *values: Any, **more: Any) -> None:
+        record(plane, tag, *values, **more)
+        if tag is EventTag.SETTING_UPDATE:
+            # A superuser has looked at what the role holds: whoever widens it now must wait, and is refused then.
+            changing.set()
+            assert not widened.wait(1)
+
+    def widen() -> TestResponse:
+        assert changing.wait(10)
+        answer = keeper.administer("POST", "/roles/wanted/permission", {"resource": "user", "actions": ["write"]})
+        widened.set()
+        return answer
+
+    monkeypatch.setattr(audit, "record", dawdle)
+    variable = {"var_name": "default_role", "var_value": "wanted"}
+
+    assert begun_at_once(world, lambda: root.administer("PUT", "/variables", variable), widen) == [200, 403]
+    newcomer = {"username": "newcomer@ragkeeper.test", "password": new_password()}
+    assert root.administer("POST", "/users", newcomer).status_code == 200
+    held = root.administer("GET", f"/users/{newcomer['username']}/permissions").json["data"]["role_permissions"]
+    assert held["audit"]["read"] is True
+    assert not held.get("user", {}).get("write")
+
+
+def test_a_default_role_that_is_set_while_somebody_registers_is_for_whoever_comes_later(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.administer("POST", "/roles", {"role_name": "wanted"})
+    body = {"email": "new@ragkeeper.test", "nickname": "New", "password": new_password()}
+    make = accounts.make
+
+    def set_first(plane: Plane, **values: Any) -> AccountRow:
+        plane.database.insert(
+            StoredVariable, name="default_role", value="wanted", updated_at=plane.now_ms(), by_superuser=True
+        )
+        settings.next_version(plane)
+        return make(plane, **values)
+
+    monkeypatch.setattr(accounts, "make", set_first)
+
+    assert world.api.ask("POST", "/v1/user/register", body).json["code"] == 0
+    # Nobody kept the roles as they are for this registration: the new one might have been deleted meanwhile.
+    assert root.administer("GET", f"/users/{body['email']}").json["data"][0]["roles"] == ["member"]
 
 
 def test_a_name_is_given_to_one_role_only(world: World, root: Person) -> None:

@@ -490,11 +490,11 @@ def test_who_loses_the_power_to_set_while_the_request_runs_sets_nothing(
     first = person.administer("GET", f"/settings/{INTERVAL}/history").json["data"]["changes"][-1]
     alone = settings.alone
 
-    def demoted_meanwhile(plane: Plane) -> Any:
+    def demoted_meanwhile(plane: Plane, *names: str) -> Any:
         with monkeypatch.context() as undone:
             undone.setattr(settings, "alone", alone)
             give_role(world, person, "member")
-        return alone(plane)
+        return alone(plane, *names)
 
     monkeypatch.setattr(settings, "alone", demoted_meanwhile)
     if path == "/settings":
