@@ -23,8 +23,6 @@ _WARN_EVERY_S = 60.0
 class Counts(Protocol):
     """The part of the cache store that limits need; see there."""
 
-    def get(self, key: str) -> str | None: ...
-
     def set(self, key: str, value: str, ttl_s: float | None = None) -> None: ...
 
     def delete(self, key: str) -> bool: ...
@@ -50,12 +48,6 @@ class LocalCounts:
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
-
-    def get(self, key: str) -> str | None:
-        """See ``Cache.get``."""
-        with self._lock:
-            entry = self._live(key)
-        return None if entry is None else str(entry.value)
 
     def set(self, key: str, value: str, ttl_s: float | None = None) -> None:
         """See ``Cache.set``; without ``ttl_s`` for as long as there is room."""

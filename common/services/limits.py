@@ -192,10 +192,10 @@ def _admit_account(plane: Plane, counts: Counts, attempt: LoginAttempt) -> bool:
 
 def _refuse_in_a_wait(plane: Plane, counts: Counts, attempt: LoginAttempt) -> None:
     """Raises TooManyLogins where whoever holds the account's lease has failed: there is more to wait for."""
-    until = counts.get(_until(attempt.account))
-    if until is not None:
+    until = counts.counted(_until(attempt.account))
+    if until:
         # Beyond the longest one there is the clock was put back since.
-        left_s = min(max((int(until) - plane.now_ms()) / 1000, SHORTLY_S), LONGEST_WAIT_S)
+        left_s = min(max((until - plane.now_ms()) / 1000, SHORTLY_S), LONGEST_WAIT_S)
         raise TooManyLogins(attempt.account, _of_account(attempt), resets_in=left_s, again_s=left_s)
 
 

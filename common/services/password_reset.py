@@ -213,8 +213,7 @@ def _check_code(plane: Plane, origin: Origin, email: str, code: str) -> None:
 
 def _refuse_code(plane: Plane, origin: Origin, email: str, *, last: bool) -> None:
     if last:
-        until = plane.now_ms() + round(reset_codes.LOCK_S * 1000)
-        plane.cache.set(_key(plane, "lock", email), str(until), reset_codes.LOCK_S)
+        _lock(plane, email)
     with plane.database.transaction():
         audit.record(
             plane,
@@ -228,10 +227,19 @@ def _refuse_code(plane: Plane, origin: Origin, email: str, *, last: bool) -> Non
 
 
 def _refuse_if_locked(plane: Plane, email: str) -> None:
-    until = plane.cache.get(_key(plane, "lock", email))
-    if until is not None:
-        left_s = max(0.0, (int(until) - plane.now_ms()) / 1000)
+    until = plane.cache.counted(_key(plane, "lock", email))
+    if until:
+        left_s = max(0.0, (until - plane.now_ms()) / 1000)
+        if left_s > reset_codes.LOCK_S:
+            # The clock was put back since.
+            left_s = reset_codes.LOCK_S
+            _lock(plane, email)
         raise CoolingDown("Too many wrong codes.", resets_in=left_s)
+
+
+def _lock(plane: Plane, email: str) -> None:
+    until = plane.now_ms() + round(reset_codes.LOCK_S * 1000)
+    plane.cache.set(_key(plane, "lock", email), str(until), reset_codes.LOCK_S)
 
 
 def _use_verification(plane: Plane, origin: Origin, email: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from common.core.errors import StoreUnavailable
 from common.stores.sqlite_file import SqliteFile
 
 #: How long a heartbeat is kept, in seconds; RAGFlow's own executors prune theirs after the same time.
@@ -52,7 +53,10 @@ class Cache(Protocol):
         """
 
     def counted(self, key: str) -> int:
-        """A counter's value now, 0 when there is none or its window is over."""
+        """A counter's value now, 0 when there is none or its window is over; also a value that was set and is a number.
+
+        What is no number somebody else has stored there: StoreUnavailable, as ``incr`` says.
+        """
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool:
         """Takes a lease that is free or expired, or prolongs the owner's own; True when it is held now.
@@ -134,6 +138,14 @@ _PURGES = (
 )
 
 
+def number_of(value: str | None) -> int:
+    """A stored number, 0 for None. Raises StoreUnavailable for what is none."""
+    try:
+        return int(value or 0)
+    except ValueError:
+        raise StoreUnavailable("cache", f"a value that is no number: {value!r:.80}", lost=False) from None
+
+
 class SqliteCache:
     """The embedded cache: tables in a SQLite file of its own, so that metadata never waits for it.
 
@@ -187,7 +199,7 @@ class SqliteCache:
 
     def counted(self, key: str) -> int:
         """See ``Cache.counted``."""
-        return int(self.get(key) or 0)
+        return number_of(self.get(key))
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool:
         """See ``Cache.acquire_lease``."""

@@ -14,7 +14,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from common.conf.sections import RedisSection
 from common.core.errors import StoreUnavailable
 from common.stores.breaker import Breaker
-from common.stores.cache import HEARTBEATS_KEPT_S, Count
+from common.stores.cache import HEARTBEATS_KEPT_S, Count, number_of
 from common.stores.redis_connection import BoundedConnection, Command, is_read_only, reason_of
 from common.stores.sockets import tls_context
 
@@ -129,7 +129,7 @@ class RedisCache:
 
     def counted(self, key: str) -> int:
         """See ``Cache.counted``."""
-        return int(self.get(key) or 0)
+        return number_of(self.get(key))
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool:
         """See ``Cache.acquire_lease``; for how long RAGFlow takes one of its own is its matter."""

@@ -471,6 +471,22 @@ def test_s21_five_wrong_codes_lock_the_address_for_half_an_hour_whatever_comes(
     assert forgetful.asks("verify", otp=forgetful.code(sink)).json["code"] == 0
 
 
+def test_a_clock_that_was_put_back_locks_no_address_longer_than_half_an_hour(
+    forgetful: Forgetful, sink: MailSink, clock: Clock
+) -> None:
+    forgetful.code(sink)
+    for _ in range(5):
+        forgetful.asks("verify", otp="AAAAAA")
+    clock.forward(days=-1)
+
+    assert "1800 seconds" in forgetful.wants_code().json["message"]
+    clock.forward(seconds=1801)
+    # Not locked any more; the minute of the last code, which had begun in the future as well, begins anew.
+    assert "60 seconds" in forgetful.wants_code().json["message"]
+    clock.forward(seconds=61)
+    assert forgetful.wants_code().json["code"] == 0
+
+
 def test_a_new_code_does_not_begin_a_new_count(forgetful: Forgetful, sink: MailSink, clock: Clock) -> None:
     forgetful.code(sink)
     for _ in range(4):

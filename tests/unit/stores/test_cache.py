@@ -169,6 +169,17 @@ def test_a_deleted_counter_starts_again(cache):
     assert cache.incr("login", 60).value == 1
 
 
+def test_a_number_that_was_set_is_counted_and_what_is_none_is_refused(cache):
+    assert cache.counted("login") == 0
+    cache.set("login", "5", ttl_s=60)
+    assert cache.counted("login") == 5
+    cache.set("login", "what somebody else stores here", ttl_s=60)
+    with pytest.raises(StoreUnavailable) as refused:
+        cache.counted("login")
+    assert "no number" in refused.value.reason
+    assert refused.value.lost is False
+
+
 def test_a_clock_that_was_put_back_locks_nobody_out_longer_than_the_window(cache, pass_):
     cache.incr("login", 60)
     pass_(-86_400)
