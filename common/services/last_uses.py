@@ -42,19 +42,26 @@ class LastUses:
         self._writer: threading.Thread | None = None
         # Early ones have used up the time until then.
         self._early_until = 0
+        # Uses that were left out, in the order in which they were made.
+        self._left_out: dict[str, int] = {}
 
     def note_early(self, database: Database, used_id: str, at_ms: int) -> None:
-        """``note`` for a use that need not be written yet: left out while there are many."""
+        """``note`` for a use that need not be written yet: while there are many, only this process remembers it."""
+        self._make_sure_of_pid()
         until = max(self._early_until, at_ms - _EARLY_AT_ONCE * _EARLY_EVERY_MS) + _EARLY_EVERY_MS
         if until <= at_ms:
             self._early_until = until
             self.note(database, used_id, at_ms)
+            return
+        with self._lock:
+            self._left_out.pop(used_id, None)
+            self._left_out[used_id] = at_ms
+            if len(self._left_out) > _MOST_KEPT:
+                del self._left_out[next(iter(self._left_out))]
 
     def note(self, database: Database, used_id: str, at_ms: int) -> None:
         """Have it written that something was used at ``at_ms``."""
-        if self._pid != os.getpid():
-            # After a fork: the parent's thread is not here, and who knows who held its lock.
-            self._begin()
+        self._make_sure_of_pid()
         with self._lock:
             self._noted[used_id] = at_ms
             if self._writer is not None:
@@ -74,11 +81,20 @@ class LastUses:
         """The moment of a use that is not written yet; 0 where there is none."""
         return self._noted.get(used_id) or self._writing.get(used_id) or 0
 
+    def last(self, used_id: str) -> int:
+        """The moment of the last use that this process knows of and that may not be written; 0 where there is none."""
+        return max(self.unwritten(used_id), self._left_out.get(used_id, 0))
+
     def wait(self, seconds: float) -> None:
         """Return when all that was noted is written, or after so long."""
         writer = self._writer
         if writer is not None:
             writer.join(seconds)
+
+    def _make_sure_of_pid(self) -> None:
+        if self._pid != os.getpid():
+            # After a fork: the parent's thread is not here, and who knows who held its lock.
+            self._begin()
 
     def _write(self, database: Database) -> None:
         try:

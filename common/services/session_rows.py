@@ -99,23 +99,24 @@ def end_beyond_most(plane: Plane, user_id: str, new_id: str) -> list[str]:
     """End the least recently used open sessions of an account that are more than it may have; returns their ids.
 
     In the transaction that has opened ``new_id``, which stays. The account is held by then, so that of two logins at
-    once the second one counts the first.
+    once the second one counts the first. Uses that this process has seen and not written count.
     """
     ended: list[str] = []
     spared = plane.variables.integer("session.most") - 1
     while True:
         where, params = open_now(plane)
-        rows = plane.database.all(
-            f"SELECT id, value_hash FROM rk_session WHERE user_id = ? AND id <> ? AND {where} "
-            "ORDER BY last_seen_at DESC, created_at DESC, id LIMIT ? OFFSET ?",
-            (user_id, new_id, *params, _AT_ONCE, spared),
+        there = plane.database.all(
+            f"SELECT id, value_hash, last_seen_at FROM rk_session WHERE user_id = ? AND id <> ? AND {where} "
+            "ORDER BY last_seen_at DESC, created_at DESC, id LIMIT ?",
+            (user_id, new_id, *params, spared + _AT_ONCE),
         )
+        rows = sorted(there, key=lambda row: -max(row[2], plane.session_uses.last(row[0])))[spared:]
         if not rows:
             return ended
         ids = [row[0] for row in rows]
         end(plane, f"id IN ({', '.join('?' * len(ids))})", tuple(ids), "limit")
         if plane.shared:
-            for _, value_hash in rows:
+            for _, value_hash, _ in rows:
                 if value_hash is not None:
                     forget_shared_value(plane, user_id, only_hash=value_hash)
         ended += ids

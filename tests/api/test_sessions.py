@@ -134,6 +134,21 @@ def test_of_sessions_that_are_used_within_a_moment_the_one_that_was_used_least_r
     assert [works(world.api, session) for session in opened] == [True, True, False, *[True] * 7]
 
 
+def test_a_process_that_is_too_busy_to_write_each_use_still_knows_which_session_was_used_least_recently(
+    world: World, clock: Clock
+) -> None:
+    set_variable(world, "session.most", "3")
+    someone, busy = world.person(), session_of(world.person())
+    opened = [session_of(someone) for _ in range(3)]
+    for session in [*[busy] * 60, opened[2], opened[0], opened[1]]:
+        clock.forward(seconds=0.003)
+        assert use(world, session)
+
+    session_of(someone)
+
+    assert [works(world.api, session) for session in opened] == [True, True, False]
+
+
 def test_who_administers_nothing_has_no_sessions_to_see_on_the_admin_server(world: World) -> None:
     assert world.admin.ask("GET", "/api/v1/sessions", credential=world.person().session).status_code == 403
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from common.core.errors import StoreUnavailable
+from common.services import last_uses
 from common.services.last_uses import LastUses
 from common.services.plane import Plane
 
@@ -105,6 +106,18 @@ def test_while_nothing_can_be_written_it_is_not_tried_before_it_is_due(
     uses.wait(10)
 
     assert last_seen(plane) == 75_000
+
+
+def test_uses_that_are_left_out_are_remembered_but_not_without_end(
+    plane: Plane, uses: LastUses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_uses, "_MOST_KEPT", 3)
+    uses._early_until = 1_000_000
+    for number, used in enumerate(["a", "b", "c", "a", "d"]):
+        uses.note_early(plane.database, used, 100 + number)
+
+    assert [uses.last(used) for used in "abcd"] == [103, 0, 102, 104]
+    assert uses.unwritten("d") == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
