@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from common.core import features
 from common.core.emails import email_key, parse_email
 from common.core.errors import BadField, PlaneError
-from common.core.names import parse_role_name
-from common.core.permissions import BUILT_IN, BUILT_IN_ROLES, MEMBER, Permission, Registry, RoleGraph
+from common.core.names import ROLE_DESCRIPTION_MAX_LENGTH, parse_role_name
+from common.core.permissions import BUILT_IN, BUILT_IN_ROLES, MAX_NAMED, MEMBER, Permission, Registry, RoleGraph
 from common.core.variables import as_text
 from common.secret import MASK
 
@@ -230,6 +230,11 @@ def _plan_settings(
 
 
 def _plan_features(wanted: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> Iterator[Act]:
+    if len({*now, *wanted}) > max(len(now), features.MAX_FLAGS):
+        raise BadField(
+            f"features: there are {len(now)} flags already, and at most {features.MAX_FLAGS}; delete some first.",
+            field="features",
+        )
     for name, flag in wanted.items():
         if name not in now:
             yield Act(f"+ flag {name}: {_shown(flag['state'])}", "POST", ("features",), {"name": name, **flag})
@@ -255,12 +260,19 @@ def _plan_assignments(
         if len(roles) == 1:
             yield Act(text, "PUT", ("users", email, "role"), {"role_name": roles[0]})
             continue
-        if missing:
-            yield Act(text, "POST", ("users", email, "roles"), {"roles": missing})
+        for some in _lots(missing):
+            yield Act(text, "POST", ("users", email, "roles"), {"roles": some})
+            text = f"+ {email}: further ones"
         # Whoever had no role was a member, and is one no more when given another.
         taken = [role for role in too_much if role != MEMBER] if missing else too_much
-        if taken:
-            yield Act(f"- {email}: {', '.join(taken)}", "DELETE", ("users", email, "roles"), {"roles": taken})
+        for some in _lots(taken):
+            yield Act(f"- {email}: {', '.join(some)}", "DELETE", ("users", email, "roles"), {"roles": some})
+
+
+def _lots(names: Sequence[str]) -> Iterator[list[str]]:
+    """As many at once as a request may name."""
+    for start in range(0, len(names), MAX_NAMED):
+        yield list(names[start : start + MAX_NAMED])
 
 
 def granted(tree: Mapping[str, Mapping[str, bool]]) -> frozenset[Permission]:
@@ -302,8 +314,13 @@ def _role(name: object, told: object, registry: Registry) -> Role:
         for resource, actions in _mapping(told, "grants", f"{place}.grants").items()
         for action in _texts(actions, f"{place}.grants.{resource}")
     ]
+    description = _text(told.get("description") or "", f"{place}.description")
+    if len(description) > ROLE_DESCRIPTION_MAX_LENGTH:
+        raise BadField(
+            f"{place}.description: at most {ROLE_DESCRIPTION_MAX_LENGTH} characters.", field=f"{place}.description"
+        )
     return Role(
-        _text(told.get("description") or "", f"{place}.description"),
+        description,
         tuple(parse_role_name(parent, field=f"{place}.parents") for parent in parents),
         frozenset(grants),
     )

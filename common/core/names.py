@@ -11,6 +11,7 @@ from common.core.errors import BadField
 NICKNAME_MAX_LENGTH = 100
 TENANT_NAME_MAX_LENGTH = 100
 TOKEN_NAME_MAX_LENGTH = 128
+ROLE_DESCRIPTION_MAX_LENGTH = 4096
 
 _ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 # Control characters, halves of surrogate pairs (which no store can encode), line and paragraph separators.

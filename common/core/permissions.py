@@ -20,6 +20,8 @@ from common.core.errors import BadField, RoleCycle, RoleImmutable
 # organisation can oversee; they keep the work of one authorization bounded.
 MAX_DEPTH = 32
 MAX_PARENTS = 64
+#: Roles that one request gives or takes away.
+MAX_NAMED = 100
 # Pairs that a configuration may add.
 MAX_FURTHER = 512
 # Combinations of roles whose sets a graph keeps; people mostly hold one of a few.

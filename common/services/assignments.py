@@ -13,16 +13,13 @@ from common.core.audit_tags import EventTag
 from common.core.delegation import check_may_reassign
 from common.core.errors import BadField
 from common.core.names import parse_role_name
-from common.core.permissions import SUPERUSER, RoleGraph
+from common.core.permissions import MAX_NAMED, SUPERUSER, RoleGraph
 from common.models.base import rfc3339
 from common.models.role import RoleHolder
 from common.services import accounts, audit, role_effects, users
 from common.services.plane import Plane
 from common.services.principal import Principal
 from common.services.role_rules import alone, id_of
-
-#: Roles that one request may name.
-MOST_NAMED = 100
 
 # What is held and what is named, as ids; gives what is held then.
 _Change = Callable[[Sequence[str], Sequence[str]], list[str]]
@@ -93,8 +90,8 @@ def remove_user_roles(
 
 
 def _parsed(role_names: Sequence[str]) -> list[str]:
-    if not 0 < len(role_names) <= MOST_NAMED:
-        raise BadField(f"roles: name 1 to {MOST_NAMED} roles.", field="roles")
+    if not 0 < len(role_names) <= MAX_NAMED:
+        raise BadField(f"roles: name 1 to {MAX_NAMED} roles.", field="roles")
     return list(dict.fromkeys(parse_role_name(name, field="roles") for name in role_names))
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from admin.server.routes.roles import DRY_RUN, Booleans, Effects, PermissionRow, RoleName
 from common.core.names import parse_role_name
+from common.core.permissions import MAX_NAMED
 from common.http.bodies import Body, Query
 from common.http.fields import DryRunQuery, Item
 from common.http.requirement import Holds
@@ -30,7 +31,7 @@ class NamedRoles(Body):
     """One role, or several."""
 
     role_name: RoleName | None = None
-    roles: Annotated[list[RoleName], Field(max_length=assignments.MOST_NAMED)] | None = None
+    roles: Annotated[list[RoleName], Field(max_length=MAX_NAMED)] | None = None
 
     @model_validator(mode="after")
     def _names_some(self) -> NamedRoles:

@@ -8,6 +8,7 @@ from flask import request
 from pydantic import Field
 
 from common.core.errors import BadField
+from common.core.names import ROLE_DESCRIPTION_MAX_LENGTH
 from common.http import etag
 from common.http.bodies import Body, Query
 from common.http.fields import Cursor, DryRunQuery, Item, PageLimit
@@ -25,7 +26,7 @@ DELETE = Holds("role", "delete")
 DRY_RUN = "This is what would change; nothing was changed."
 
 RoleName = Annotated[str, Field(max_length=1024, description="Compared without case.")]
-Description = Annotated[str, Field(max_length=4096)]
+Description = Annotated[str, Field(max_length=ROLE_DESCRIPTION_MAX_LENGTH)]
 Parents = Annotated[list[RoleName], Field(description="Names of the roles to inherit from.")]
 Booleans = dict[str, dict[str, bool]]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from common.core.access_file import Access, Act, Role, as_document, granted, graph_of, parse, plan
 from common.core.errors import BadField, PlaneError
-from common.core.permissions import MAX_DEPTH, MAX_PARENTS, Permission, Registry, RoleGraph
+from common.core.features import MAX_FLAGS
+from common.core.permissions import MAX_DEPTH, MAX_NAMED, MAX_PARENTS, Permission, Registry, RoleGraph
 
 FILE = """
 version: 1
@@ -302,6 +303,7 @@ def test_grants_are_those_that_are_true() -> None:
         ("version: 1\nroles: {a b: {}}", "A role's name"),
         ("version: 1\nroles: {1: {}}", "roles: must be text"),
         ("version: 1\nroles: {a: 1}", "roles.a: must be a mapping"),
+        (f"version: 1\nroles: {{a: {{description: {'x' * 4097}}}}}", "roles.a.description: at most 4096"),
         ("version: 1\nroles: {a: {grant: {}}}", "roles.a: knows"),
         ("version: 1\nroles: {a: {parents: viewer}}", "roles.a.parents: must be a list"),
         ("version: 1\nroles: {a: {grants: {nothing: [read]}}}", "no resource 'nothing'"),
@@ -356,3 +358,27 @@ def test_of_several_roles_what_is_missing_is_given_and_what_is_too_much_is_taken
     acts = plan(wanted, Access({"keeper": heir()}, {"a@b.co": now}), defaults=DEFAULTS, secrets=[])
 
     assert [(act.method, act.body) for act in acts] == asked
+
+
+def test_more_roles_than_a_request_may_name_are_given_and_taken_in_several() -> None:
+    names = [f"r{number:03}" for number in range(2 * MAX_NAMED + 1)]
+    roles = {name: heir() for name in names}
+
+    def asked(wanted: list[str], now: list[str]) -> list[tuple[str, list[str]]]:
+        file = Access(assignments={"a@b.co": tuple(wanted)})
+        acts = plan(file, Access(roles, {"a@b.co": tuple(now)}), defaults=DEFAULTS, secrets=[])
+        return [(act.method, act.body["roles"]) for act in acts]
+
+    lots = [names[:MAX_NAMED], names[MAX_NAMED:-1], names[-1:]]
+    assert asked(names, ["member"]) == [("POST", lot) for lot in lots]
+    assert asked(["auditor", "viewer"], [*names, "auditor", "viewer"]) == [("DELETE", lot) for lot in lots]
+
+
+def test_more_flags_than_there_may_be_are_refused_before_anything_is_done() -> None:
+    now = {f"f{number}": {"state": "off", "tenants": [], "description": ""} for number in range(MAX_FLAGS)}
+    one_more = Access(features={"one-more": now["f0"]})
+
+    with pytest.raises(BadField, match="500 flags already"):
+        plan(one_more, Access(features=now), defaults=DEFAULTS, secrets=[])
+    del now["f1"]
+    assert len(plan(one_more, Access(features=now), defaults=DEFAULTS, secrets=[])) == 1
