@@ -35,7 +35,7 @@ from common.models.base import local_date
 from common.services import accounts, audit, limits, misuse, passwords, token_makers
 from common.services.accounts import AccountRow
 from common.services.limits import LoginAttempt, TooManyLogins
-from common.services.plane import Plane
+from common.services.plane import Plane, RolesMoved
 from common.services.principal import Origin, Principal, Realm, stranger
 from common.services.session_rows import (
     Kind,
@@ -225,6 +225,16 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
     longer than those that were made there, and API tokens whose scope is administrative. What has only the form of an
     API token that was made here costs no statement.
     """
+    while True:
+        # No ``suppress``: every request passes here.
+        try:
+            return _recognised(plane, credential, realm, origin)
+        except RolesMoved:
+            continue
+
+
+def _recognised(plane: Plane, credential: str, realm: Realm, origin: Origin) -> Principal:
+    """``authenticate``. Raises RolesMoved where roles have changed since the statement that reads which are held."""
     if looks_like_token(credential):
         if is_misspelt(credential):
             raise NotSignedIn("Unauthorized")

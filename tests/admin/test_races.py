@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from werkzeug.test import TestResponse
 from common.core.audit_tags import EventTag
 from common.core.errors import LoginRefused
 from common.models.variable import StoredVariable
-from common.services import accounts, audit, sessions, settings
+from common.services import accounts, audit, roles, sessions, settings
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
 from tests.people import Person, World, new_password
+from tests.roles import SHELL, give_role, make_role
 from tests.side_by_side import Act, at_once, begun_at_once
 
 pytestmark = pytest.mark.race
@@ -256,3 +258,80 @@ def test_a_login_that_meets_a_new_password_opens_no_session_with_the_old_one(
 
     assert over.is_set()
     assert world.plane.database.all("SELECT 1 FROM rk_session WHERE user_id = ?", (someone.user_id,)) == []
+
+
+def beside(world: World, act: Callable[[], object]) -> threading.Thread:
+    """A thread that does something, and has begun."""
+
+    def run() -> None:
+        act()
+        world.plane.database.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+ACTS_ON_ANOTHER: dict[str, Callable[[Person, Person], TestResponse]] = {
+    "switched off": lambda actor, target: actor.administer(
+        "PUT", f"/users/{target.email}/activate", {"activate_status": "off"}
+    ),
+    "tenant": lambda actor, target: actor.administer(
+        "POST", f"/tenants/{target.user_id}/users", {"email": actor.email, "role": "owner"}
+    ),
+}
+
+
+@pytest.mark.parametrize("act", ACTS_ON_ANOTHER)
+def test_nobody_acts_on_somebody_who_outranks_them_throughout(
+    world: World, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    make_role(world, "actors", {"user": ["write"], "tenant": ["write"], "audit": ["read"]})
+    make_role(world, "superiors", {"audit": ["read"], "setting": ["write"]})
+    actor, target = world.person(), world.person()
+    give_role(world, actor, "actors")
+    give_role(world, target, "superiors")
+    assert actor.admin_session
+    by_id, narrowing = accounts.by_id, []
+
+    def narrow() -> None:
+        for name, (resource, action) in {"actors": ("audit", "read"), "superiors": ("setting", "write")}.items():
+            body = {"resource": resource, "actions": [action]}
+            roles.revoke_role_permission(world.plane, SHELL, name, body)
+
+    def looked(plane: Plane, user_id: str) -> AccountRow | None:
+        # What the actor amounts to has just been looked at, what the other one does has not.
+        if user_id == target.user_id and not narrowing:
+            narrowing.append(beside(world, narrow))
+            narrowing[0].join(1)
+        return by_id(plane, user_id)
+
+    monkeypatch.setattr(accounts, "by_id", looked)
+    refused = ACTS_ON_ANOTHER[act](actor, target)
+    narrowing[0].join(20)
+
+    assert refused.status_code == 403
+    assert "setting:write" in refused.json["message"]  # type: ignore[index]
+
+
+def test_a_request_gets_nothing_by_a_role_that_its_account_lost_before_the_role_came_to_hold_it(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_role(world, "widened", {"user": ["read"]})
+    someone = world.person()
+    give_role(world, someone, "widened")
+    assert someone.administer("GET", "/settings").status_code == 403
+    over = sessions.is_over
+
+    def dawdle(*values: Any) -> bool:
+        # The account and its roles have been read, and what these hold has not.
+        monkeypatch.undo()
+        give_role(world, someone, "member")
+        roles.grant_role_permission(world.plane, SHELL, "widened", {"resource": "setting", "actions": ["read"]})
+        assert root.administer("GET", "/roles").status_code == 200
+        return over(*values)
+
+    assert root.admin_session
+    monkeypatch.setattr(sessions, "is_over", dawdle)
+
+    assert someone.administer("GET", "/settings").status_code == 403
