@@ -280,6 +280,9 @@ def log_out(plane: Plane, who: Principal) -> None:
     if session_id is None:
         return
     with plane.database.transaction():
+        if plane.shared:
+            # Before the session, as everybody does who ends sessions: where RAGFlow looks, the account is written.
+            accounts.hold(plane, str(who.user_id))
         row = plane.database.one("SELECT value_hash, user_id FROM rk_session WHERE id = ?", (session_id,))
         end(plane, "id = ?", (session_id,), "logout")
         if plane.shared and row is not None and row[0] is not None:
@@ -311,8 +314,9 @@ def prune(plane: Plane, *, limit: int = 1000) -> int:
         return 0
     with plane.database.transaction():
         if plane.shared:
-            # A value that the user row still held would be taken for a new session of RAGFlow's.
-            for _, user_id, value_hash in old:
+            # A value that the user row still held would be taken for a new session of RAGFlow's. In the order in which
+            # accounts are held (``accounts.hold_to_act_on``).
+            for _, user_id, value_hash in sorted(old, key=lambda row: row[1]):
                 forget_shared_value(plane, user_id, only_hash=value_hash)
         ids = [row[0] for row in old]
         for model in (RefreshToken, SessionTrait):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from werkzeug.test import TestResponse
 from common.core.audit_tags import EventTag
 from common.core.errors import LoginRefused
 from common.models.variable import StoredVariable
-from common.services import accounts, audit, roles, sessions, settings
+from common.services import accounts, audit, deletion, opening, roles, sessions, settings
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
-from tests.people import Person, World, new_password
+from tests.people import Clock, Person, World, close, new_password, settings_for
 from tests.roles import SHELL, give_role, make_role
 from tests.side_by_side import Act, at_once, begun_at_once
 
@@ -335,3 +336,89 @@ def test_a_request_gets_nothing_by_a_role_that_its_account_lost_before_the_role_
     monkeypatch.setattr(sessions, "is_over", dawdle)
 
     assert someone.administer("GET", "/settings").status_code == 403
+
+
+def test_a_role_that_is_handed_over_goes_to_nobody_who_is_deleted_meanwhile(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("gone", "instead"):
+        make_role(world, name)
+    someone = world.person()
+    give_role(world, someone, "gone")
+    root.administer("PUT", f"/users/{someone.email}/activate", {"activate_status": "off"})
+    handed, hand_over, enqueue = threading.Event(), roles._hand_over, deletion.jobs.enqueue
+    handing: list[threading.Thread] = []
+
+    def tell(*values: Any) -> None:
+        hand_over(*values)
+        handed.set()
+
+    def dawdle(*values: Any, **more: Any) -> Any:
+        # The account is deleted and that is not committed: whoever hands its role over must wait, or finds it there.
+        handing.append(beside(world, lambda: roles.delete_role(world.plane, SHELL, "gone", reassign_to="instead")))
+        handed.wait(1)
+        return enqueue(*values, **more)
+
+    monkeypatch.setattr(roles, "_hand_over", tell)
+    monkeypatch.setattr(deletion.jobs, "enqueue", dawdle)
+    assert root.administer("DELETE", f"/users/{someone.email}").status_code == 200
+    handing[0].join(20)
+
+    assert handed.is_set()
+    assert world.plane.database.all("SELECT role_id FROM rk_user_role WHERE user_id = ?", (someone.user_id,)) == []
+
+
+@pytest.fixture
+def shared(tmp_path: Path, clock: Clock, plane: Plane) -> Iterator[World]:
+    """A world whose database is one that a RAGFlow uses too."""
+    opened = opening.open_plane(settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE="on"), now_ms=clock)
+    yield World(opened)
+    close(opened)
+
+
+def test_a_logout_and_the_end_of_all_sessions_do_not_wait_for_each_other(
+    shared: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone, ended, end, answers = shared.person(), threading.Event(), sessions.end, []
+    assert someone.session
+
+    def tell(*values: Any) -> int:
+        count = end(*values)
+        if threading.current_thread() is not threading.main_thread():
+            ended.set()
+        return count
+
+    monkeypatch.setattr(sessions, "end", tell)
+    with shared.plane.database.transaction():
+        accounts.hold(shared.plane, someone.user_id)
+        leaving = beside(shared, lambda: answers.append(someone.ask("GET", "/v1/user/logout").status_code))
+        ended.wait(1)
+        sessions.end_sessions(shared.plane, someone.user_id, "password")
+    leaving.join(20)
+
+    assert answers == [200]
+
+
+def test_housekeeping_takes_accounts_in_the_order_of_whoever_acts_on_another(
+    shared: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted((shared.person(), shared.person()), key=lambda person: person.user_id)
+    assert second.session
+    clock.forward(seconds=1)
+    assert first.session
+    clock.forward(days=60)
+    written, change, pruned = threading.Event(), accounts.change, []
+
+    def tell(*values: Any, **columns: Any) -> None:
+        change(*values, **columns)
+        written.set()
+
+    monkeypatch.setattr(accounts, "change", tell)
+    with shared.plane.database.transaction():
+        accounts.hold(shared.plane, first.user_id)
+        keeping = beside(shared, lambda: pruned.append(sessions.prune(shared.plane)))
+        written.wait(1)
+        accounts.hold(shared.plane, second.user_id)
+    keeping.join(20)
+
+    assert pruned == [2]
