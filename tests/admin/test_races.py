@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 from common.core.audit_tags import EventTag
 from common.core.errors import LoginRefused
 from common.models.variable import StoredVariable
-from common.services import accounts, audit, deletion, opening, roles, sessions, settings
+from common.services import accounts, audit, deletion, limits, opening, roles, sessions, settings, tokens
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
@@ -422,3 +422,66 @@ def test_housekeeping_takes_accounts_in_the_order_of_whoever_acts_on_another(
     keeping.join(20)
 
     assert pruned == [2]
+
+
+ENDS: dict[str, Callable[[Person, Person, str], TestResponse]] = {
+    "session": lambda root, whose, _: root.administer("DELETE", f"/users/{whose.email}/sessions"),
+    "token": lambda root, whose, token_id: root.administer("DELETE", f"/users/{whose.email}/keys/{token_id}"),
+}
+
+
+def maker(world: World, root: Person, kind: str) -> tuple[Person, str, Act]:
+    """Somebody, the id of a token of theirs, and how they make another one with that, or with their session."""
+    someone = world.person()
+    token = root.administer("POST", f"/users/{someone.email}/keys", {}).json["data"]
+    credential = someone.session if kind == "session" else f"Bearer {token['token']}"
+    return someone, token["id"], lambda: world.api.ask("POST", "/v1/system/new_token", {}, credential=credential)
+
+
+def tokens_of(root: Person, someone: Person) -> set[str]:
+    listed = root.administer("GET", f"/users/{someone.email}/keys").json["data"]
+    return {each["id"] for each in (listed["tokens"] if isinstance(listed, dict) else listed)}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_whoever_ends_a_credential_sees_all_that_was_made_with_it(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    someone, token_id, make = maker(world, root, kind)
+    assert root.admin_session
+    write, seen, ending = tokens.write, [], []
+
+    def end() -> None:
+        assert ENDS[kind](root, someone, token_id).status_code == 200
+        seen.append(tokens_of(root, someone))
+
+    def dawdle(*values: Any) -> dict[str, Any]:
+        # The credential has been found good, and what is made with it is not there yet.
+        ending.append(beside(world, end))
+        ending[0].join(1)
+        return write(*values)
+
+    monkeypatch.setattr(tokens, "write", dawdle)
+    make()
+    ending[0].join(20)
+
+    assert seen == [tokens_of(root, someone)]
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_no_token_is_made_with_a_credential_that_was_ended_meanwhile(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    someone, token_id, make = maker(world, root, kind)
+    allowed = limits.token_creation
+
+    def dawdle(*values: Any) -> None:
+        monkeypatch.undo()
+        assert ENDS[kind](root, someone, token_id).status_code == 200
+        allowed(*values)
+
+    monkeypatch.setattr(limits, "token_creation", dawdle)
+    before = tokens_of(root, someone)
+
+    assert make().status_code == 401
+    assert tokens_of(root, someone) <= before
