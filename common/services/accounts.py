@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid1, uuid4
@@ -15,7 +16,7 @@ from common.models.base import created, touched
 from common.models.content import File
 from common.models.tenant import MembershipClaim, Tenant, UserTenant
 from common.services import claims, token_makers
-from common.services.plane import Plane
+from common.services.plane import Plane, RolesMoved, role_version
 from common.services.principal import Principal
 from common.stores.database import STORE, Taken
 
@@ -97,11 +98,17 @@ def acting_now(plane: Plane, actor: Principal) -> Principal:
     """
     if actor.user_id is None:
         return actor
-    account = hold(plane, actor.user_id)
+    plane.database.hold("user", actor.user_id)
+    return _acting_by(plane, actor, role_graph(plane))
+
+
+def _acting_by(plane: Plane, actor: Principal, graph: RoleGraph) -> Principal:
+    """``acting_now`` for an actor that is held, where roles are what this graph says."""
+    account = by_id(plane, str(actor.user_id))
     if account is None or not account.may_sign_in:
         raise NotSignedIn("Unauthorized")
-    now = standing_of(plane, account)
-    if actor.makers and token_makers.are_outranked(plane, role_graph(plane), actor.makers, now):
+    now = standing_in(plane, graph, account)
+    if actor.makers and token_makers.are_outranked(plane, graph, actor.makers, now):
         raise NotSignedIn("Unauthorized")
     held = replace(
         actor,
@@ -122,11 +129,15 @@ def hold_to_act_on(plane: Plane, actor: Principal, email: str) -> tuple[AccountR
     found = get(plane, email)
     for user_id in sorted({found.id, actor.user_id or found.id}):
         plane.database.hold("user", user_id)
-    actor = acting_now(plane, actor)
+    # One graph for both: roles can change still. Measured one after the other, an actor that is just losing something
+    # would pass where the account loses what outranks both.
+    graph = role_graph(plane)
+    if actor.user_id is not None:
+        actor = _acting_by(plane, actor, graph)
     account = by_id(plane, found.id)
     if account is None:
         raise UserNotFound(email)
-    refuse_to_act_on_superiors(plane, actor, account)
+    _refuse_if_superior(actor, account, standing_in(plane, graph, account))
     return account, actor
 
 
@@ -276,8 +287,9 @@ def change(plane: Plane, user_id: str, **columns: Any) -> None:
 
 def role_graph(plane: Plane) -> RoleGraph:
     """The role graph as stored now."""
-    row = plane.database.one("SELECT value FROM rk_state WHERE name = 'role_version'")
-    return plane.roles.graph(plane.database, row[0] if row else 0)
+    while True:
+        with suppress(RolesMoved):
+            return plane.roles.graph(plane.database, role_version(plane.database))
 
 
 def held_roles(plane: Plane, user_id: str) -> list[str]:
@@ -290,7 +302,12 @@ def held_roles(plane: Plane, user_id: str) -> list[str]:
 
 def standing_of(plane: Plane, account: AccountRow) -> Standing:
     """What an account amounts to as stored now, whether or not it is active."""
-    return role_graph(plane).standing(held_roles(plane, account.id), account.is_superuser)
+    return standing_in(plane, role_graph(plane), account)
+
+
+def standing_in(plane: Plane, graph: RoleGraph, account: AccountRow) -> Standing:
+    """``standing_of`` where roles are what this graph says."""
+    return graph.standing(held_roles(plane, account.id), account.is_superuser)
 
 
 def refuse_to_act_on_superiors(plane: Plane, actor: Principal, account: AccountRow) -> None:
@@ -298,8 +315,12 @@ def refuse_to_act_on_superiors(plane: Plane, actor: Principal, account: AccountR
 
     A token that may do less than its owner is measured with its owner too: whoever sets that one's password has it all.
     """
+    _refuse_if_superior(actor, account, standing_of(plane, account))
+
+
+def _refuse_if_superior(actor: Principal, account: AccountRow, standing: Standing) -> None:
     if actor.user_id != account.id or actor.is_limited:
-        check_may_act_on(actor.standing, standing_of(plane, account))
+        check_may_act_on(actor.standing, standing)
 
 
 def keep_a_superuser(plane: Plane, account: AccountRow) -> None:

@@ -13,7 +13,7 @@ from common.core.audit_tags import EventTag
 from common.core.emails import email_key
 from common.core.permissions import SUPERUSER
 from common.secret import Secret
-from common.services import audit_written
+from common.services import accounts, audit_written
 from common.services.event_ids import EventIds
 from common.services.plane import Plane
 from common.services.principal import Principal
@@ -129,8 +129,7 @@ def _role_names(plane: Plane, actor: Principal) -> str | None:
     """The roles that the actor holds now, by name, as they may be renamed or gone when the event is read."""
     if actor.user_id is None:
         return None
-    row = plane.database.one("SELECT value FROM rk_state WHERE name = 'role_version'")
-    graph = plane.roles.graph(plane.database, row[0] if row else 0)
+    graph = accounts.role_graph(plane)
     return _listed([graph.name_of(role) for role in graph.account_roles(actor.role_ids, actor.is_superuser)])
 
 

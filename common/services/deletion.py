@@ -48,6 +48,8 @@ def delete_user(plane: Plane, actor: Principal, email: str, *, dry_run: bool = F
     if dry_run:
         return _dry_run(plane, actor, email)
     with plane.database.transaction():
+        # Or a role that is just being handed over would be given to whoever is gone.
+        plane.database.lock("roles")
         plane.database.lock("superusers")
         memberships.lock(plane)
         account, actor = accounts.hold_to_act_on(plane, actor, email)

@@ -114,6 +114,8 @@ def administering(plane: Plane, actor: Principal, tenant_id: str) -> Iterator[Pr
     on the superior. Raises TenantNotFound, NotSignedIn, GivesMoreThanHeld.
     """
     with plane.database.transaction():
+        # Owners are not held: what the actor is measured with must not change before they have been looked at.
+        plane.database.lock("roles")
         lock(plane)
         actor = accounts.acting_now(plane, actor)
         require(plane, tenant_id)

@@ -50,6 +50,10 @@ def _session_uses() -> LastUses:
     return LastUses("sessions", "UPDATE rk_session SET last_seen_at = ? WHERE id = ? AND last_seen_at < ?")
 
 
+class RolesMoved(Exception):
+    """The roles are of another version by now than the one that was read: whatever was read with it is old, too."""
+
+
 class RoleSets:
     """The compiled role graph of one version. A request brings the version that is stored now (read by the
     authentication query), so a change holds on the next request of every process. ``registry`` is what can be granted.
@@ -62,13 +66,23 @@ class RoleSets:
 
     def graph(self, database: Database, version: int) -> RoleGraph:
         """The graph as of ``version``; reads the three role tables only when the version is a new one, and then raises
-        MustWait on an event loop."""
+        MustWait on an event loop, and RolesMoved for one that is no more."""
         current = self._current
         if current is None or current[0] != version:
             refuse_on_event_loop()
             current = (version, load_graph(database, self.registry))
+            # Between the tables, and since the version was read, somebody may have changed them. Roles that an account
+            # has lost by now would be taken for what they came to hold afterwards.
+            if role_version(database) != version:
+                raise RolesMoved
             self._current = current
         return current[1]
+
+
+def role_version(database: Database) -> int:
+    """The version of the roles as they are stored now."""
+    row = database.one("SELECT value FROM rk_state WHERE name = 'role_version'")
+    return row[0] if row else 0
 
 
 def load_graph(database: Database, registry: Registry = BUILT_IN) -> RoleGraph:

@@ -35,7 +35,7 @@ from common.models.base import local_date
 from common.services import accounts, audit, limits, misuse, passwords, token_makers
 from common.services.accounts import AccountRow
 from common.services.limits import LoginAttempt, TooManyLogins
-from common.services.plane import Plane
+from common.services.plane import Plane, RolesMoved
 from common.services.principal import Origin, Principal, Realm, stranger
 from common.services.session_rows import (
     Kind,
@@ -225,6 +225,16 @@ def authenticate(plane: Plane, credential: str, realm: Realm, origin: Origin) ->
     longer than those that were made there, and API tokens whose scope is administrative. What has only the form of an
     API token that was made here costs no statement.
     """
+    while True:
+        # No ``suppress``: every request passes here.
+        try:
+            return _recognised(plane, credential, realm, origin)
+        except RolesMoved:
+            continue
+
+
+def _recognised(plane: Plane, credential: str, realm: Realm, origin: Origin) -> Principal:
+    """``authenticate``. Raises RolesMoved where roles have changed since the statement that reads which are held."""
     if looks_like_token(credential):
         if is_misspelt(credential):
             raise NotSignedIn("Unauthorized")
@@ -270,6 +280,9 @@ def log_out(plane: Plane, who: Principal) -> None:
     if session_id is None:
         return
     with plane.database.transaction():
+        if plane.shared:
+            # Before the session, as everybody does who ends sessions: where RAGFlow looks, the account is written.
+            accounts.hold(plane, str(who.user_id))
         row = plane.database.one("SELECT value_hash, user_id FROM rk_session WHERE id = ?", (session_id,))
         end(plane, "id = ?", (session_id,), "logout")
         if plane.shared and row is not None and row[0] is not None:
@@ -301,8 +314,9 @@ def prune(plane: Plane, *, limit: int = 1000) -> int:
         return 0
     with plane.database.transaction():
         if plane.shared:
-            # A value that the user row still held would be taken for a new session of RAGFlow's.
-            for _, user_id, value_hash in old:
+            # A value that the user row still held would be taken for a new session of RAGFlow's. In the order in which
+            # accounts are held (``accounts.hold_to_act_on``).
+            for _, user_id, value_hash in sorted(old, key=lambda row: row[1]):
                 forget_shared_value(plane, user_id, only_hash=value_hash)
         ids = [row[0] for row in old]
         for model in (RefreshToken, SessionTrait):

@@ -107,7 +107,8 @@ def create(plane: Plane, who: Principal, wish: Wish) -> dict[str, Any]:
     ``{tenant_id, token, beta, create_time, create_date, update_time, update_date, dialog_id, source, id, name,
     expires_at, last_used_at, scopes, replaced_by, made_by, unused}``. One made with a token ends no later than that and
     may do no more: without scopes of its own it has that one's. Raises TenantNotFound, NotYourTenant, BadField,
-    LimitReached, GivesMoreThanHeld and ProofDue; NotSignedIn when the token that was shown is deleted meanwhile.
+    LimitReached, GivesMoreThanHeld and ProofDue; NotSignedIn when the token that was shown is deleted meanwhile, or the
+    session ended.
     """
     tenant_id = own_tenant(who)
     limits.token_creation(plane, who)
@@ -313,16 +314,26 @@ def standing_of(plane: Plane, token_id: str) -> Standing | None:
 def end_of_credential(plane: Plane, who: Principal) -> int | None:
     """When the token that the caller has shown ends; None for a session, or one without an end.
 
-    Raises NotSignedIn for one that was deleted meanwhile: what is made with it would have none.
+    Raises NotSignedIn for a credential that was ended meanwhile: what is made with it would outlive it. Who ends it
+    later waits for the running transaction, and sees then what was made.
     """
+    if who.session_id is not None:
+        _keep_session(plane, who.session_id)
     token_id = who.token_id
     if token_id is None:
         return None
+    plane.database.hold("rk_token", token_id)
     row = plane.database.one("SELECT expires_at FROM rk_token WHERE id = ?", (token_id,))
     # One that RAGFlow made has no record, and is called by its last letters.
     if row is None and len(token_id) == _ID_LENGTH:
         raise NotSignedIn("Unauthorized")
     return row[0] if row else None
+
+
+def _keep_session(plane: Plane, session_id: str) -> None:
+    plane.database.hold("rk_session", session_id)
+    if plane.database.one("SELECT 1 FROM rk_session WHERE id = ? AND ended_at IS NULL", (session_id,)) is None:
+        raise NotSignedIn("Unauthorized")
 
 
 def _check_dialog(plane: Plane, tenant_id: str, wish: Wish) -> None:

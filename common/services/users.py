@@ -35,7 +35,7 @@ from common.services import (
     sessions,
 )
 from common.services.accounts import AccountRow
-from common.services.plane import Plane
+from common.services.plane import Plane, RolesMoved
 from common.services.principal import Principal
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,10 @@ def get_user_details(plane: Plane, email: str) -> dict[str, Any]:
         row = plane.database.one(_DETAILS, (key,))
         if row is None:
             raise UserNotFound(email)
-    graph = plane.roles.graph(plane.database, row[14])
+    try:
+        graph = plane.roles.graph(plane.database, row[14])
+    except RolesMoved:
+        return get_user_details(plane, email)
     held = row[12].split(",") if row[12] else []
     names = [graph.name_of(role_id) for role_id in graph.account_roles(held, bool(row[8]))]
     return {

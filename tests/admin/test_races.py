@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,12 @@ from werkzeug.test import TestResponse
 from common.core.audit_tags import EventTag
 from common.core.errors import LoginRefused
 from common.models.variable import StoredVariable
-from common.services import accounts, audit, sessions, settings
+from common.services import accounts, audit, deletion, limits, opening, roles, sessions, settings, tokens
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
-from tests.people import Person, World, new_password
+from tests.people import Clock, Person, World, close, new_password, settings_for
+from tests.roles import SHELL, give_role, make_role
 from tests.side_by_side import Act, at_once, begun_at_once
 
 pytestmark = pytest.mark.race
@@ -256,3 +259,229 @@ def test_a_login_that_meets_a_new_password_opens_no_session_with_the_old_one(
 
     assert over.is_set()
     assert world.plane.database.all("SELECT 1 FROM rk_session WHERE user_id = ?", (someone.user_id,)) == []
+
+
+def beside(world: World, act: Callable[[], object]) -> threading.Thread:
+    """A thread that does something, and has begun."""
+
+    def run() -> None:
+        act()
+        world.plane.database.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+ACTS_ON_ANOTHER: dict[str, Callable[[Person, Person], TestResponse]] = {
+    "switched off": lambda actor, target: actor.administer(
+        "PUT", f"/users/{target.email}/activate", {"activate_status": "off"}
+    ),
+    "tenant": lambda actor, target: actor.administer(
+        "POST", f"/tenants/{target.user_id}/users", {"email": actor.email, "role": "owner"}
+    ),
+}
+
+
+@pytest.mark.parametrize("act", ACTS_ON_ANOTHER)
+def test_nobody_acts_on_somebody_who_outranks_them_throughout(
+    world: World, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    make_role(world, "actors", {"user": ["write"], "tenant": ["write"], "audit": ["read"]})
+    make_role(world, "superiors", {"audit": ["read"], "setting": ["write"]})
+    actor, target = world.person(), world.person()
+    give_role(world, actor, "actors")
+    give_role(world, target, "superiors")
+    assert actor.admin_session
+    by_id, narrowing = accounts.by_id, []
+
+    def narrow() -> None:
+        for name, (resource, action) in {"actors": ("audit", "read"), "superiors": ("setting", "write")}.items():
+            body = {"resource": resource, "actions": [action]}
+            roles.revoke_role_permission(world.plane, SHELL, name, body)
+
+    def looked(plane: Plane, user_id: str) -> AccountRow | None:
+        # What the actor amounts to has just been looked at, what the other one does has not.
+        if user_id == target.user_id and not narrowing:
+            narrowing.append(beside(world, narrow))
+            narrowing[0].join(1)
+        return by_id(plane, user_id)
+
+    monkeypatch.setattr(accounts, "by_id", looked)
+    refused = ACTS_ON_ANOTHER[act](actor, target)
+    narrowing[0].join(20)
+
+    assert refused.status_code == 403
+    assert "setting:write" in refused.json["message"]  # type: ignore[index]
+
+
+def test_a_request_gets_nothing_by_a_role_that_its_account_lost_before_the_role_came_to_hold_it(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_role(world, "widened", {"user": ["read"]})
+    someone = world.person()
+    give_role(world, someone, "widened")
+    assert someone.administer("GET", "/settings").status_code == 403
+    over = sessions.is_over
+
+    def dawdle(*values: Any) -> bool:
+        # The account and its roles have been read, and what these hold has not.
+        monkeypatch.undo()
+        give_role(world, someone, "member")
+        roles.grant_role_permission(world.plane, SHELL, "widened", {"resource": "setting", "actions": ["read"]})
+        assert root.administer("GET", "/roles").status_code == 200
+        return over(*values)
+
+    assert root.admin_session
+    monkeypatch.setattr(sessions, "is_over", dawdle)
+
+    assert someone.administer("GET", "/settings").status_code == 403
+
+
+def test_a_role_that_is_handed_over_goes_to_nobody_who_is_deleted_meanwhile(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("gone", "instead"):
+        make_role(world, name)
+    someone = world.person()
+    give_role(world, someone, "gone")
+    root.administer("PUT", f"/users/{someone.email}/activate", {"activate_status": "off"})
+    handed, hand_over, enqueue = threading.Event(), roles._hand_over, deletion.jobs.enqueue
+    handing: list[threading.Thread] = []
+
+    def tell(*values: Any) -> None:
+        hand_over(*values)
+        handed.set()
+
+    def dawdle(*values: Any, **more: Any) -> Any:
+        # The account is deleted and that is not committed: whoever hands its role over must wait, or finds it there.
+        handing.append(beside(world, lambda: roles.delete_role(world.plane, SHELL, "gone", reassign_to="instead")))
+        handed.wait(1)
+        return enqueue(*values, **more)
+
+    monkeypatch.setattr(roles, "_hand_over", tell)
+    monkeypatch.setattr(deletion.jobs, "enqueue", dawdle)
+    assert root.administer("DELETE", f"/users/{someone.email}").status_code == 200
+    handing[0].join(20)
+
+    assert handed.is_set()
+    assert world.plane.database.all("SELECT role_id FROM rk_user_role WHERE user_id = ?", (someone.user_id,)) == []
+
+
+@pytest.fixture
+def shared(tmp_path: Path, clock: Clock, plane: Plane) -> Iterator[World]:
+    """A world whose database is one that a RAGFlow uses too."""
+    opened = opening.open_plane(settings_for(tmp_path / "home", RAGKEEPER_SHARED_DATABASE="on"), now_ms=clock)
+    yield World(opened)
+    close(opened)
+
+
+def test_a_logout_and_the_end_of_all_sessions_do_not_wait_for_each_other(
+    shared: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone, ended, end, answers = shared.person(), threading.Event(), sessions.end, []
+    assert someone.session
+
+    def tell(*values: Any) -> int:
+        count = end(*values)
+        if threading.current_thread() is not threading.main_thread():
+            ended.set()
+        return count
+
+    monkeypatch.setattr(sessions, "end", tell)
+    with shared.plane.database.transaction():
+        accounts.hold(shared.plane, someone.user_id)
+        leaving = beside(shared, lambda: answers.append(someone.ask("GET", "/v1/user/logout").status_code))
+        ended.wait(1)
+        sessions.end_sessions(shared.plane, someone.user_id, "password")
+    leaving.join(20)
+
+    assert answers == [200]
+
+
+def test_housekeeping_takes_accounts_in_the_order_of_whoever_acts_on_another(
+    shared: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted((shared.person(), shared.person()), key=lambda person: person.user_id)
+    assert second.session
+    clock.forward(seconds=1)
+    assert first.session
+    clock.forward(days=60)
+    written, change, pruned = threading.Event(), accounts.change, []
+
+    def tell(*values: Any, **columns: Any) -> None:
+        change(*values, **columns)
+        written.set()
+
+    monkeypatch.setattr(accounts, "change", tell)
+    with shared.plane.database.transaction():
+        accounts.hold(shared.plane, first.user_id)
+        keeping = beside(shared, lambda: pruned.append(sessions.prune(shared.plane)))
+        written.wait(1)
+        accounts.hold(shared.plane, second.user_id)
+    keeping.join(20)
+
+    assert pruned == [2]
+
+
+ENDS: dict[str, Callable[[Person, Person, str], TestResponse]] = {
+    "session": lambda root, whose, _: root.administer("DELETE", f"/users/{whose.email}/sessions"),
+    "token": lambda root, whose, token_id: root.administer("DELETE", f"/users/{whose.email}/keys/{token_id}"),
+}
+
+
+def maker(world: World, root: Person, kind: str) -> tuple[Person, str, Act]:
+    """Somebody, the id of a token of theirs, and how they make another one with that, or with their session."""
+    someone = world.person()
+    token = root.administer("POST", f"/users/{someone.email}/keys", {}).json["data"]
+    credential = someone.session if kind == "session" else f"Bearer {token['token']}"
+    return someone, token["id"], lambda: world.api.ask("POST", "/v1/system/new_token", {}, credential=credential)
+
+
+def tokens_of(root: Person, someone: Person) -> set[str]:
+    listed = root.administer("GET", f"/users/{someone.email}/keys").json["data"]
+    return {each["id"] for each in (listed["tokens"] if isinstance(listed, dict) else listed)}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_whoever_ends_a_credential_sees_all_that_was_made_with_it(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    someone, token_id, make = maker(world, root, kind)
+    assert root.admin_session
+    write, seen, ending = tokens.write, [], []
+
+    def end() -> None:
+        assert ENDS[kind](root, someone, token_id).status_code == 200
+        seen.append(tokens_of(root, someone))
+
+    def dawdle(*values: Any) -> dict[str, Any]:
+        # The credential has been found good, and what is made with it is not there yet.
+        ending.append(beside(world, end))
+        ending[0].join(1)
+        return write(*values)
+
+    monkeypatch.setattr(tokens, "write", dawdle)
+    make()
+    ending[0].join(20)
+
+    assert seen == [tokens_of(root, someone)]
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_no_token_is_made_with_a_credential_that_was_ended_meanwhile(
+    world: World, root: Person, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    someone, token_id, make = maker(world, root, kind)
+    allowed = limits.token_creation
+
+    def dawdle(*values: Any) -> None:
+        monkeypatch.undo()
+        assert ENDS[kind](root, someone, token_id).status_code == 200
+        allowed(*values)
+
+    monkeypatch.setattr(limits, "token_creation", dawdle)
+    before = tokens_of(root, someone)
+
+    assert make().status_code == 401
+    assert tokens_of(root, someone) <= before
