@@ -303,7 +303,8 @@ def prune(plane: Plane, *, limit: int = 1000) -> int:
         if plane.shared:
             # A value that the user row still held would be taken for a new session of RAGFlow's.
             for _, user_id, value_hash in old:
-                forget_shared_value(plane, user_id, only_hash=value_hash)
+                if value_hash is not None:
+                    forget_shared_value(plane, user_id, only_hash=value_hash)
         ids = [row[0] for row in old]
         for model in (RefreshToken, SessionTrait):
             plane.database.execute(model.delete().where(model.session_id.in_(ids)))
