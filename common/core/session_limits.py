@@ -43,5 +43,8 @@ def is_over(life: Lifetime, limits: Limits, now_ms: int) -> bool:
 
 
 def proof_is_old(authenticated_at: int, now_ms: int) -> bool:
-    """Whether the password was given too long ago for what is sensitive."""
-    return now_ms >= authenticated_at + PROOF_MS
+    """Whether the password was given too long ago for what is sensitive.
+
+    As long before: beyond that the clock was put back since, and the proof would count until it has caught up.
+    """
+    return abs(now_ms - authenticated_at) >= PROOF_MS

@@ -129,9 +129,23 @@ class SharedCounts:
         try:
             return question(cache)
         except StoreUnavailable as error:
-            self.fallbacks += 1
-            now = self._clock()
-            if now - self._warned_at >= _WARN_EVERY_S:
-                self._warned_at = now
-                log.warning("limits are counted per process: the cache store is unavailable: %s", error.reason)
+            self._note(error)
             return question(self._local)
+
+    def ask_both(self, cache: Cache, question: Callable[[Counts], object]) -> None:
+        """Ask the counts of this process, and those of the store unless it fails: for what ends a count.
+
+        A store that is full takes no counts, so that this process has them, and still deletes.
+        """
+        question(self._local)
+        try:
+            question(cache)
+        except StoreUnavailable as error:
+            self._note(error)
+
+    def _note(self, error: StoreUnavailable) -> None:
+        self.fallbacks += 1
+        now = self._clock()
+        if now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            log.warning("limits are counted per process: the cache store is unavailable: %s", error.reason)

@@ -113,7 +113,7 @@ class LoginAttempt:
             counts.delete(_until(self.account))
             counts.release_lease(self.account, self.owner)
 
-        self.plane.counts.ask(self.plane.cache, forget)
+        self.plane.counts.ask_both(self.plane.cache, forget)
 
     def _withdraw(self) -> None:
         told = (self.address, self.network) if self.outcome == "failed" else ()

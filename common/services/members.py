@@ -96,12 +96,13 @@ def remove(plane: Plane, who: Principal, tenant_id: str, user_id: str) -> None:
     """
     with plane.database.transaction():
         memberships.lock(plane)
-        if user_id == who.user_id:
+        account = accounts.by_id(plane, user_id)
+        # By the id of the row: MySQL finds it under other spellings too.
+        if account is not None and account.id == who.user_id:
             memberships.require_reach(who, tenant_id)
-            memberships.refuse_to_leave_as_owner(plane, tenant_id, user_id)
+            memberships.refuse_to_leave_as_owner(plane, tenant_id, account.id)
         else:
             memberships.require_role(plane, who, tenant_id, ("owner",))
-        account = accounts.by_id(plane, user_id)
         if account is not None:
             _remove(plane, who, tenant_id, account)
         elif not invitations.withdraw(plane, who, tenant_id, user_id):

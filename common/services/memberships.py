@@ -28,11 +28,15 @@ def role_in(plane: Plane, user_id: str | None, tenant_id: str) -> str | None:
 
     RAGFlow's tables may hold double rows; the strongest counts.
     """
-    rows = plane.database.all(
-        "SELECT role, create_time FROM user_tenant WHERE tenant_id = ? AND user_id = ? AND status = '1'",
+    return _strongest(plane, [row[:2] for row in _rows_in(plane, user_id, tenant_id)])
+
+
+def _rows_in(plane: Plane, user_id: str | None, tenant_id: str) -> list[tuple[str, int | None, str]]:
+    """Role, creation and tenant of the rows of a membership; MySQL finds a tenant under other spellings, too."""
+    return plane.database.all(
+        "SELECT role, create_time, tenant_id FROM user_tenant WHERE tenant_id = ? AND user_id = ? AND status = '1'",
         (tenant_id, user_id),
     )
-    return _strongest(plane, rows)
 
 
 def _strongest(plane: Plane, rows: Iterable[tuple[str, int | None]]) -> str | None:
@@ -47,9 +51,13 @@ def invited_since(plane: Plane) -> int:
 
 
 def require_role(plane: Plane, who: Principal, tenant_id: str, roles: Collection[str]) -> None:
-    """Raises NotYourTenant unless the caller has one of the roles there now; a token acts in its own tenant only."""
+    """Raises NotYourTenant unless the caller has one of the roles there now; a token acts in its own tenant only.
+
+    A tenant is named by its exact characters: what is written, or counts, under another spelling is nobody's.
+    """
     require_reach(who, tenant_id)
-    if role_in(plane, who.user_id, tenant_id) not in roles:
+    rows = _rows_in(plane, who.user_id, tenant_id)
+    if _strongest(plane, [row[:2] for row in rows if row[2] == tenant_id]) not in roles:
         raise NotYourTenant
 
 
@@ -60,18 +68,18 @@ def require_reach(who: Principal, tenant_id: str) -> None:
 
 
 def act_in(plane: Plane, who: Principal, tenant_id: str) -> Principal:
-    """The caller acting in another tenant of theirs. Raises NotYourTenant."""
+    """The caller acting in another tenant of theirs, named as in ``require_role``. Raises NotYourTenant."""
     require_reach(who, tenant_id)
     rows = plane.database.all(
-        "SELECT m.role, m.create_time, l.requests_per_minute FROM user_tenant m "
+        "SELECT m.role, m.create_time, m.tenant_id, l.requests_per_minute FROM user_tenant m "
         "LEFT JOIN rk_tenant_limit l ON l.tenant_id = m.tenant_id "
         "WHERE m.tenant_id = ? AND m.user_id = ? AND m.status = '1'",
         (tenant_id, who.user_id),
     )
-    role = _strongest(plane, ((role, at) for role, at, _ in rows))
+    role = _strongest(plane, [row[:2] for row in rows if row[2] == tenant_id])
     if role not in ("owner", "normal"):
         raise NotYourTenant
-    return replace(who, tenant_id=tenant_id, tenant_role=role, tenant_calls=rows[0][2])
+    return replace(who, tenant_id=tenant_id, tenant_role=role, tenant_calls=rows[0][3])
 
 
 def home_of(plane: Plane, user_id: str) -> str | None:
@@ -101,8 +109,8 @@ def lock(plane: Plane) -> None:
 
 
 def require(plane: Plane, tenant_id: str) -> None:
-    """Raises TenantNotFound."""
-    if plane.database.one("SELECT 1 FROM tenant WHERE id = ?", (tenant_id,)) is None:
+    """Raises TenantNotFound, also for another spelling of one that there is."""
+    if plane.database.one("SELECT id FROM tenant WHERE id = ?", (tenant_id,)) != (tenant_id,):
         raise TenantNotFound
 
 

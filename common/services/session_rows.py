@@ -7,8 +7,8 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from common.core.session_limits import SEEN_EVERY_MS, Limits
-from common.models.account import Session, SessionTrait
-from common.services import accounts
+from common.models.account import Session, SessionTrait, User
+from common.models.base import touched
 from common.services.plane import Plane
 from common.services.principal import Origin, Realm
 
@@ -125,9 +125,12 @@ def end_beyond_most(plane: Plane, user_id: str, new_id: str) -> list[str]:
 def forget_shared_value(
     plane: Plane, user_id: str, *, only_hash: str | None = None, but_hash: str | None = None
 ) -> None:
-    """Write ``INVALID_…`` where RAGFlow looks, so that it ends the session too."""
+    """Write ``INVALID_…`` where RAGFlow looks, so that it ends the session too; never over a login in between."""
     row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,))
-    current = hashed(row[0]) if row and row[0] else None
-    if current is None or current == but_hash or (only_hash is not None and current != only_hash):
+    if row is None or not row[0]:
         return
-    accounts.change(plane, user_id, access_token=f"INVALID_{uuid4().hex}")
+    current = hashed(row[0])
+    if current == but_hash or (only_hash is not None and current != only_hash):
+        return
+    ended = User.update(access_token=f"INVALID_{uuid4().hex}", **touched(plane.now_ms(), plane.zone))
+    plane.database.execute(ended.where(User.id == user_id, User.access_token == row[0]))

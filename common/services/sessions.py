@@ -317,7 +317,8 @@ def prune(plane: Plane, *, limit: int = 1000) -> int:
             # A value that the user row still held would be taken for a new session of RAGFlow's. In the order in which
             # accounts are held (``accounts.hold_to_act_on``).
             for _, user_id, value_hash in sorted(old, key=lambda row: row[1]):
-                forget_shared_value(plane, user_id, only_hash=value_hash)
+                if value_hash is not None:
+                    forget_shared_value(plane, user_id, only_hash=value_hash)
         ids = [row[0] for row in old]
         for model in (RefreshToken, SessionTrait):
             plane.database.execute(model.delete().where(model.session_id.in_(ids)))

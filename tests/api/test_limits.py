@@ -522,6 +522,19 @@ def test_a_call_counts_in_the_tenant_that_it_acts_in(world: World) -> None:
     assert [code(other, org) for _ in range(2)] == [109, 429]
 
 
+def test_no_spelling_of_a_tenant_is_another_tenant_to_the_limit(world: World) -> None:
+    one = world.person()
+    org = one.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    assert world.root.administer("PUT", f"/tenants/{org}/limits", {"requests_per_minute": 1}).status_code == 200
+    assert org != org.upper()
+
+    codes = [
+        one.ask("GET", "/v1/system/version", headers={"X-Tenant": spelt}).json["code"] for spelt in (org, org.upper())
+    ]
+
+    assert codes == [0, 109]
+
+
 def test_without_the_cache_store_every_process_counts_for_itself(
     world: World, root: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from common.core.passwords import encode_for_hash
 from common.models.account import User
 from common.models.base import created
 from common.models.variable import StoredVariable
-from common.services import accounts, opening, sessions
+from common.services import accounts, opening, session_rows, sessions
 from tests.people import Clock, Person, World, settings_for
 from tests.side_by_side import at_once
 
@@ -74,6 +74,23 @@ def test_logging_out_the_session_that_ragflow_knows_ends_it_there_too(shared: Wo
     assert access_token(shared, someone).startswith("INVALID_")
 
 
+def test_a_login_in_ragflow_while_somebody_logs_out_here_stands(shared: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    someone = shared.person()
+    session, newer = someone.session, uuid1().hex
+    hashed = session_rows.hashed
+
+    def slow(text: str) -> str:
+        shared.plane.database.run("UPDATE user SET access_token = ? WHERE id = ?", (newer, someone.user_id))
+        return hashed(text)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(session_rows, "hashed", slow)
+        shared.api.ask("POST", "/v1/user/logout", credential=session)
+
+    assert access_token(shared, someone) == newer
+    assert shared.api.ask("GET", "/v1/user/info", credential=session).status_code == 401
+
+
 def test_a_session_that_ragflow_made_is_taken_over(shared: World) -> None:
     someone = shared.person(is_superuser=True)
     value = uuid1().hex
@@ -119,6 +136,22 @@ def test_S7_a_session_that_has_expired_is_not_taken_over_again(shared: World, cl
     assert sessions.prune(shared.plane) == 1
     assert port.ask("GET", path, credential=wire).status_code == 401
     assert access_token(shared, someone).startswith("INVALID_")
+
+
+@pytest.mark.parametrize("wish", [{}, {"grant": "refresh"}])
+def test_the_session_in_use_outlives_what_is_left_of_older_ones(
+    shared: World, clock: Clock, wish: dict[str, str]
+) -> None:
+    someone = shared.person()
+    login = {"email": someone.email, "password": someone.password}
+    assert shared.api.ask("POST", "/v1/user/login", login | wish).status_code == 200
+    clock.forward(days=38)
+    session = shared.api.ask("POST", "/v1/user/login", login).headers["Authorization"]
+
+    assert sessions.prune(shared.plane) == 1
+
+    assert URLSafeTimedSerializer(SECRET_KEY).loads(session) == access_token(shared, someone)
+    assert shared.api.ask("GET", "/v1/user/info", credential=session).status_code == 200
 
 
 def test_an_idle_session_is_not_taken_over_again_under_another_signature(shared: World, clock: Clock) -> None:

@@ -135,6 +135,19 @@ def test_what_needs_redis_says_so(world: World, proxy: FaultProxy, fault: Callab
     assert len(world.events("setting:log_level")) == before
 
 
+def test_right_passwords_wait_for_nothing_while_redis_is_full(world: World, redis_server: RedisServer) -> None:
+    someone = world.person()
+    login = {"email": someone.email, "password": someone.password}
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            codes = [world.api.ask("POST", "/v1/user/login", login).json["code"] for _ in range(7)]
+        finally:
+            client.config_set("maxmemory", 0)
+
+    assert codes == [0] * 7
+
+
 def test_R17_heartbeats_are_unknown_with_the_reason_and_not_none(world: World, proxy: FaultProxy) -> None:
     session = world.root.session
     proxy.refuse()

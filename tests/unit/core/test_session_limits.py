@@ -50,3 +50,8 @@ def test_of_two_limits_the_shorter_holds() -> None:
 def test_a_password_counts_for_ten_minutes() -> None:
     assert not proof_is_old(1000, 1000 + PROOF_MS - 1)
     assert proof_is_old(1000, 1000 + PROOF_MS)
+
+
+def test_a_password_counts_no_longer_for_a_clock_that_was_put_back() -> None:
+    assert not proof_is_old(1000 + 5 * 60_000, 1000), "clocks of several machines differ"
+    assert proof_is_old(1000 + HOUR, 1000)
