@@ -39,6 +39,9 @@ IN_FLIGHT_S = 30.0
 SHORTLY_S = 1.0
 _LOOKS, _LOOK_EVERY_S = 50, 0.02
 
+Row = Literal["login", "proof"]
+_ROWS: tuple[Row, ...] = ("login", "proof")
+
 _TEXT = "Too many failed logins; try again later."
 
 
@@ -72,6 +75,7 @@ class LoginAttempt:
     address: str
     network: str | None
     free: int
+    row: Row
     owner: str = field(default_factory=lambda: uuid4().hex)
     failures: int = 0
     outcome: Literal["failed", "succeeded"] | None = None
@@ -132,22 +136,30 @@ class LoginAttempt:
 
 
 def login_attempt(
-    plane: Plane, origin: Origin, email: str, *, pause: Callable[[float], object] = time.sleep
+    plane: Plane,
+    origin: Origin,
+    email: str,
+    *,
+    row: Row = "login",
+    pause: Callable[[float], object] = time.sleep,
 ) -> LoginAttempt:
     """Admit an attempt to log in, before the password is looked at.
 
     An account, whether or not it exists, has 5 failures in a row for nothing; then each one is followed by a wait, of
     30 s at first and of 15 min at last, in which the right password is answered like a wrong one; a success ends the
-    row. An address has 100 failures in 15 minutes, a /24 or /64 has 1000; successes don't count. More attempts at the
-    same moment than may fail wait for each other, a second at most. Raises TooManyLogins.
+    row, and so does a password that somebody else with the right to sets (``forget_failures``). Who is logged in and
+    gives the password again has a row apart: strangers who try to log in keep nobody from what asks for the password.
+    An address has 100 failures in 15 minutes, a /24 or /64 has 1000; successes don't count. More attempts at the same
+    moment than may fail wait for each other, a second at most. Raises TooManyLogins.
     """
     network = network_of(origin.address)
     attempt = LoginAttempt(
         plane,
-        account="login:account:" + hashlib.sha256(email_key(email).encode("utf-8", "surrogatepass")).hexdigest(),
+        account=_account(row, email),
         address=f"login:address:{origin.address}",
         network=None if network is None else f"login:network:{network}",
         free=plane.variables.integer("limit.login_failures"),
+        row=row,
     )
     policies = (
         (attempt.address, Policy("login-address", plane.variables.integer("limit.login_address"), FAILURES_S)),
@@ -169,6 +181,18 @@ def login_attempt(
             break
         pause(_LOOK_EVERY_S)
     raise TooManyLogins(f"{attempt.account}:busy", _of_account(attempt), resets_in=SHORTLY_S, again_s=MINUTE_S)
+
+
+def forget_failures(plane: Plane, email: str) -> None:
+    """End the account's rows of failures, and its waits, once the running transaction has committed: a new password was
+    set by who may, and whoever is given it is to be let in."""
+
+    def forget(counts: Counts) -> None:
+        for row in _ROWS:
+            counts.delete(_account(row, email))
+            counts.delete(_until(_account(row, email)))
+
+    plane.database.after_commit(lambda: plane.counts.ask_both(plane.cache, forget))
 
 
 def _admit_account(plane: Plane, counts: Counts, attempt: LoginAttempt) -> bool:
@@ -200,7 +224,11 @@ def _refuse_in_a_wait(plane: Plane, counts: Counts, attempt: LoginAttempt) -> No
 
 
 def _of_account(attempt: LoginAttempt) -> Policy:
-    return Policy("login-account", attempt.free, LONGEST_WAIT_S)
+    return Policy(f"{attempt.row}-account", attempt.free, LONGEST_WAIT_S)
+
+
+def _account(row: Row, email: str) -> str:
+    return f"{row}:account:" + hashlib.sha256(email_key(email).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _until(account: str) -> str:

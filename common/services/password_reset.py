@@ -175,6 +175,7 @@ def _write(plane: Plane, origin: Origin, account: AccountRow, new_hash: str) -> 
     sessions.end_sessions(plane, account.id, "password")
     by: dict[str, Any] = {"by": "code"}
     audit.record(plane, EventTag.USER_PASSWORD, stranger(origin), target=account.target, after=by)
+    limits.forget_failures(plane, account.email)
     return sessions.open_session(plane, origin, account, "user")
 
 

@@ -29,7 +29,7 @@ def require_recent_proof(plane: Plane, who: Principal) -> None:
 def prove(plane: Plane, who: Principal, password: str) -> int:
     """Take the caller's password for their session; returns when it was given (UTC milliseconds).
 
-    ``password`` is as it came over the wire; a wrong one counts as a login that failed, and who administers with one
+    ``password`` is as it came over the wire; wrong ones are limited like logins, and who administers with one
     that is too short for that has to change it first from here on. Raises WrongCurrentPassword, TooManyLogins,
     Forbidden for a caller with a token instead of a session, and NotSignedIn when the session was ended meanwhile.
     """
@@ -72,7 +72,7 @@ def _write(plane: Plane, user_id: str, session_id: str, now: int) -> None:
 def require_current_password(plane: Plane, who: Principal, account: AccountRow, password: str) -> None:
     """Raises WrongCurrentPassword, and records it, unless this is the account's password now; else TooMany.
 
-    ``password`` is as it came over the wire; a wrong one counts as a login that failed.
+    ``password`` is as it came over the wire; wrong ones are limited like logins.
     """
     with _attempt(plane, who, account.email, EventTag.USER_PASSWORD) as attempt:
         if not passwords.matches(plane, account.password, password):
@@ -83,9 +83,9 @@ def require_current_password(plane: Plane, who: Principal, account: AccountRow, 
 
 
 def _attempt(plane: Plane, who: Principal, email: str, tag: EventTag) -> LoginAttempt:
-    """``limits.login_attempt``; one event for each wait says that a password was refused in it."""
+    """``limits.login_attempt`` of a session; one event for each wait says that a password was refused in it."""
     try:
-        return limits.login_attempt(plane, who.origin, email)
+        return limits.login_attempt(plane, who.origin, email, row="proof")
     except TooManyLogins as error:
         tell = partial(_record, plane, who, email, tag, result="refused", after=error.told)
         limits.tell_once(plane, f"{tag.value}:{error.whose}", error.again_s, tell)

@@ -8,7 +8,7 @@ from common.core.audit_tags import EventTag
 from common.core.passwords import encode_for_hash
 from common.models.account import Account
 from common.secret import Secret
-from common.services import accounts, audit, passwords, sessions
+from common.services import accounts, audit, limits, passwords, sessions
 from common.services.plane import Plane
 from common.services.principal import system
 
@@ -52,4 +52,5 @@ def recover_admin(plane: Plane, email: str) -> Secret:
         audit.record(plane, EventTag.USER_SUPERUSER_GRANT, actor, target=account.target)
         if not account.is_active:
             audit.record(plane, EventTag.USER_ACTIVATE, actor, target=account.target)
+        limits.forget_failures(plane, account.email)
     return password

@@ -17,7 +17,7 @@ from common.models.account import Account
 from common.models.base import rfc3339
 from common.models.registration import ResetLink
 from common.secret import Secret
-from common.services import accounts, audit, jobs, mail, passwords, sessions, tokens
+from common.services import accounts, audit, jobs, limits, mail, passwords, sessions, tokens
 from common.services.accounts import AccountRow
 from common.services.jobs import GiveUp, Task
 from common.services.plane import Plane
@@ -104,6 +104,7 @@ def use(plane: Plane, origin: Origin, token: str, new_password: str) -> None:
         sessions.end_sessions(plane, account.id, "password")
         by = {"by": "link"}
         audit.record(plane, EventTag.USER_PASSWORD, stranger(origin), target=account.target, after=by)
+        limits.forget_failures(plane, account.email)
 
 
 def _find(plane: Plane, token: str) -> _Found:

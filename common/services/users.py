@@ -29,6 +29,7 @@ from common.services import (
     claims,
     default_role,
     invitations,
+    limits,
     memberships,
     passwords,
     proving,
@@ -232,6 +233,8 @@ def update_user_password(
         keep = actor.session_id if is_own else None
         sessions.end_sessions(plane, account.id, "password", keep=keep)
         audit.record(plane, EventTag.USER_PASSWORD, actor, target=account.target)
+        if not is_own:
+            limits.forget_failures(plane, account.email)
     return not unchanged
 
 

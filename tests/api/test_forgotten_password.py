@@ -471,6 +471,18 @@ def test_s21_five_wrong_codes_lock_the_address_for_half_an_hour_whatever_comes(
     assert forgetful.asks("verify", otp=forgetful.code(sink)).json["code"] == 0
 
 
+def test_a_new_password_by_mail_ends_the_wait_for_logins(forgetful: Forgetful, sink: MailSink) -> None:
+    def log_in(password: str) -> TestResponse:
+        return forgetful.world.api.ask("POST", "/v1/user/login", {"email": forgetful.email, "password": password})
+
+    for _ in range(5):
+        log_in("a wrong password")
+    assert log_in("a wrong password").status_code == 429
+    _, password = forgetful.resets(otp=forgetful.code(sink))
+
+    assert log_in(password).json["code"] == 0
+
+
 def test_a_clock_that_was_put_back_locks_no_address_longer_than_half_an_hour(
     forgetful: Forgetful, sink: MailSink, clock: Clock
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from common.core.errors import StoreUnavailable, TooMany
-from common.services import accounts, audit, limits, passwords
+from common.services import accounts, audit, limits, passwords, recovery
 from common.services.batches import Batches
 from common.services.principal import Origin
 from tests.people import Clock, Person, World, new_password
@@ -93,6 +93,25 @@ def test_waits_grow_and_are_told_in_the_audit_trail(world: World, clock: Clock) 
 
     assert [int(wait) for wait in waits] == [30, 60, 120, 240]
     assert '"wait_s":240' in world.events("session:login_refused")[-1][-1]
+
+
+@pytest.mark.parametrize("way", ["administrator", "link", "command"])
+def test_a_new_password_from_who_may_set_it_ends_the_wait(world: World, way: str) -> None:
+    someone, password = world.person(), new_password()
+    world.set_variable("password.show_reset_link", "true")
+    for _ in range(5):
+        log_in(world, someone.email, "a wrong password")
+    assert log_in(world, someone.email, someone.password).status_code == 429
+
+    if way == "command":
+        password = recovery.recover_admin(world.plane, someone.email).reveal()
+    elif way == "administrator":
+        world.root.administer("PUT", f"/users/{someone.email}/password", {"new_password": password})
+    else:
+        token = world.root.administer("POST", f"/users/{someone.email}/reset-link").json["data"]["token"]
+        world.api.ask("POST", "/api/v1/auth/password/reset-link", {"token": token, "new_password": password})
+
+    assert log_in(world, someone.email, password).json["code"] == 0
 
 
 def test_a_clock_that_was_put_back_makes_no_wait_longer_than_the_longest(world: World, clock: Clock) -> None:
@@ -365,7 +384,7 @@ def test_guessing_the_current_password_is_guessing_too(world: World, path: str, 
     assert {event[:3] for event in told} == {("refused", someone.email, someone.email)}
     assert [event[4] and json.loads(event[4]) for event in told] == [
         *[None] * 5,
-        {"limit": "login-account", "wait_s": 30},
+        {"limit": "proof-account", "wait_s": 30},
     ]
 
 
