@@ -310,7 +310,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/admin/tenants/<tenant_id>/limits": {"members": 100},
     "POST /api/v1/authz/check": {"resource": "dataset", "action": "read"},
     "PUT /api/v1/system/config/log": {"pkg_name": "ragkeeper", "level": "INFO"},
-    "PUT /v1/system/config/log": {"pkg_name": "ragkeeper", "level": "INFO"},
     "POST /v1/user/setting": {"nickname": "Renamed"},
     "PATCH /api/v1/users/me": {"nickname": "Renamed"},
     "POST /api/v1/admin/tenants/<tenant_id>/users": {"email": "{victim}", "role": "normal"},
@@ -320,5 +319,4 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/tenant/<tenant_id>/user": {"email": "{victim}"},
     "POST /api/v1/tenants/<tenant_id>/users": {"email": "{victim}"},
     "DELETE /api/v1/tenants/<tenant_id>/users": {"user_id": "{member_id}"},
-    "PUT /api/v1/admin/users/<email>/keys": {},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -145,8 +146,21 @@ def _mapping(request: Request, raw: bytes, dialect: Dialect) -> Mapping[str, Any
     if not isinstance(values, dict):
         raise BadBody("The body must be a JSON object.")
     # What has no NUL, and not brackets enough to be deep, need not be looked through.
-    suspect = b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > DEEPEST
-    return _without_nul(values) if suspect else values
+    if b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > DEEPEST:
+        _without_nul(values)
+    json.loads(raw, object_pairs_hook=_once)
+    return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Raises BadField for a name that stands twice in one object: parsers do not agree which of its values counts (RFC
+    8259, 4), so whoever checked or logged the body on its way may have read another one."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            field = _path((name,))
+            raise BadField(f"{field}: stands twice in the body.", field=field)
+        seen.add(name)
 
 
 def _fields(request: Request, raw: bytes) -> Mapping[str, str]:
@@ -225,6 +239,7 @@ def read_query(request: Request, route: Route) -> BaseModel | None:
     values = _without_nul(request.args.to_dict(), whole="query")
     if route.dialect in ("admin", "own"):
         _refuse_unknown(values, route.query)
+        _refuse_repeated(request.args.to_dict(flat=False))
     return validated(route.query, values, route.dialect)
 
 
@@ -233,6 +248,12 @@ def _refuse_unknown(values: Mapping[str, str], model: type[BaseModel]) -> None:
     for name in values.keys() - set(known):
         shown = name if name.isprintable() and len(name) <= 64 else "a parameter"
         raise BadField(f"{shown}: unknown here; this route knows {', '.join(known)}.", field=shown)
+
+
+def _refuse_repeated(values: Mapping[str, list[str]]) -> None:
+    for name, given in values.items():
+        if len(given) > 1:
+            raise BadField(f"{name}: stands twice in the query.", field=name)
 
 
 @cache
