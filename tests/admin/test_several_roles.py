@@ -85,7 +85,10 @@ def test_what_is_wrong_is_told_by_the_name_under_which_it_was_sent(world: World,
             answer = root.administer(method, path, body)
             assert (answer.status_code, answer.json["message"][: len(field)]) == (400, field)
         nobody = root.administer(method, path, {})
-        assert (nobody.status_code, nobody.json["message"]) == (400, "Name a role as role_name, or some as roles.")
+        assert (nobody.status_code, nobody.json["message"]) == (
+            400,
+            "roles: name a role as role_name, or some as roles.",
+        )
 
 
 def test_putting_one_role_still_replaces_all(world: World, root: Person) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from admin.server.routes.roles import DRY_RUN, Booleans, Effects, PermissionRow, RoleName
+from common.core.errors import BadField
 from common.core.names import parse_role_name
 from common.core.permissions import MAX_NAMED
 from common.http.bodies import Body, Query
@@ -36,7 +37,7 @@ class NamedRoles(Body):
     @model_validator(mode="after")
     def _names_some(self) -> NamedRoles:
         if not self.roles and not self.role_name:
-            raise ValueError("Name a role as role_name, or some as roles")
+            raise BadField("roles: name a role as role_name, or some as roles.", field="roles")
         return self
 
     @property
