@@ -181,7 +181,8 @@ class _Check:
         problem = self._chain() or self._noted_problem or self._tail() or self._strangers()
         if problem is not None:
             uid = None if problem.uid is None else printed(problem.uid)
-            problem = problem._replace(text=printed(problem.text), uid=uid)
+            seq = problem.seq if isinstance(problem.seq, int) else None
+            problem = problem._replace(text=printed(problem.text), uid=uid, seq=seq)
         return Verdict(problem, self._sealed, self._dropped, self._unsealed, self._anchors, tuple(self._notes))
 
     def _chain(self) -> Problem | None:

@@ -541,6 +541,30 @@ def test_whatever_is_put_into_what_is_sealed_stops_neither_the_sealer_nor_a_read
     assert b"later@x.test" in audit_trail.export_page(embedded, SHELL, "csv")[0]
 
 
+@pytest.mark.parametrize("where", ["queue", "names"])
+def test_a_name_with_a_space_behind_it_stops_no_sealer(plane: Plane, where: str) -> None:
+    """To a server it is the same name as without."""
+    first, *_ = sealed(plane, 2, target="other")
+    if where == "queue":
+        forged = "e" * len(first)
+        copy_of(plane, first, uid=forged, target_key="other ")
+        run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", forged)
+    else:
+        run(plane, "INSERT INTO rk_audit_name (name, part) VALUES ('someone@x.test ', 't')")
+
+    sealed(plane, 2)
+
+    assert plane.database.all("SELECT * FROM rk_audit_unsealed") == []
+
+
+def test_what_has_no_id_when_the_trail_begins_stops_no_sealer_and_is_found(plane: Plane) -> None:
+    run(plane, "INSERT INTO rk_audit_event (at, tag, result) VALUES (1, 'user:create', 'ok')")
+
+    assert len(sealed(plane, 2)) == 2
+
+    assert problem(plane).kind == "inserted"
+
+
 @pytest.mark.parametrize("depth", [240, 250, 254, 300, 900])
 def test_what_is_nested_too_deep_ends_no_page_and_no_export(plane: Plane, depth: int) -> None:
     first, *_ = sealed(plane, 3)
@@ -750,6 +774,13 @@ def test_a_changed_anchor_is_found(plane: Plane) -> None:
     run(plane, "UPDATE rk_audit_anchor SET newest_at = 0")
 
     assert problem(plane).kind == "anchor"
+
+
+def test_an_anchor_without_a_key_is_found(plane: Plane) -> None:
+    sealed(plane, 2)
+    run(plane, "UPDATE rk_audit_anchor SET key_id = ''")
+
+    assert problem(plane).kind == "key"
 
 
 def test_a_note_of_the_head_that_was_changed_is_found_and_one_that_is_missing_is_said(plane: Plane) -> None:
