@@ -66,6 +66,8 @@ def drop_segment(plane: Plane) -> int:
         return 0
     with plane.database.transaction():
         plane.database.lock("audit_seal")
+        # Who sets another time meanwhile comes before or after: the newest event about it then says what is set.
+        plane.database.lock("settings")
         found = _due(plane, days)
         if found is None or _said(plane, days) != said:
             return 0

@@ -38,6 +38,7 @@ from common.services.keys import put_first
 from common.services.plane import Plane
 from common.settings import load
 from common.worker.loop import close_stores
+from tests.backends import stores
 from tests.bench import seed
 from tests.people import Clock, settle
 from tests.trail import SHELL, happen, problem, sealed, uids
@@ -1027,6 +1028,52 @@ def test_a_time_that_was_put_into_the_database_drops_nothing(plane: Plane, clock
     said = audit_retention.drop_segment(plane)
 
     assert (unsaid, unsigned, said) == (0, 0, 3)
+
+
+@pytest.mark.race
+def test_a_time_that_is_set_while_a_segment_goes_is_said_by_the_newest_event(
+    plane: Plane, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing more would go: the drop, by the time of before, would seem to come after what was set."""
+    for _ in range(2):
+        sealed(plane, 2, actor="ada@x.test")
+        clock.forward(days=80)
+    keep_for(plane, 30)
+    sealed(plane, 1)
+    is_set, looks = threading.Event(), threading.Event()
+
+    def set_anew() -> None:
+        with plane.database.transaction():
+            settings.set_variable(plane, SHELL, "audit.retention_days", 60)
+            is_set.set()
+            looks.wait(10)
+        plane.database.close()
+
+    setter = threading.Thread(target=set_anew)
+    lock, transaction = plane.database.lock, plane.database.transaction
+
+    def seen(name: str) -> None:
+        if name == "settings" and threading.current_thread() is not setter:
+            looks.set()
+        lock(name)
+
+    def begun() -> object:
+        if threading.current_thread() is not setter and not stores.is_server("metadata"):
+            looks.set()
+        return transaction()
+
+    monkeypatch.setattr(plane.database, "lock", seen)
+    monkeypatch.setattr(plane.database, "transaction", begun)
+    setter.start()
+    assert is_set.wait(10)
+    audit_retention.drop_segment(plane)
+    looks.set()
+    setter.join(10)
+    plane.variables.forget()
+    audit_sealing.seal_all(plane)
+
+    assert audit_retention.drop_segment(plane) > 0
+    assert audit_check.verify(plane).is_whole
 
 
 def test_a_time_that_was_gone_back_to_counts(plane: Plane, clock: Clock) -> None:
