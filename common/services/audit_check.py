@@ -33,7 +33,6 @@ from common.services.audit_sealing import (
     Head,
     anchor_before,
     anchors,
-    digest_at,
     head_of,
     is_in_chain,
     noted_head,
@@ -85,15 +84,12 @@ def problem_since(plane: Plane, event: Event, is_alike: Callable[[Event], bool])
         gone = next(audit_written.missing(plane.database, keys, written), None)
     if gone is not None:
         return _gone(gone)
-    row = plane.database.one("SELECT MIN(seq) FROM rk_audit_seal WHERE uid = ?", (uid,))
-    if row is not None and row[0] is not None:
-        walk = Walk(keys, row[0] - 1, digest_at(plane, row[0] - 1))
-    elif plane.now_ms() - event.at < _UNSEALED_MS:
-        # Or it has its seal no more, and what came after it may be changed.
-        before = anchor_before(plane, event.at)
-        walk = Walk(keys, before.seq, before.digest) if before else Walk(keys)
-    else:
+    is_sealed = plane.database.one("SELECT 1 FROM rk_audit_seal WHERE uid = ? LIMIT 1", (uid,)) is not None
+    if not is_sealed and plane.now_ms() - event.at >= _UNSEALED_MS:
         return Problem("inserted", f"event {uid} should have been sealed by now", uid)
+    # Not from its seal, which somebody may have taken out, also to have it sealed again, behind what came after it.
+    before = anchor_before(plane, event.at)
+    walk = Walk(keys, before.seq, before.digest) if before else Walk(keys)
     wrong = walk_on(plane, walk, head_of(plane).seq, lambda each: _newer(each, event) and is_alike(each))
     wrong = wrong or _problem_behind(plane)
     if wrong is None and noted is not None and not is_in_chain(plane, noted):

@@ -1220,6 +1220,29 @@ def test_a_time_that_was_set_later_can_not_be_hidden_behind_one_that_seems_to_wa
     assert audit_retention.drop_segment(plane) == 0
 
 
+def test_a_time_that_was_set_later_can_not_be_hidden_before_one_that_was_made_to_be_sealed_again(
+    plane: Plane, clock: Clock
+) -> None:
+    sealed(plane, 3)
+    clock.forward(days=40)
+    for days in (30, 60):
+        clock.forward(seconds=1)
+        keep_for(plane, days)
+        sealed(plane, 1)
+    clock.forward(hours=1)
+    rows = plane.database.all("SELECT uid FROM rk_audit_event WHERE tag = 'setting:update' ORDER BY uid")
+
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", *rows[0])
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", *rows[0])
+    audit_sealing.seal_all(plane)
+    run(plane, "UPDATE rk_audit_event SET target_key = 'x' WHERE uid = ?", *rows[1])
+    run(plane, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
+    run(plane, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    plane.variables.forget()
+
+    assert audit_retention.drop_segment(plane) == 0
+
+
 def test_a_time_that_was_set_later_can_not_be_hidden_from_an_index(
     embedded: Plane, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
