@@ -47,6 +47,11 @@ _INDEX_OF: dict[frozenset[str], str] = {
     frozenset({"tag", "target_key"}): "rk_audit_by_tag_target",
     frozenset({"actor_key", "tag", "target_key"}): "rk_audit_by_all",
 }
+_INDEX_OF_NAMES = "rk_audit_by_actor_name"
+#: The columns of each index that pages are read off.
+INDEXES = {name: (*keys, "uid") for keys, name in _INDEX_OF.items()} | {
+    _INDEX_OF_NAMES: ("actor_id", "actor_key", "uid")
+}
 # OWASP, CSV injection; the last four are what spreadsheets in East Asian scripts take for the first four.
 _OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 #: The columns of an export.
@@ -157,7 +162,7 @@ def _names_of(plane: Plane, actor_id: str) -> list[tuple[str, str, str]]:
     """The names under which an account is in the trail, one more than are looked for at most; each with its first and
     its last event there, so that those of whoever had or has the name otherwise aren't gone through.
     """
-    table = f"rk_audit_event {{}} {plane.database.by_index('rk_audit_by_actor_name')}"
+    table = f"rk_audit_event {{}} {plane.database.by_index(_INDEX_OF_NAMES)}"
     first = (
         f"SELECT f.uid FROM {table.format('f')} WHERE f.actor_id = e.actor_id AND f.actor_key = e.actor_key "
         "ORDER BY f.uid LIMIT 1"

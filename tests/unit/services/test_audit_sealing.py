@@ -221,6 +221,52 @@ def test_an_event_that_searches_no_longer_find_is_found(plane: Plane, part: str)
     assert (found.kind, found.uid, found.seq) == ("hidden", uid, 1)
 
 
+def have_index_of(plane: Plane, index: str, columns: str, condition: str) -> None:
+    """What somebody does who can write to the file of an embedded store: an index lacks events, and does not say so."""
+    hidden = f" WHERE {condition}"
+    plane.database.drop_index(index, "rk_audit_event")
+    plane.database.run(f"CREATE INDEX {index} ON rk_audit_event ({columns}){hidden}")
+    plane.database.run("PRAGMA writable_schema = ON")
+    run(plane, "UPDATE sqlite_master SET sql = REPLACE(sql, ?, '') WHERE name = ?", hidden, index)
+    plane.database.run("PRAGMA writable_schema = RESET")
+
+
+@pytest.mark.parametrize("row_id", [2, 2**63 - 1, -(2**63)])
+def test_an_event_that_a_page_passes_over_because_its_index_lacks_it_is_found(
+    embedded: Plane, row_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_check, "_BATCH", 2)
+    uid = sealed(embedded, 5, actor="eve@x.test")[1]
+    run(embedded, "UPDATE rk_audit_event SET id = ? WHERE uid = ?", row_id, uid)
+    assert audit_check.verify(embedded).is_whole
+
+    have_index_of(embedded, "rk_audit_by_actor", "actor_key, uid", f"uid <> '{uid}'")
+
+    assert len(audit_trail.page(embedded, Filter(actor="eve@x.test"))["events"]) == 4
+    found = problem(embedded)
+    assert (found.kind, found.uid) == ("hidden", uid)
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_an_inserted_event_that_only_some_pages_show_is_found(embedded: Plane, *, is_copy: bool) -> None:
+    first, *_ = sealed(embedded, 3, actor="eve@x.test")
+    forged = first if is_copy else "0" * 28
+
+    embedded.database.drop_index("rk_audit_uid", "rk_audit_event")
+    copy_of(embedded, first, uid=forged)
+    have_index_of(embedded, "rk_audit_uid", "uid", "id <> (4)")
+
+    assert len(audit_trail.page(embedded, Filter(actor="eve@x.test"))["events"]) == 4
+    assert problem(embedded).uid == forged
+
+
+def test_an_index_of_pages_that_is_gone_is_told(plane: Plane) -> None:
+    sealed(plane, 1)
+    plane.database.drop_index("rk_audit_by_all", "rk_audit_event")
+
+    assert "rk_audit_by_all" in problem(plane).text
+
+
 def test_events_that_changed_places_are_found(plane: Plane) -> None:
     second, fourth = sealed(plane, 5)[1::2]
 
@@ -1256,16 +1302,7 @@ def test_a_time_that_was_set_later_can_not_be_hidden_from_an_index(
     assert later is not None
     clock.forward(hours=1)
 
-    hidden = f" WHERE uid <> '{later[0]}'"
-    embedded.database.run("DROP INDEX rk_audit_by_tag_target")
-    embedded.database.run(f"CREATE INDEX rk_audit_by_tag_target ON rk_audit_event (tag, target_key, uid){hidden}")
-    embedded.database.run("PRAGMA writable_schema = ON")
-    run(
-        embedded,
-        "UPDATE sqlite_master SET sql = REPLACE(sql, ?, '') WHERE name = 'rk_audit_by_tag_target'",
-        hidden,
-    )
-    embedded.database.run("PRAGMA writable_schema = RESET")
+    have_index_of(embedded, "rk_audit_by_tag_target", "tag, target_key, uid", f"uid <> '{later[0]}'")
     run(embedded, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
     run(embedded, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
     embedded.variables.forget()
