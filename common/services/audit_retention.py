@@ -105,7 +105,7 @@ def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
             "nothing of the audit trail is dropped for %d days: number %s or one before it is of a clock that was "
             "ahead; docs/audit.md has the way out",
             (newest_at - now) // _DAY_MS + days,
-            anchor.seq,
+            printed(anchor.seq),
         )
     if newest_at >= now - days * _DAY_MS:
         return None

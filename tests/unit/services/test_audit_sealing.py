@@ -1338,6 +1338,18 @@ def test_an_id_with_line_ends_makes_no_line_of_its_own(
     assert caplog.text.count("\n") == 1
 
 
+def test_a_number_of_an_anchor_with_line_ends_makes_no_line_of_its_own(
+    embedded: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_for(embedded, 1)
+    sealed(embedded, 3)
+    run(embedded, "UPDATE rk_audit_anchor SET newest_at = ?, seq = ?", 2**62, "x\n\x1b[2Jall is whole")
+
+    assert audit_retention.drop_segment(embedded) == 0
+    assert "\x1b" not in caplog.text
+    assert caplog.text.count("\n") == 1
+
+
 def test_a_trail_that_can_not_be_put_right_can_be_begun_anew(plane: Plane, clock: Clock) -> None:
     """As docs/audit.md has it."""
     keep_for(plane, 1)
