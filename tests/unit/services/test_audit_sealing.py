@@ -567,6 +567,28 @@ def test_an_id_that_is_no_text_is_found_and_hides_nothing(
         assert [json.loads(line)["id"] for line in each][:3] == genuine
 
 
+@pytest.mark.parametrize("more", ["\0", "\0e", "e" * 3000, "e" * 3000 + "\0"])
+def test_no_cursor_stands_behind_an_id_that_it_does_not_take(embedded: Plane, clock: Clock, more: str) -> None:
+    genuine = sealed(embedded, 4)
+    clock.forward(seconds=1)
+    for begins in (genuine[1][:20], genuine[2]):
+        copy_of(embedded, genuine[0], uid=begins + more)
+
+    for of_export in (False, True):
+        shown, cursor = [], None
+        while shown == [] or cursor is not None:
+            if of_export:
+                taken, cursor = audit_trail.export_page(
+                    embedded, SHELL, "jsonl", to_ms=clock.now, limit=1, cursor=cursor
+                )
+                shown.extend(json.loads(line)["id"] for line in taken.splitlines())
+            else:
+                page = audit_trail.page(embedded, Filter(target="someone@x.test"), limit=1, cursor=cursor)
+                shown, cursor = [*shown, *(event["id"] for event in page["events"])], page["next_cursor"]
+        found = [each for each in shown if each in genuine]
+        assert sorted(found) == sorted(genuine)
+
+
 @pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'ff'", "'x'", "4611686018427387904"])
 @pytest.mark.parametrize(
     "where", ["event.at", "event.actor_key", "event.tag", "seal.digest", "anchor.seq", "anchor.newest_at", "anchor.mac"]
