@@ -252,7 +252,7 @@ def problem_of_anchor(anchor: Anchor, before: Anchor | None, keys: Keys) -> Prob
     number, previous = (before.number + 1, before.mac) if before else (1, NOTHING)
     if anchor.number != number:
         return Problem("anchor", f"anchor {number} is missing: the next one is {anchor.number}", None, anchor.seq)
-    for key_id in filter(None, (anchor.key_id, anchor.drop_key_id)):
+    for key_id in (anchor.key_id, anchor.drop_key_id or anchor.key_id):
         if key_id not in keys:
             return Problem("key", f"anchor {number} was signed with key {key_id}, which this home does not have")
     fields = (anchor.number, anchor.seq, anchor.digest, anchor.newest_at, anchor.at, previous)

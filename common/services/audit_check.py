@@ -33,18 +33,19 @@ from common.services.audit_sealing import (
     Head,
     anchor_before,
     anchors,
-    digest_at,
     head_of,
     is_in_chain,
     noted_head,
     put_behind,
     read_note,
 )
+from common.services.audit_trail import INDEXES
 from common.services.plane import Plane
 
 _BATCH = 1000
 # Much longer than an event waits for its seal.
 _UNSEALED_MS = 60_000
+_GREATEST = 2**63 - 1
 _CONTENT = ", ".join(f"e.`{name}`" for name in CONTENT)
 
 
@@ -85,15 +86,12 @@ def problem_since(plane: Plane, event: Event, is_alike: Callable[[Event], bool])
         gone = next(audit_written.missing(plane.database, keys, written), None)
     if gone is not None:
         return _gone(gone)
-    row = plane.database.one("SELECT MIN(seq) FROM rk_audit_seal WHERE uid = ?", (uid,))
-    if row is not None and row[0] is not None:
-        walk = Walk(keys, row[0] - 1, digest_at(plane, row[0] - 1))
-    elif plane.now_ms() - event.at < _UNSEALED_MS:
-        # Or it has its seal no more, and what came after it may be changed.
-        before = anchor_before(plane, event.at)
-        walk = Walk(keys, before.seq, before.digest) if before else Walk(keys)
-    else:
+    is_sealed = plane.database.one("SELECT 1 FROM rk_audit_seal WHERE uid = ? LIMIT 1", (uid,)) is not None
+    if not is_sealed and plane.now_ms() - event.at >= _UNSEALED_MS:
         return Problem("inserted", f"event {uid} should have been sealed by now", uid)
+    # Not from its seal, which somebody may have taken out, also to have it sealed again, behind what came after it.
+    before = anchor_before(plane, event.at)
+    walk = Walk(keys, before.seq, before.digest) if before else Walk(keys)
     wrong = walk_on(plane, walk, head_of(plane).seq, lambda each: _newer(each, event) and is_alike(each))
     wrong = wrong or _problem_behind(plane)
     if wrong is None and noted is not None and not is_in_chain(plane, noted):
@@ -181,7 +179,8 @@ class _Check:
         problem = self._chain() or self._noted_problem or self._tail() or self._strangers()
         if problem is not None:
             uid = None if problem.uid is None else printed(problem.uid)
-            problem = problem._replace(text=printed(problem.text), uid=uid)
+            seq = problem.seq if isinstance(problem.seq, int) else None
+            problem = problem._replace(text=printed(problem.text), uid=uid, seq=seq)
         return Verdict(problem, self._sealed, self._dropped, self._unsealed, self._anchors, tuple(self._notes))
 
     def _chain(self) -> Problem | None:
@@ -324,6 +323,7 @@ class _Check:
             or self._sealed_twice()
             or self._gone_before_their_seal()
             or self._gone_with_all_traces()
+            or self._not_indexed()
         )
 
     def _waiting(self, row: tuple[Any, ...]) -> Problem | None:
@@ -381,6 +381,41 @@ class _Check:
         for uid in audit_written.missing(self._plane.database, self._keys, self._written):
             return _gone(uid)
         return None
+
+    def _not_indexed(self) -> Problem | None:
+        """Whether a page passes an event over that the index which it is read off lacks, or a look here did so: whoever
+        can write to the file of an embedded store can make one that does."""
+        last = _GREATEST
+        while last >= -_GREATEST - 1:
+            edge = self._plane.database.one(
+                "SELECT MIN(id) FROM (SELECT id FROM rk_audit_event WHERE id <= ? ORDER BY id DESC LIMIT ?) AS piece",
+                (last, _BATCH),
+            )
+            if edge is None or edge[0] is None:
+                break
+            for index, columns in INDEXES.items():
+                wrong = self._missing_in(index, columns, (edge[0], last))
+                if wrong is not None:
+                    return wrong
+            last = edge[0] - 1
+        return None
+
+    def _missing_in(self, index: str, columns: Sequence[str], bounds: tuple[int, int]) -> Problem | None:
+        alike = " AND ".join(f"i.{name} = e.{name}" for name in ("id", *columns))
+        # In a form that no index is looked up for.
+        has_all = " AND ".join(f"(e.{name} IS NULL) = 0" for name in columns)
+        database = self._plane.database
+        try:
+            row = database.one(
+                f"SELECT e.uid FROM rk_audit_event e LEFT JOIN rk_audit_event i {database.by_index(index)} ON {alike} "
+                f"WHERE e.id BETWEEN ? AND ? AND {has_all} AND i.id IS NULL ORDER BY e.id LIMIT 1",
+                bounds,
+            )
+        except database.defects as error:
+            return Problem("hidden", f"index {index} of rk_audit_event is not as it was made: {error}")
+        if row is None:
+            return None
+        return Problem("hidden", f"event {row[0]} is hidden from pages: index {index} does not have it", row[0])
 
 
 class _KeptAnchors:

@@ -66,6 +66,8 @@ def drop_segment(plane: Plane) -> int:
         return 0
     with plane.database.transaction():
         plane.database.lock("audit_seal")
+        # Who sets another time meanwhile comes before or after: the newest event about it then says what is set.
+        plane.database.lock("settings")
         found = _due(plane, days)
         if found is None or _said(plane, days) != said:
             return 0
@@ -103,7 +105,7 @@ def _due(plane: Plane, days: int) -> tuple[Anchor | None, Anchor] | None:
             "nothing of the audit trail is dropped for %d days: number %s or one before it is of a clock that was "
             "ahead; docs/audit.md has the way out",
             (newest_at - now) // _DAY_MS + days,
-            anchor.seq,
+            printed(anchor.seq),
         )
     if newest_at >= now - days * _DAY_MS:
         return None

@@ -303,7 +303,9 @@ def _learn_names(plane: Plane, parts: set[tuple[str, str]]) -> None:
     known = plane.database.all(f"SELECT name, part FROM rk_audit_name WHERE name IN ({marks})", names)
     new = sorted(parts.difference((name, part) for name, part in known))
     if new:
-        plane.database.execute(AuditName.insert_many(new, [AuditName.name, AuditName.part]))
+        # To a server one that ends in spaces, which none of this plane's does, is the same as without.
+        query = AuditName.insert_many(new, [AuditName.name, AuditName.part])
+        plane.database.execute(query.on_conflict_ignore())
 
 
 def _sign_what_was_before(plane: Plane) -> None:
@@ -312,7 +314,7 @@ def _sign_what_was_before(plane: Plane) -> None:
     key_id, key = plane.keys.audit_key()
     columns = ", ".join(f"`{name}`" for name in CONTENT)
     while rows := plane.database.all(
-        f"SELECT id, {columns} FROM rk_audit_event WHERE mac IS NULL ORDER BY id LIMIT ?", (BATCH,)
+        f"SELECT id, {columns} FROM rk_audit_event WHERE mac IS NULL AND uid IS NOT NULL ORDER BY id LIMIT ?", (BATCH,)
     ):
         for row_id, *content in rows:
             plane.database.run(

@@ -47,6 +47,14 @@ _INDEX_OF: dict[frozenset[str], str] = {
     frozenset({"tag", "target_key"}): "rk_audit_by_tag_target",
     frozenset({"actor_key", "tag", "target_key"}): "rk_audit_by_all",
 }
+_INDEX_OF_NAMES = "rk_audit_by_actor_name"
+#: The columns of each index that pages are read off.
+INDEXES = {name: (*keys, "uid") for keys, name in _INDEX_OF.items()} | {
+    _INDEX_OF_NAMES: ("actor_id", "actor_key", "uid")
+}
+# Of the ids that events have; what somebody has put there can be longer, and have a NUL, which cursors don't take.
+_UID_LENGTH = 28
+_NUL = "\x1a"
 # OWASP, CSV injection; the last four are what spreadsheets in East Asian scripts take for the first four.
 _OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 #: The columns of an export.
@@ -109,7 +117,7 @@ def page(plane: Plane, wanted: Filter, *, limit: int = 50, cursor: str | None = 
     Where ``q`` begins many names, a page can have fewer events than ``limit``, or none, and yet not be the last one:
     that is the one without ``next_cursor``. Raises BadField for a cursor that is not one of this list.
     """
-    lane = _lane(wanted, decode_cursor(cursor, (str,))[0] if cursor is not None else None)
+    lane = _lane(wanted, _place_of(cursor))
     choices = []
     if wanted.actor is not None:
         choices.append(_of_actor(plane, wanted.actor))
@@ -122,8 +130,19 @@ def page(plane: Plane, wanted: Filter, *, limit: int = 50, cursor: str | None = 
 
 
 def _place(uid: str) -> str:
-    """What a cursor has of an id: of one that is no text, which somebody has put there, where ids end that begin so."""
-    return uid if _is_unicode(uid) else uid.encode("ascii", "replace").decode().partition("?")[0] + "\x7f"
+    """What a cursor of pages has of an id: of one that is no text, which somebody has put there, where ids end that
+    begin so, and of one that is longer than any the beginning, which comes before it and behind all that it hides."""
+    begins = uid[: _UID_LENGTH + 1].replace("\0", _NUL)
+    return begins if _is_unicode(begins) else begins.encode("ascii", "replace").decode().partition("?")[0] + "\x7f"
+
+
+def _place_after(uid: str) -> str:
+    """``_place`` for the order of an export."""
+    return (uid if len(uid) <= _UID_LENGTH else uid[:_UID_LENGTH] + "\x7f").replace("\0", _NUL)
+
+
+def _place_of(cursor: str | None) -> str | None:
+    return decode_cursor(cursor, (str,))[0].replace(_NUL, "\0") if cursor is not None else None
 
 
 def _lane(wanted: Filter, before: str | None) -> _Lane:
@@ -157,7 +176,7 @@ def _names_of(plane: Plane, actor_id: str) -> list[tuple[str, str, str]]:
     """The names under which an account is in the trail, one more than are looked for at most; each with its first and
     its last event there, so that those of whoever had or has the name otherwise aren't gone through.
     """
-    table = f"rk_audit_event {{}} {plane.database.by_index('rk_audit_by_actor_name')}"
+    table = f"rk_audit_event {{}} {plane.database.by_index(_INDEX_OF_NAMES)}"
     first = (
         f"SELECT f.uid FROM {table.format('f')} WHERE f.actor_id = e.actor_id AND f.actor_key = e.actor_key "
         "ORDER BY f.uid LIMIT 1"
@@ -332,11 +351,10 @@ def export_page(
     """Up to ``limit`` events between two moments, oldest first, in the form of an export, and the cursor of what
     follows; an event says that they were taken. Raises BadField for a cursor that is not one of this list.
     """
-    after = decode_cursor(cursor, (str,))[0] if cursor is not None else None
-    events = list(islice(exported(plane, from_ms=from_ms, to_ms=to_ms, after=after), limit + 1))
+    events = list(islice(exported(plane, from_ms=from_ms, to_ms=to_ms, after=_place_of(cursor)), limit + 1))
     _record_export(plane, actor, len(events[:limit]), form, from_ms, to_ms)
     lines = [_line(event, form) for event in events[:limit]]
-    more = encode_cursor([events[limit - 1]["id"]]) if len(events) > limit else None
+    more = encode_cursor([_place_after(events[limit - 1]["id"])]) if len(events) > limit else None
     return b"".join([_head(form) if cursor is None else b"", *lines]), more
 
 

@@ -62,6 +62,15 @@ def test_what_has_bytes_for_an_id_is_named_as_json_too(plane: Plane, uid: str) -
     assert json.loads(as_json.stdout)["problem"]["kind"] == "missing"
 
 
+def test_an_anchor_with_bytes_for_its_number_in_the_chain_is_named_as_json_too(plane: Plane) -> None:
+    sealed(plane, 1)
+    plane.database.run("UPDATE rk_audit_anchor SET seq = x'ff'")
+
+    as_json = run("verify", "--json")
+
+    assert json.loads(as_json.stdout)["problem"]["kind"] == "anchor"
+
+
 def test_an_export_is_a_new_private_file_and_an_event(plane: Plane, tmp_path: Path) -> None:
     sealed(plane, 3)
     path = tmp_path / "trail.jsonl"

@@ -38,6 +38,7 @@ from common.services.keys import put_first
 from common.services.plane import Plane
 from common.settings import load
 from common.worker.loop import close_stores
+from tests.backends import stores
 from tests.bench import seed
 from tests.people import Clock, settle
 from tests.trail import SHELL, happen, problem, sealed, uids
@@ -218,6 +219,52 @@ def test_an_event_that_searches_no_longer_find_is_found(plane: Plane, part: str)
 
     found = problem(plane)
     assert (found.kind, found.uid, found.seq) == ("hidden", uid, 1)
+
+
+def have_index_of(plane: Plane, index: str, columns: str, condition: str) -> None:
+    """What somebody does who can write to the file of an embedded store: an index lacks events, and does not say so."""
+    hidden = f" WHERE {condition}"
+    plane.database.drop_index(index, "rk_audit_event")
+    plane.database.run(f"CREATE INDEX {index} ON rk_audit_event ({columns}){hidden}")
+    plane.database.run("PRAGMA writable_schema = ON")
+    run(plane, "UPDATE sqlite_master SET sql = REPLACE(sql, ?, '') WHERE name = ?", hidden, index)
+    plane.database.run("PRAGMA writable_schema = RESET")
+
+
+@pytest.mark.parametrize("row_id", [2, 2**63 - 1, -(2**63)])
+def test_an_event_that_a_page_passes_over_because_its_index_lacks_it_is_found(
+    embedded: Plane, row_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_check, "_BATCH", 2)
+    uid = sealed(embedded, 5, actor="eve@x.test")[1]
+    run(embedded, "UPDATE rk_audit_event SET id = ? WHERE uid = ?", row_id, uid)
+    assert audit_check.verify(embedded).is_whole
+
+    have_index_of(embedded, "rk_audit_by_actor", "actor_key, uid", f"uid <> '{uid}'")
+
+    assert len(audit_trail.page(embedded, Filter(actor="eve@x.test"))["events"]) == 4
+    found = problem(embedded)
+    assert (found.kind, found.uid) == ("hidden", uid)
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_an_inserted_event_that_only_some_pages_show_is_found(embedded: Plane, *, is_copy: bool) -> None:
+    first, *_ = sealed(embedded, 3, actor="eve@x.test")
+    forged = first if is_copy else "0" * 28
+
+    embedded.database.drop_index("rk_audit_uid", "rk_audit_event")
+    copy_of(embedded, first, uid=forged)
+    have_index_of(embedded, "rk_audit_uid", "uid", "id <> (4)")
+
+    assert len(audit_trail.page(embedded, Filter(actor="eve@x.test"))["events"]) == 4
+    assert problem(embedded).uid == forged
+
+
+def test_an_index_of_pages_that_is_gone_is_told(plane: Plane) -> None:
+    sealed(plane, 1)
+    plane.database.drop_index("rk_audit_by_all", "rk_audit_event")
+
+    assert "rk_audit_by_all" in problem(plane).text
 
 
 def test_events_that_changed_places_are_found(plane: Plane) -> None:
@@ -520,6 +567,28 @@ def test_an_id_that_is_no_text_is_found_and_hides_nothing(
         assert [json.loads(line)["id"] for line in each][:3] == genuine
 
 
+@pytest.mark.parametrize("more", ["\0", "\0e", "e" * 3000, "e" * 3000 + "\0"])
+def test_no_cursor_stands_behind_an_id_that_it_does_not_take(embedded: Plane, clock: Clock, more: str) -> None:
+    genuine = sealed(embedded, 4)
+    clock.forward(seconds=1)
+    for begins in (genuine[1][:20], genuine[2]):
+        copy_of(embedded, genuine[0], uid=begins + more)
+
+    for of_export in (False, True):
+        shown, cursor = [], None
+        while shown == [] or cursor is not None:
+            if of_export:
+                taken, cursor = audit_trail.export_page(
+                    embedded, SHELL, "jsonl", to_ms=clock.now, limit=1, cursor=cursor
+                )
+                shown.extend(json.loads(line)["id"] for line in taken.splitlines())
+            else:
+                page = audit_trail.page(embedded, Filter(target="someone@x.test"), limit=1, cursor=cursor)
+                shown, cursor = [*shown, *(event["id"] for event in page["events"])], page["next_cursor"]
+        found = [each for each in shown if each in genuine]
+        assert sorted(found) == sorted(genuine)
+
+
 @pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "x'ff'", "'x'", "4611686018427387904"])
 @pytest.mark.parametrize(
     "where", ["event.at", "event.actor_key", "event.tag", "seal.digest", "anchor.seq", "anchor.newest_at", "anchor.mac"]
@@ -539,6 +608,30 @@ def test_whatever_is_put_into_what_is_sealed_stops_neither_the_sealer_nor_a_read
     assert not audit_check.verify(embedded).is_whole
     assert audit_trail.page(embedded, Filter())["events"][0]["target"] == "later@x.test"
     assert b"later@x.test" in audit_trail.export_page(embedded, SHELL, "csv")[0]
+
+
+@pytest.mark.parametrize("where", ["queue", "names"])
+def test_a_name_with_a_space_behind_it_stops_no_sealer(plane: Plane, where: str) -> None:
+    """To a server it is the same name as without."""
+    first, *_ = sealed(plane, 2, target="other")
+    if where == "queue":
+        forged = "e" * len(first)
+        copy_of(plane, first, uid=forged, target_key="other ")
+        run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", forged)
+    else:
+        run(plane, "INSERT INTO rk_audit_name (name, part) VALUES ('someone@x.test ', 't')")
+
+    sealed(plane, 2)
+
+    assert plane.database.all("SELECT * FROM rk_audit_unsealed") == []
+
+
+def test_what_has_no_id_when_the_trail_begins_stops_no_sealer_and_is_found(plane: Plane) -> None:
+    run(plane, "INSERT INTO rk_audit_event (at, tag, result) VALUES (1, 'user:create', 'ok')")
+
+    assert len(sealed(plane, 2)) == 2
+
+    assert problem(plane).kind == "inserted"
 
 
 @pytest.mark.parametrize("depth", [240, 250, 254, 300, 900])
@@ -750,6 +843,13 @@ def test_a_changed_anchor_is_found(plane: Plane) -> None:
     run(plane, "UPDATE rk_audit_anchor SET newest_at = 0")
 
     assert problem(plane).kind == "anchor"
+
+
+def test_an_anchor_without_a_key_is_found(plane: Plane) -> None:
+    sealed(plane, 2)
+    run(plane, "UPDATE rk_audit_anchor SET key_id = ''")
+
+    assert problem(plane).kind == "key"
 
 
 def test_a_note_of_the_head_that_was_changed_is_found_and_one_that_is_missing_is_said(plane: Plane) -> None:
@@ -998,6 +1098,52 @@ def test_a_time_that_was_put_into_the_database_drops_nothing(plane: Plane, clock
     assert (unsaid, unsigned, said) == (0, 0, 3)
 
 
+@pytest.mark.race
+def test_a_time_that_is_set_while_a_segment_goes_is_said_by_the_newest_event(
+    plane: Plane, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing more would go: the drop, by the time of before, would seem to come after what was set."""
+    for _ in range(2):
+        sealed(plane, 2, actor="ada@x.test")
+        clock.forward(days=80)
+    keep_for(plane, 30)
+    sealed(plane, 1)
+    is_set, looks = threading.Event(), threading.Event()
+
+    def set_anew() -> None:
+        with plane.database.transaction():
+            settings.set_variable(plane, SHELL, "audit.retention_days", 60)
+            is_set.set()
+            looks.wait(10)
+        plane.database.close()
+
+    setter = threading.Thread(target=set_anew)
+    lock, transaction = plane.database.lock, plane.database.transaction
+
+    def seen(name: str) -> None:
+        if name == "settings" and threading.current_thread() is not setter:
+            looks.set()
+        lock(name)
+
+    def begun() -> object:
+        if threading.current_thread() is not setter and not stores.is_server("metadata"):
+            looks.set()
+        return transaction()
+
+    monkeypatch.setattr(plane.database, "lock", seen)
+    monkeypatch.setattr(plane.database, "transaction", begun)
+    setter.start()
+    assert is_set.wait(10)
+    audit_retention.drop_segment(plane)
+    looks.set()
+    setter.join(10)
+    plane.variables.forget()
+    audit_sealing.seal_all(plane)
+
+    assert audit_retention.drop_segment(plane) > 0
+    assert audit_check.verify(plane).is_whole
+
+
 def test_a_time_that_was_gone_back_to_counts(plane: Plane, clock: Clock) -> None:
     sealed(plane, 3)
     clock.forward(days=40)
@@ -1142,6 +1288,29 @@ def test_a_time_that_was_set_later_can_not_be_hidden_behind_one_that_seems_to_wa
     assert audit_retention.drop_segment(plane) == 0
 
 
+def test_a_time_that_was_set_later_can_not_be_hidden_before_one_that_was_made_to_be_sealed_again(
+    plane: Plane, clock: Clock
+) -> None:
+    sealed(plane, 3)
+    clock.forward(days=40)
+    for days in (30, 60):
+        clock.forward(seconds=1)
+        keep_for(plane, days)
+        sealed(plane, 1)
+    clock.forward(hours=1)
+    rows = plane.database.all("SELECT uid FROM rk_audit_event WHERE tag = 'setting:update' ORDER BY uid")
+
+    run(plane, "DELETE FROM rk_audit_seal WHERE uid = ?", *rows[0])
+    run(plane, "INSERT INTO rk_audit_unsealed (uid) VALUES (?)", *rows[0])
+    audit_sealing.seal_all(plane)
+    run(plane, "UPDATE rk_audit_event SET target_key = 'x' WHERE uid = ?", *rows[1])
+    run(plane, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
+    run(plane, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
+    plane.variables.forget()
+
+    assert audit_retention.drop_segment(plane) == 0
+
+
 def test_a_time_that_was_set_later_can_not_be_hidden_from_an_index(
     embedded: Plane, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1155,16 +1324,7 @@ def test_a_time_that_was_set_later_can_not_be_hidden_from_an_index(
     assert later is not None
     clock.forward(hours=1)
 
-    hidden = f" WHERE uid <> '{later[0]}'"
-    embedded.database.run("DROP INDEX rk_audit_by_tag_target")
-    embedded.database.run(f"CREATE INDEX rk_audit_by_tag_target ON rk_audit_event (tag, target_key, uid){hidden}")
-    embedded.database.run("PRAGMA writable_schema = ON")
-    run(
-        embedded,
-        "UPDATE sqlite_master SET sql = REPLACE(sql, ?, '') WHERE name = 'rk_audit_by_tag_target'",
-        hidden,
-    )
-    embedded.database.run("PRAGMA writable_schema = RESET")
+    have_index_of(embedded, "rk_audit_by_tag_target", "tag, target_key, uid", f"uid <> '{later[0]}'")
     run(embedded, "UPDATE rk_variable SET value = '30' WHERE name = 'audit.retention_days'")
     run(embedded, "UPDATE rk_state SET value = value + 1 WHERE name = 'variables_version'")
     embedded.variables.forget()
@@ -1196,6 +1356,18 @@ def test_an_id_with_line_ends_makes_no_line_of_its_own(
 
     assert audit_retention.drop_segment(plane) == 0
     assert problem(plane).text == "event x\\n\\x1b[2Jall is whole (number 4) is missing: its row was removed"
+    assert "\x1b" not in caplog.text
+    assert caplog.text.count("\n") == 1
+
+
+def test_a_number_of_an_anchor_with_line_ends_makes_no_line_of_its_own(
+    embedded: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_for(embedded, 1)
+    sealed(embedded, 3)
+    run(embedded, "UPDATE rk_audit_anchor SET newest_at = ?, seq = ?", 2**62, "x\n\x1b[2Jall is whole")
+
+    assert audit_retention.drop_segment(embedded) == 0
     assert "\x1b" not in caplog.text
     assert caplog.text.count("\n") == 1
 
