@@ -508,7 +508,8 @@ def _adopt_session(plane: Plane, wire: str, realm: Realm, origin: Origin) -> tup
 def _take_over(plane: Plane, wire: str, value: str, user_id: str, realm: Realm, origin: Origin) -> None:
     """Write RAGFlow's session as one of this plane's, unless it has been one that is over. Raises Taken."""
     account = accounts.hold(plane, user_id)
-    if account is None:
+    # A login or a logout may have come in between: it must end nothing that has taken this one's place.
+    if account is None or plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,)) != (value,):
         return
     known = plane.database.all(
         "SELECT realm, created_at, expires_at, ended_at, last_seen_at FROM rk_session WHERE value_hash = ?",
