@@ -134,15 +134,17 @@ def _tenants_of(plane: Plane, user_id: str) -> tuple[list[dict[str, str]], list[
     """The tenants that go with an account and those that stay, each as ``{id, name}``.
 
     Tenants go that it owns and no other existing account does; so does its home tenant when nobody owns that any more.
+    The home of another existing account stays: RAGFlow takes that one for the owner, whether or not a row says so.
     """
     rows = plane.database.all(
         "SELECT m.tenant_id, m.role, COALESCE(t.name, ''), EXISTS ("
-        " SELECT 1 FROM user_tenant o JOIN user u ON u.id = o.user_id AND u.status = '1'"
-        " WHERE o.tenant_id = m.tenant_id AND o.role = 'owner' AND o.status = '1' AND o.user_id <> ?) "
+        " SELECT 1 FROM user_tenant o JOIN user u ON u.id = o.user_id AND COALESCE(u.status, '1') <> '0'"
+        " WHERE o.tenant_id = m.tenant_id AND o.role = 'owner' AND o.status = '1' AND o.user_id <> ?"
+        " UNION SELECT 1 FROM user h WHERE h.id = m.tenant_id AND h.id <> ? AND COALESCE(h.status, '1') <> '0') "
         "FROM (SELECT tenant_id, role FROM user_tenant WHERE user_id = ? AND status = '1' AND role <> 'invite'"
         " UNION SELECT id, 'owner' FROM tenant WHERE id = ?) m "
         "LEFT JOIN tenant t ON t.id = m.tenant_id ORDER BY m.tenant_id, m.role DESC",
-        (user_id, user_id, user_id),
+        (user_id, user_id, user_id, user_id),
     )
     gone: dict[str, dict[str, str]] = {}
     kept: dict[str, dict[str, str]] = {}
