@@ -160,6 +160,13 @@ def _account_rows(account: AccountRow, gone: list[str]) -> Iterator[tuple[str, s
     of_user = (account.id, *gone)
     made_by_user = f"token IN (SELECT stored FROM rk_token WHERE user_id = ?){elsewhere}"
     yield "api_token", made_by_user, of_user
+    if account.id not in gone:
+        # A home that stays for another owner: what RAGFlow made in it was this account's.
+        by_ragflow = (
+            "tenant_id = ? AND NOT EXISTS (SELECT 1 FROM rk_token t "
+            "WHERE t.tenant_id = api_token.tenant_id AND t.stored = api_token.token)"
+        )
+        yield "api_token", by_ragflow, (account.id,)
     yield "rk_token", f"user_id = ?{elsewhere}", of_user
     yield "rk_retired_token", f"user_id = ?{elsewhere}", of_user
     yield "user_tenant", f"user_id = ?{elsewhere}", of_user
@@ -175,10 +182,9 @@ def _account_rows(account: AccountRow, gone: list[str]) -> Iterator[tuple[str, s
 
 
 def _remove_account(plane: Plane, account: AccountRow, gone: list[str]) -> dict[str, int]:
-    removed = {
-        table: plane.database.run(f"DELETE FROM {table} WHERE {condition}", params)
-        for table, condition, params in _account_rows(account, gone)
-    }
+    removed: Counter[str] = Counter()
+    for table, condition, params in _account_rows(account, gone):
+        removed[table] += plane.database.run(f"DELETE FROM {table} WHERE {condition}", params)
     return {table: rows for table, rows in removed.items() if rows}
 
 

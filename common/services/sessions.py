@@ -86,15 +86,14 @@ _ACCESS = f"""
     {_SESSION_ROW} FROM rk_refresh_token r JOIN rk_session s ON s.id = r.session_id {_ITS_ACCOUNT}
     WHERE r.access_hash = ? AND r.access_until > ?
 """
-# A token acts for the account that made it (RAGFlow's rows: an owner of the tenant), while that still owns the tenant.
+# A token acts for the account that made it, while that still owns the tenant. Of one that RAGFlow made that is, as for
+# RAGFlow, the account whose home the tenant is: no other owner's key is to be had by who had this one.
 _TOKEN = f"""
     SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, r.scopes, r.made_by, l.requests_per_minute,
         {_ACCOUNT}
     FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id
     LEFT JOIN rk_token_trait r ON r.token_id = t.id
-    JOIN user u ON u.id = COALESCE(t.user_id, (
-        SELECT m.user_id FROM user_tenant m WHERE m.tenant_id = k.tenant_id AND m.role = 'owner' AND m.status = '1'
-        ORDER BY m.user_id <> m.tenant_id, m.create_time LIMIT 1))
+    JOIN user u ON u.id = COALESCE(t.user_id, k.tenant_id)
     LEFT JOIN rk_account a ON a.user_id = u.id LEFT JOIN rk_tenant_limit l ON l.tenant_id = k.tenant_id
     WHERE k.token IN (?, ?) AND EXISTS (
         SELECT 1 FROM user_tenant m

@@ -188,6 +188,24 @@ def test_S14_tokens_of_a_deleted_user_are_dead_in_every_tenant(world: World) -> 
     assert world.plane.database.one("SELECT COUNT(*) FROM api_token") == (1,)
 
 
+def test_what_ragflow_made_for_a_deleted_user_goes_from_a_home_that_another_one_keeps(world: World) -> None:
+    someone, friend = world.person(), world.person()
+    added = world.root.administer("POST", f"/tenants/{someone.user_id}/users", {"email": friend.email, "role": "owner"})
+    assert added.status_code == 200
+    token(world, friend, someone.user_id)
+    of_friend = world.plane.database.all("SELECT token FROM api_token")
+    for tenant_id in (someone.user_id, friend.user_id):
+        world.plane.database.run("INSERT INTO api_token (tenant_id, token) VALUES (?, 'ragflow-theirs')", (tenant_id,))
+    switch_off(world, someone)
+
+    answer = delete(world, someone).json["data"]
+
+    assert [tenant["id"] for tenant in answer["kept_tenants"]] == [someone.user_id]
+    assert answer["removed"]["api_token"] == 1
+    left = world.plane.database.all("SELECT tenant_id, token FROM api_token")
+    assert sorted(left) == sorted([(friend.user_id, "ragflow-theirs"), (someone.user_id, of_friend[0][0])])
+
+
 def test_a_tenant_that_only_this_user_owns_goes_and_a_co_owned_one_stays_whole(world: World) -> None:
     make_tables(world.plane)
     friend, someone = world.person(), world.person()

@@ -285,6 +285,17 @@ def test_S14_tokens_of_users_that_no_longer_exist_are_dead_here(shared: SharedWo
 # Memberships and invitations
 
 
+def test_a_key_of_there_never_acts_for_who_took_over_the_home_of_its_account(shared: SharedWorld) -> None:
+    root, bob, key = shared.known("root"), shared.known("bob"), shared.population["bob"].token
+    added = root.administer("POST", f"/tenants/{bob.user_id}/users", {"email": root.email, "role": "owner"})
+    assert added.status_code == 200
+    assert shared.api.ask("GET", "/api/v1/users/me", credential=key).json["data"]["id"] == bob.user_id  # type: ignore[index]
+
+    shared.ragflow.delete(bob.user_id)
+
+    assert shared.api.ask("GET", "/api/v1/users/me", credential=key).status_code == 401
+
+
 def test_memberships_and_invitations_of_there_stand_here(shared: SharedWorld) -> None:
     alice = shared.known("alice")
     expected = {("bob@ragflow.test", "normal"), ("carol@ragflow.test", "invite"), ("thrice@ragflow.test", "normal")}
