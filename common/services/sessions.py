@@ -290,11 +290,15 @@ def log_out(plane: Plane, who: Principal) -> None:
 
 
 def end_sessions(plane: Plane, user_id: str, reason: str, *, keep: str | None = None) -> int:
-    """End every session of an account but ``keep``, in the running transaction; returns how many."""
+    """End every session of an account but ``keep``, in the running transaction; returns how many.
+
+    One of RAGFlow's that was never used here counts where it is the only one.
+    """
     ended = end(plane, "user_id = ? AND id <> ? AND ended_at IS NULL", (user_id, keep or ""), reason)
     if plane.shared:
         kept = plane.database.one("SELECT value_hash FROM rk_session WHERE id = ?", (keep or "",))
-        forget_shared_value(plane, user_id, but_hash=kept[0] if kept else None)
+        forgotten = forget_shared_value(plane, user_id, but_hash=kept[0] if kept else None)
+        ended = max(ended, int(forgotten))
     return ended
 
 

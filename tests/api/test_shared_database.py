@@ -255,6 +255,19 @@ def test_ending_the_session_that_ragflow_knows_ends_it_there_too(shared: World) 
     assert access_token(shared, someone).startswith("INVALID_")
 
 
+def test_a_session_of_ragflows_that_an_administrator_ends_is_told_although_it_was_never_used_here(
+    shared: World,
+) -> None:
+    someone, path = shared.person(), "/users/{}/sessions"
+    shared.plane.database.execute(User.update(access_token=uuid1().hex).where(User.id == someone.user_id))
+
+    ended = [shared.root.administer("DELETE", path.format(someone.email)).json["data"] for _ in range(2)]
+
+    assert access_token(shared, someone).startswith("INVALID_")
+    assert [each["ended"] for each in ended] == [1, 0]
+    assert len(shared.events("session:end")) == 1
+
+
 def test_ending_all_others_leaves_the_one_that_asks_in_both(shared: World) -> None:
     someone = shared.person()
     other, known = (
