@@ -219,6 +219,13 @@ def home_name(owner: str) -> str:
 
 def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> None:
     """Insert a tenant with its owner's membership and its root folder into the running transaction."""
+    add_tenant(plane, tenant_id=tenant_id, name=name)
+    add_membership(plane, tenant_id=tenant_id, user_id=owner_id, role="owner", invited_by=owner_id)
+    add_root_folder(plane, tenant_id=tenant_id, owner_id=owner_id)
+
+
+def add_tenant(plane: Plane, *, tenant_id: str, name: str) -> None:
+    """Insert the row of a tenant into the running transaction."""
     models = plane.settings.default_llm
     plane.database.insert(
         Tenant,
@@ -235,8 +242,6 @@ def make_tenant(plane: Plane, *, tenant_id: str, owner_id: str, name: str) -> No
         status="1",
         **created(plane.now_ms(), plane.zone),
     )
-    add_membership(plane, tenant_id=tenant_id, user_id=owner_id, role="owner", invited_by=owner_id)
-    add_root_folder(plane, tenant_id=tenant_id, owner_id=owner_id)
 
 
 def add_root_folder(plane: Plane, *, tenant_id: str, owner_id: str) -> None:

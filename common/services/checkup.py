@@ -132,9 +132,9 @@ def _give_home(plane: Plane, user_id: str, email: str, is_missing: bool) -> None
         for table in ("user_tenant", "rk_membership"):
             plane.database.run(f"DELETE FROM {table} WHERE tenant_id = ? AND user_id = ?", (user_id, user_id))
         if is_missing:
-            accounts.make_tenant(plane, tenant_id=user_id, owner_id=user_id, name=accounts.home_name(email))
-        else:
-            accounts.add_membership(plane, tenant_id=user_id, user_id=user_id, role="owner", invited_by=user_id)
+            # Its files may still be there; a second root folder would hide them. Without one it is given one next.
+            accounts.add_tenant(plane, tenant_id=user_id, name=accounts.home_name(email))
+        accounts.add_membership(plane, tenant_id=user_id, user_id=user_id, role="owner", invited_by=user_id)
         _note(plane, ("user", email))
 
 

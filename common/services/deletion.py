@@ -134,15 +134,17 @@ def _tenants_of(plane: Plane, user_id: str) -> tuple[list[dict[str, str]], list[
     """The tenants that go with an account and those that stay, each as ``{id, name}``.
 
     Tenants go that it owns and no other existing account does; so does its home tenant when nobody owns that any more.
+    The home of another existing account stays: RAGFlow takes that one for the owner, whether or not a row says so.
     """
     rows = plane.database.all(
         "SELECT m.tenant_id, m.role, COALESCE(t.name, ''), EXISTS ("
-        " SELECT 1 FROM user_tenant o JOIN user u ON u.id = o.user_id AND u.status = '1'"
-        " WHERE o.tenant_id = m.tenant_id AND o.role = 'owner' AND o.status = '1' AND o.user_id <> ?) "
+        " SELECT 1 FROM user_tenant o JOIN user u ON u.id = o.user_id AND COALESCE(u.status, '1') <> '0'"
+        " WHERE o.tenant_id = m.tenant_id AND o.role = 'owner' AND o.status = '1' AND o.user_id <> ?"
+        " UNION SELECT 1 FROM user h WHERE h.id = m.tenant_id AND h.id <> ? AND COALESCE(h.status, '1') <> '0') "
         "FROM (SELECT tenant_id, role FROM user_tenant WHERE user_id = ? AND status = '1' AND role <> 'invite'"
         " UNION SELECT id, 'owner' FROM tenant WHERE id = ?) m "
         "LEFT JOIN tenant t ON t.id = m.tenant_id ORDER BY m.tenant_id, m.role DESC",
-        (user_id, user_id, user_id),
+        (user_id, user_id, user_id, user_id),
     )
     gone: dict[str, dict[str, str]] = {}
     kept: dict[str, dict[str, str]] = {}
@@ -158,6 +160,13 @@ def _account_rows(account: AccountRow, gone: list[str]) -> Iterator[tuple[str, s
     of_user = (account.id, *gone)
     made_by_user = f"token IN (SELECT stored FROM rk_token WHERE user_id = ?){elsewhere}"
     yield "api_token", made_by_user, of_user
+    if account.id not in gone:
+        # A home that stays for another owner: what RAGFlow made in it was this account's.
+        by_ragflow = (
+            "tenant_id = ? AND NOT EXISTS (SELECT 1 FROM rk_token t "
+            "WHERE t.tenant_id = api_token.tenant_id AND t.stored = api_token.token)"
+        )
+        yield "api_token", by_ragflow, (account.id,)
     yield "rk_token", f"user_id = ?{elsewhere}", of_user
     yield "rk_retired_token", f"user_id = ?{elsewhere}", of_user
     yield "user_tenant", f"user_id = ?{elsewhere}", of_user
@@ -173,10 +182,9 @@ def _account_rows(account: AccountRow, gone: list[str]) -> Iterator[tuple[str, s
 
 
 def _remove_account(plane: Plane, account: AccountRow, gone: list[str]) -> dict[str, int]:
-    removed = {
-        table: plane.database.run(f"DELETE FROM {table} WHERE {condition}", params)
-        for table, condition, params in _account_rows(account, gone)
-    }
+    removed: Counter[str] = Counter()
+    for table, condition, params in _account_rows(account, gone):
+        removed[table] += plane.database.run(f"DELETE FROM {table} WHERE {condition}", params)
     return {table: rows for table, rows in removed.items() if rows}
 
 

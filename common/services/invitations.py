@@ -169,7 +169,7 @@ def prune(plane: Plane, *, limit: int = 1000) -> int:
         )
         for invitation_id, tenant_id, user_id in old:
             if user_id is not None and memberships.role_in(plane, user_id, tenant_id) is None:
-                memberships.remove(plane, tenant_id, user_id)
+                memberships.remove_expired_invitation(plane, tenant_id, user_id)
             plane.database.run("DELETE FROM rk_invitation WHERE id = ?", (invitation_id,))
     return len(old)
 

@@ -170,6 +170,19 @@ def remove(plane: Plane, tenant_id: str, user_id: str) -> None:
     _delete_rows(plane, tenant_id, user_id)
 
 
+def remove_expired_invitation(plane: Plane, tenant_id: str, user_id: str) -> None:
+    """Delete what stands of an invitation that has expired; one that RAGFlow accepts or makes just now stays."""
+    plane.database.run(
+        "DELETE FROM user_tenant WHERE tenant_id = ? AND user_id = ? AND role = 'invite' AND create_time <= ?",
+        (tenant_id, user_id, invited_since(plane)),
+    )
+    plane.database.run(
+        "DELETE FROM rk_membership WHERE tenant_id = ? AND user_id = ? AND NOT EXISTS (SELECT 1 FROM user_tenant m "
+        "WHERE m.tenant_id = rk_membership.tenant_id AND m.user_id = rk_membership.user_id)",
+        (tenant_id, user_id),
+    )
+
+
 def refuse_to_leave_as_owner(plane: Plane, tenant_id: str, user_id: str) -> None:
     """Raises OwnerStays for an owner: nobody gives a tenant up by leaving it."""
     if role_in(plane, user_id, tenant_id) == "owner":

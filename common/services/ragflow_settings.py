@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from common.core.variables import VARIABLES, Variable
+from common.core.variables import VARIABLES, Variable, as_text
 from common.models.variable import SystemSetting
 from common.stores.database import Database
 
@@ -66,4 +66,5 @@ class RagflowSettings:
 def _counts(variable: Variable, text: str, created: int | None, updated: int | None) -> bool:
     if text == "" and (variable.kind != "string" or variable.secret):
         return False
-    return text != _FILLED.get(variable.name) or (updated or 0) > (created or 0)
+    filled = _FILLED.get(variable.name, as_text(variable.default))
+    return text != filled or (updated or 0) > (created or 0)

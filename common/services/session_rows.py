@@ -124,13 +124,16 @@ def end_beyond_most(plane: Plane, user_id: str, new_id: str) -> list[str]:
 
 def forget_shared_value(
     plane: Plane, user_id: str, *, only_hash: str | None = None, but_hash: str | None = None
-) -> None:
-    """Write ``INVALID_…`` where RAGFlow looks, so that it ends the session too; never over a login in between."""
+) -> bool:
+    """Write ``INVALID_…`` where RAGFlow looks, so that it ends the session too; never over a login in between.
+
+    Returns whether there was one.
+    """
     row = plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,))
-    if row is None or not row[0]:
-        return
+    if row is None or not row[0] or row[0].startswith("INVALID_"):
+        return False
     current = hashed(row[0])
     if current == but_hash or (only_hash is not None and current != only_hash):
-        return
+        return False
     ended = User.update(access_token=f"INVALID_{uuid4().hex}", **touched(plane.now_ms(), plane.zone))
-    plane.database.execute(ended.where(User.id == user_id, User.access_token == row[0]))
+    return bool(plane.database.execute(ended.where(User.id == user_id, User.access_token == row[0])))

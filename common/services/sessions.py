@@ -86,15 +86,14 @@ _ACCESS = f"""
     {_SESSION_ROW} FROM rk_refresh_token r JOIN rk_session s ON s.id = r.session_id {_ITS_ACCOUNT}
     WHERE r.access_hash = ? AND r.access_until > ?
 """
-# A token acts for the account that made it (RAGFlow's rows: an owner of the tenant), while that still owns the tenant.
+# A token acts for the account that made it, while that still owns the tenant. Of one that RAGFlow made that is, as for
+# RAGFlow, the account whose home the tenant is: no other owner's key is to be had by who had this one.
 _TOKEN = f"""
     SELECT t.id, t.expires_at, t.last_used_at, k.token, k.tenant_id, r.scopes, r.made_by, l.requests_per_minute,
         {_ACCOUNT}
     FROM api_token k LEFT JOIN rk_token t ON t.stored = k.token AND t.tenant_id = k.tenant_id
     LEFT JOIN rk_token_trait r ON r.token_id = t.id
-    JOIN user u ON u.id = COALESCE(t.user_id, (
-        SELECT m.user_id FROM user_tenant m WHERE m.tenant_id = k.tenant_id AND m.role = 'owner' AND m.status = '1'
-        ORDER BY m.user_id <> m.tenant_id, m.create_time LIMIT 1))
+    JOIN user u ON u.id = COALESCE(t.user_id, k.tenant_id)
     LEFT JOIN rk_account a ON a.user_id = u.id LEFT JOIN rk_tenant_limit l ON l.tenant_id = k.tenant_id
     WHERE k.token IN (?, ?) AND EXISTS (
         SELECT 1 FROM user_tenant m
@@ -291,11 +290,15 @@ def log_out(plane: Plane, who: Principal) -> None:
 
 
 def end_sessions(plane: Plane, user_id: str, reason: str, *, keep: str | None = None) -> int:
-    """End every session of an account but ``keep``, in the running transaction; returns how many."""
+    """End every session of an account but ``keep``, in the running transaction; returns how many.
+
+    One of RAGFlow's that was never used here counts where it is the only one.
+    """
     ended = end(plane, "user_id = ? AND id <> ? AND ended_at IS NULL", (user_id, keep or ""), reason)
     if plane.shared:
         kept = plane.database.one("SELECT value_hash FROM rk_session WHERE id = ?", (keep or "",))
-        forget_shared_value(plane, user_id, but_hash=kept[0] if kept else None)
+        forgotten = forget_shared_value(plane, user_id, but_hash=kept[0] if kept else None)
+        ended = max(ended, int(forgotten))
     return ended
 
 
@@ -508,7 +511,8 @@ def _adopt_session(plane: Plane, wire: str, realm: Realm, origin: Origin) -> tup
 def _take_over(plane: Plane, wire: str, value: str, user_id: str, realm: Realm, origin: Origin) -> None:
     """Write RAGFlow's session as one of this plane's, unless it has been one that is over. Raises Taken."""
     account = accounts.hold(plane, user_id)
-    if account is None:
+    # A login or a logout may have come in between: it must end nothing that has taken this one's place.
+    if account is None or plane.database.one("SELECT access_token FROM user WHERE id = ?", (user_id,)) != (value,):
         return
     known = plane.database.all(
         "SELECT realm, created_at, expires_at, ended_at, last_seen_at FROM rk_session WHERE value_hash = ?",

@@ -132,8 +132,8 @@ def _named(plane: Plane, reach: tokens.Reach, given: str) -> _Old:
 
 def _recorded(plane: Plane, found: tokens.Found, beta: str | None, create_time: int | None) -> tuple[str, str]:
     """Write the record of a token that RAGFlow made; its id, and whom it acts for. Raises TokenNotFound for nobody."""
-    owners = memberships.owners(plane, found.tenant_id)
-    if not owners:
+    user_id = found.tenant_id
+    if user_id not in memberships.owners(plane, found.tenant_id):
         raise TokenNotFound
     token_id = uuid4().hex
     plane.database.insert(
@@ -141,9 +141,9 @@ def _recorded(plane: Plane, found: tokens.Found, beta: str | None, create_time: 
         id=token_id,
         stored=found.stored,
         tenant_id=found.tenant_id,
-        user_id=owners[0],
+        user_id=user_id,
         display=display_form(found.stored),
         beta_display=display_form(beta) if beta else "",
         created_at=create_time or plane.now_ms(),
     )
-    return token_id, owners[0]
+    return token_id, user_id

@@ -573,10 +573,10 @@ def _delete(plane: Plane, actor: Principal, reach: Reach, given: str) -> int:
         return 0
     record = plane.database.one("SELECT user_id FROM rk_token WHERE tenant_id = ? AND stored = ?", (tenant_id, stored))
     plane.database.run("DELETE FROM rk_token WHERE tenant_id = ? AND stored = ?", (tenant_id, stored))
-    # What RAGFlow made acts for an owner of its tenant.
-    for user_id in record or memberships.owners(plane, tenant_id)[:1]:
-        gone = Retired(stored, token_id or stored[-8:], tenant_id, user_id, "deleted")
-        retired_tokens.keep(plane.database, plane.now_ms(), [gone])
+    # What RAGFlow made acts for the account whose home the tenant is.
+    user_id = record[0] if record else tenant_id
+    gone = Retired(stored, token_id or stored[-8:], tenant_id, user_id, "deleted")
+    retired_tokens.keep(plane.database, plane.now_ms(), [gone])
     before = {"id": token_id, "tenant": tenant_id}
     audit.record(plane, EventTag.TOKEN_DELETE, actor, target=("token", display), before=before)
     return 1

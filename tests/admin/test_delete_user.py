@@ -188,6 +188,24 @@ def test_S14_tokens_of_a_deleted_user_are_dead_in_every_tenant(world: World) -> 
     assert world.plane.database.one("SELECT COUNT(*) FROM api_token") == (1,)
 
 
+def test_what_ragflow_made_for_a_deleted_user_goes_from_a_home_that_another_one_keeps(world: World) -> None:
+    someone, friend = world.person(), world.person()
+    added = world.root.administer("POST", f"/tenants/{someone.user_id}/users", {"email": friend.email, "role": "owner"})
+    assert added.status_code == 200
+    token(world, friend, someone.user_id)
+    of_friend = world.plane.database.all("SELECT token FROM api_token")
+    for tenant_id in (someone.user_id, friend.user_id):
+        world.plane.database.run("INSERT INTO api_token (tenant_id, token) VALUES (?, 'ragflow-theirs')", (tenant_id,))
+    switch_off(world, someone)
+
+    answer = delete(world, someone).json["data"]
+
+    assert [tenant["id"] for tenant in answer["kept_tenants"]] == [someone.user_id]
+    assert answer["removed"]["api_token"] == 1
+    left = world.plane.database.all("SELECT tenant_id, token FROM api_token")
+    assert sorted(left) == sorted([(friend.user_id, "ragflow-theirs"), (someone.user_id, of_friend[0][0])])
+
+
 def test_a_tenant_that_only_this_user_owns_goes_and_a_co_owned_one_stays_whole(world: World) -> None:
     make_tables(world.plane)
     friend, someone = world.person(), world.person()
@@ -227,8 +245,9 @@ def test_a_co_owner_whose_account_is_gone_keeps_no_tenant_alive(world: World) ->
         ("UPDATE user_tenant SET status = '0' WHERE user_id = ?", False),
         ("UPDATE user_tenant SET role = 'normal' WHERE user_id = ?", False),
         ("UPDATE user SET is_active = '0' WHERE id = ?", True),
+        ("UPDATE user SET status = NULL WHERE id = ?", True),
     ],
-    ids=["deleted by RAGFlow", "no member any more", "no owner any more", "switched off"],
+    ids=["deleted by RAGFlow", "no member any more", "no owner any more", "switched off", "without a status"],
 )
 def test_a_co_owner_keeps_a_tenant_alive_as_long_as_account_and_ownership_last(
     world: World, change: str, stays: bool
@@ -242,6 +261,28 @@ def test_a_co_owner_keeps_a_tenant_alive_as_long_as_account_and_ownership_last(
 
     assert shared in [tenant["id"] for tenant in answer["kept_tenants" if stays else "tenants"]]
     assert (world.plane.database.one("SELECT 1 FROM tenant WHERE id = ?", (shared,)) is not None) == stays
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ("DELETE FROM user_tenant WHERE user_id = ?", True),
+        ("UPDATE user_tenant SET role = 'normal' WHERE user_id = ?", True),
+        ("UPDATE user SET status = '0' WHERE id = ?", False),
+    ],
+    ids=["lost", "made a member by RAGFlow", "deleted by RAGFlow"],
+)
+def test_somebodys_home_stays_also_where_its_owners_row_is_another_ones(world: World, change: str, stays: bool) -> None:
+    someone, other = world.person(), world.person()
+    added = world.root.administer("POST", f"/tenants/{other.user_id}/users", {"email": someone.email, "role": "owner"})
+    assert added.status_code == 200
+    world.plane.database.run(change, (other.user_id,))
+    switch_off(world, someone)
+
+    answer = delete(world, someone).json["data"]
+
+    assert other.user_id in [tenant["id"] for tenant in answer["kept_tenants" if stays else "tenants"]]
+    assert (world.plane.database.one("SELECT 1 FROM tenant WHERE id = ?", (other.user_id,)) is not None) == stays
 
 
 def test_invitations_to_other_tenants_and_reset_links_go_with_the_account(world: World) -> None:

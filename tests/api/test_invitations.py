@@ -473,6 +473,34 @@ def test_pruning_takes_what_has_expired_and_nothing_else(
     assert plane.database.one("SELECT COUNT(*) FROM user_tenant WHERE user_id = ?", (guest.user_id,)) == (1,)
 
 
+@pytest.mark.parametrize(
+    ("change", "becomes"),
+    [("UPDATE user_tenant SET role = 'normal' WHERE id = ?", "normal"),
+     ("UPDATE user_tenant SET create_time = create_time + 604800000 WHERE id = ?", "invite")],
+    ids=["accepted", "made anew"],
+)  # fmt: skip
+def test_what_ragflow_makes_of_an_expired_invitation_while_that_is_pruned_stays(
+    plane: Plane, owner: Person, guest: Person, clock: Clock, monkeypatch: pytest.MonkeyPatch, change: str, becomes: str
+) -> None:
+    invite(owner, guest.email)
+    pass_time(clock, owner, days=7)
+    [(row_id,)] = plane.database.all("SELECT id FROM user_tenant WHERE role = 'invite'")
+    role_in, changed = memberships.role_in, []
+
+    def slow(*values: Any) -> str | None:
+        role = role_in(*values)
+        if not changed:
+            changed.append(plane.database.run(change, (row_id,)))
+        return role
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(memberships, "role_in", slow)
+        assert invitations.prune(plane) == 1
+
+    assert members(owner) == {guest.email: becomes}
+    assert plane.database.one("SELECT 1 FROM rk_membership WHERE membership_id = ?", (row_id,))
+
+
 @pytest.fixture
 def mailing(world: World) -> World:
     """The same world with a mail server configured."""

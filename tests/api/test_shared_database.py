@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid1
 
 import pytest
@@ -138,6 +139,35 @@ def test_S7_a_session_that_has_expired_is_not_taken_over_again(shared: World, cl
     assert access_token(shared, someone).startswith("INVALID_")
 
 
+@pytest.mark.parametrize("program", ["here", "in RAGFlow"])
+def test_a_session_of_ragflows_that_another_login_has_replaced_meanwhile_ends_nothing(
+    shared: World, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    someone = shared.person()
+    replaced, newer = uuid1().hex, uuid1().hex
+    shared.plane.database.execute(User.update(access_token=replaced).where(User.id == someone.user_id))
+    take_over, sessions_now = sessions._take_over, []
+
+    def late(*values: Any) -> None:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(sessions, "_take_over", take_over)
+            if program == "here":
+                sessions_now.append(someone.session)
+            else:
+                shared.plane.database.execute(User.update(access_token=newer).where(User.id == someone.user_id))
+                sessions_now.append(URLSafeTimedSerializer(SECRET_KEY).dumps(newer))
+                shared.api.ask("GET", "/v1/user/info", credential=sessions_now[0])
+        take_over(*values)
+
+    with monkeypatch.context() as slowly:
+        slowly.setattr(sessions, "_take_over", late)
+        answer = shared.api.ask("GET", "/v1/user/info", credential=URLSafeTimedSerializer(SECRET_KEY).dumps(replaced))
+
+    assert answer.status_code == 401
+    assert shared.api.ask("GET", "/v1/user/info", credential=sessions_now[0]).status_code == 200
+    assert len(shared.events("session:adopt")) == (program == "in RAGFlow")
+
+
 @pytest.mark.parametrize("wish", [{}, {"grant": "refresh"}])
 def test_the_session_in_use_outlives_what_is_left_of_older_ones(
     shared: World, clock: Clock, wish: dict[str, str]
@@ -223,6 +253,19 @@ def test_ending_the_session_that_ragflow_knows_ends_it_there_too(shared: World) 
 
     assert answer.status_code == 200
     assert access_token(shared, someone).startswith("INVALID_")
+
+
+def test_a_session_of_ragflows_that_an_administrator_ends_is_told_although_it_was_never_used_here(
+    shared: World,
+) -> None:
+    someone, path = shared.person(), "/users/{}/sessions"
+    shared.plane.database.execute(User.update(access_token=uuid1().hex).where(User.id == someone.user_id))
+
+    ended = [shared.root.administer("DELETE", path.format(someone.email)).json["data"] for _ in range(2)]
+
+    assert access_token(shared, someone).startswith("INVALID_")
+    assert [each["ended"] for each in ended] == [1, 0]
+    assert len(shared.events("session:end")) == 1
 
 
 def test_ending_all_others_leaves_the_one_that_asks_in_both(shared: World) -> None:

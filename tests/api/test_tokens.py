@@ -310,21 +310,44 @@ def test_R29_a_token_is_a_credential_although_it_is_no_signed_value(world: World
     assert works(world, make(owner)["token"])
 
 
-@pytest.mark.parametrize("home", [True, False])
-def test_a_token_that_ragflow_made_acts_for_who_owns_its_tenant_first_of_all_whose_home_it_is(
-    world: World, owner: Person, home: bool
-) -> None:
-    tenant_id = owner.user_id
-    if not home:
-        tenant_id = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
-    join(world, tenant_id, world.person(), "normal")
-    join(world, tenant_id, world.person(), "owner", status="0")
-    join(world, tenant_id, world.person(), "owner", at_ms=1 if home else world.plane.now_ms() + 1)
-    ragflow_row(world, tenant_id, THEIRS)
+def test_a_token_that_ragflow_made_acts_for_whose_home_its_tenant_is(world: World, owner: Person) -> None:
+    join(world, owner.user_id, world.person(), "normal")
+    join(world, owner.user_id, world.person(), "owner", at_ms=1)
+    ragflow_row(world, owner.user_id, THEIRS)
 
     answer = world.api.ask("GET", "/v1/user/info", credential=THEIRS)
 
     assert answer.json["data"]["email"] == owner.email
+
+
+def test_a_token_that_ragflow_made_in_nobodys_home_is_nobodys_for_who_made_it_is_not_known(
+    world: World, owner: Person
+) -> None:
+    tenant_id = owner.ask("POST", "/api/v1/tenants", {"name": "Org"}).json["data"]["tenant_id"]
+    join(world, tenant_id, world.person(), "owner", at_ms=world.plane.now_ms() + 1)
+    ragflow_row(world, tenant_id, THEIRS)
+
+    assert not works(world, THEIRS)
+    answer = owner.ask("POST", f"/api/v1/system/tokens/{THEIRS}/rotate", {}, headers={"X-Tenant": tenant_id})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE user_tenant SET role = 'normal' WHERE user_id = ?", "DELETE FROM user WHERE id = ?"],
+    ids=["made a member", "deleted"],
+)
+def test_a_token_that_ragflow_made_does_not_go_over_to_another_owner(world: World, owner: Person, change: str) -> None:
+    added = world.root.administer(
+        "POST", f"/tenants/{owner.user_id}/users", {"email": world.root.email, "role": "owner"}
+    )
+    assert added.status_code == 200
+    ragflow_row(world, owner.user_id, THEIRS)
+    assert works(world, THEIRS)
+
+    world.plane.database.run(change, (owner.user_id,))
+
+    assert not works(world, THEIRS)
 
 
 def test_S14_switching_an_account_off_stops_its_tokens_until_it_is_on_again(world: World, owner: Person) -> None:

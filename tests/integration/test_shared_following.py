@@ -11,10 +11,9 @@ from uuid import uuid1
 import pytest
 
 from common.core.emails import email_key
-from common.services import claims, following, invitations, jobs, opening, tokens
+from common.services import claims, following, invitations, jobs, opening
 from common.services.jobs import Task
 from common.services.plane import Plane
-from common.services.principal import Principal
 from common.worker import periodic
 from tests.people import Clock, Person, new_password, settings_for
 from tests.ragflow.database import RagflowDatabase
@@ -194,13 +193,7 @@ def test_a_token_of_somebody_who_is_gone_does_not_come_back_as_another_owners(
     alice, bob = scheduled.known("alice"), scheduled.known("bob")
     tenant_id = alice.ask("POST", "/api/v1/tenants", {"name": "Together"}).json["data"]["tenant_id"]  # type: ignore[index]
     scheduled.known("root").administer("POST", f"/tenants/{tenant_id}/users", {"email": bob.email, "role": "owner"})
-    made = tokens.create(
-        scheduled.plane,
-        Principal(
-            user_id=bob.user_id, email=bob.email, tenant_id=tenant_id, tenant_role="owner", credential="session:test"
-        ),
-        tokens.Wish(),
-    )["token"]
+    made = bob.ask("POST", "/api/v1/system/tokens", {}, headers={"X-Tenant": tenant_id}).json["data"]["token"]  # type: ignore[index]
     assert scheduled.api.ask("GET", "/api/v1/users/me", credential=made).json["data"]["id"] == bob.user_id  # type: ignore[index]
     scheduled.ragflow.delete(bob.user_id)
     assert scheduled.api.ask("GET", "/api/v1/users/me", credential=made).status_code == 401

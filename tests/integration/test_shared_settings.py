@@ -34,13 +34,16 @@ def has_table(shared: SharedWorld) -> bool:
 @pytest.fixture(autouse=True)
 def seeded(shared: SharedWorld) -> None:
     """What RAGFlow fills in at its start."""
+    fill_in(shared, create_time=START_MS - 1000, update_time=START_MS - 1000)
+
+
+def fill_in(shared: SharedWorld, **times: int) -> None:
     if not has_table(shared):
         return
     for name, (data_type, value) in SEEDS.items():
         shared.ragflow.database.insert(
-            "system_settings", name=name, source="variable", data_type=data_type, value=value,
-            create_time=START_MS - 1000, update_time=START_MS - 1000,
-        )  # fmt: skip
+            "system_settings", name=name, source="variable", data_type=data_type, value=value, **times
+        )
 
 
 def there(shared: SharedWorld, name: str) -> Any:
@@ -84,6 +87,23 @@ def test_what_is_set_here_is_so_there(shared: SharedWorld) -> None:
         assert told == {
             "enable_whitelist": "true", "mail.server": "mail.test", "mail.port": "2525", "mail.use_tls": "true",
         }  # fmt: skip
+
+
+def test_what_was_set_here_outlives_what_a_ragflow_fills_in_when_it_is_brought_up_to_date(shared: SharedWorld) -> None:
+    if has_table(shared):
+        shared.ragflow.database.all("DELETE FROM system_settings")
+    chosen = {"mail.server": "mail.test", "mail.timeout": "20", "mail.use_tls": "true", "default_role": "viewer"}
+    set_here(shared, **{name.replace(".", "_", 1): value for name, value in chosen.items()})
+    if has_table(shared):
+        shared.ragflow.database.all("DELETE FROM system_settings")
+
+    fill_in(shared)
+    shared.plane.variables.forget()
+
+    assert {name: here(shared, name) for name in chosen} == chosen
+    if has_table(shared):
+        set_there(shared, "mail.server", "")
+        assert here(shared, "mail.server") == ""
 
 
 def test_what_goes_back_to_its_default_here_does_there(shared: SharedWorld) -> None:

@@ -285,6 +285,23 @@ def test_S14_tokens_of_users_that_no_longer_exist_are_dead_here(shared: SharedWo
 # Memberships and invitations
 
 
+@pytest.mark.parametrize("program", ["here", "in RAGFlow"])
+def test_a_key_of_there_never_acts_for_who_took_over_the_home_of_its_account(shared: SharedWorld, program: str) -> None:
+    root, bob, key = shared.known("root"), shared.known("bob"), shared.population["bob"].token
+    added = root.administer("POST", f"/tenants/{bob.user_id}/users", {"email": root.email, "role": "owner"})
+    assert added.status_code == 200
+    assert shared.api.ask("GET", "/api/v1/users/me", credential=key).json["data"]["id"] == bob.user_id  # type: ignore[index]
+
+    if program == "here":
+        root.administer("PUT", f"/users/{bob.email}/activate", {"activate_status": "off"})
+        assert root.administer("DELETE", f"/users/{bob.email}").status_code == 200
+        assert shared.ragflow.user_of_key(key) is None
+    else:
+        shared.ragflow.delete(bob.user_id)
+
+    assert shared.api.ask("GET", "/api/v1/users/me", credential=key).status_code == 401
+
+
 def test_memberships_and_invitations_of_there_stand_here(shared: SharedWorld) -> None:
     alice = shared.known("alice")
     expected = {("bob@ragflow.test", "normal"), ("carol@ragflow.test", "invite"), ("thrice@ragflow.test", "normal")}

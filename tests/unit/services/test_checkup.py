@@ -64,6 +64,18 @@ def test_it_finds_what_is_broken_changes_nothing_unasked_and_repairs_it_once(
     assert count(plane, "SELECT COUNT(*) FROM rk_audit_event WHERE tag = 'plane:repair'") >= 1
     home = "SELECT COUNT(*) FROM user_tenant WHERE user_id = ? AND tenant_id = ? AND role = 'owner'"
     assert count(plane, home, ann.user_id, ann.user_id) == 1
+    # RAGFlow shows whichever it finds first.
+    roots = "SELECT COUNT(*) FROM file WHERE tenant_id = ? AND parent_id = id"
+    assert count(plane, roots, ann.user_id) == 1
+
+
+def test_whoever_has_nothing_but_an_account_gets_a_home_with_its_folder_at_once(world: World, ann: Person) -> None:
+    for table, column in (("user_tenant", "user_id"), ("tenant", "id"), ("file", "tenant_id")):
+        world.plane.database.run(f"DELETE FROM {table} WHERE {column} = ?", (ann.user_id,))
+
+    unwell(world.plane, fix=True)
+
+    assert unwell(world.plane) == {}
 
 
 def test_a_token_that_a_repair_removes_is_still_known_while_its_account_is_there(world: World, ann: Person) -> None:
