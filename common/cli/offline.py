@@ -38,8 +38,11 @@ def sentences() -> Iterator[None]:
     except PlaneError as error:
         setting = error.field if error.field and error.field.startswith("RAGKEEPER_") else None
         fail(f"{setting}: {error.message}" if setting else error.message)
+    except BrokenPipeError:
+        # Whoever reads the output has had enough of it.
+        raise
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+        fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}.")
 
 
 def settings_with_warnings() -> Settings:

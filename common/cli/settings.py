@@ -66,6 +66,8 @@ def set_setting(
     """Set a setting. A secret never stands in the command line, where other accounts of the machine can read it."""
     if value is not None and _setting(name)["secret"]:
         fail(f"{name} is a secret: leave the value out and it is asked for, or hand it over with --value-stdin.")
+    if value is not None and value.startswith("--"):
+        fail(f"there is no option {value!r:.80}; a value that begins so is handed over with --value-stdin.", 2)
     if value is None:
         value = asked_password(from_stdin, f"Value of {name}", what="value")
     _change({name: value}, dry_run)

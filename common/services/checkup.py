@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from common import health_utils
 from common.core.audit_tags import EventTag
 from common.core.emails import email_key
+from common.core.variables import VARIABLES
 from common.models.tenant import MembershipClaim
 from common.services import accounts, audit, claims, memberships, retired_tokens, tokens
 from common.services.home_checks import Finding, Trouble, judged
@@ -246,6 +247,13 @@ def _about_superusers(plane: Plane) -> Iterator[Trouble]:
 
 
 def _about_secrets(plane: Plane) -> Iterator[Trouble]:
+    for name, setting in sorted(plane.variables.stored().items()):
+        variable = VARIABLES.get(name)
+        if variable is not None and variable.secret and plane.keys.unseal(setting.text, name) is None:
+            yield Trouble(
+                f"the setting {name} opens with no key that is configured and so counts as none: "
+                "add the old key to RAGKEEPER_SECRET_KEY, or set it again"
+            )
     for tenant_id, stored in plane.database.all("SELECT tenant_id, secret_key FROM tenant_langfuse"):
         if plane.keys.decrypt(stored) is None:
             yield Trouble(

@@ -86,7 +86,10 @@ def _closing(path: Path, mode: int) -> Callable[[], None]:
 
 def _about_keys(settings: Settings) -> Iterator[Trouble]:
     made_here = {
-        "secret_key": (settings.secret_keys, "sessions end, and stored Langfuse secrets must be entered again"),
+        "secret_key": (
+            settings.secret_keys,
+            "sessions end, and secret settings and Langfuse secrets must be entered again",
+        ),
         "password_key.pem": (settings.password_private_key, "clients that keep the public key must fetch the new one"),
     }
     lost = [

@@ -34,7 +34,7 @@ class KeyIsConfigured(PlaneError):
 class Rotation(NamedTuple):
     """What was done: whether a new key was made, and how many stored secrets were brought under the first key.
 
-    ``lost`` are the places of those that no key opens.
+    ``lost`` are the places of those that no key opens, but for those of the past: nobody can enter these again.
     """
 
     new_key: bool
@@ -45,20 +45,21 @@ class Rotation(NamedTuple):
 class _Column(NamedTuple):
     """A column that holds encrypted or sealed texts, and the column that tells its rows apart.
 
-    ``names`` are the settings of which it does, where it holds those of any.
+    ``names`` are the settings of which it does, where it holds those of any, and ``past`` says that none counts now.
     """
 
     table: str
     key: str
     column: str
     names: tuple[str, ...] = ()
+    past: bool = False
 
 
 # In jobs there are codes that are valid for minutes; older keys open them for as long.
 _SECRETS = tuple(name for name, variable in VARIABLES.items() if variable.secret)
 _COLUMNS = (
     _Column("rk_variable", "name", "value", _SECRETS),
-    _Column("rk_variable_change", "id", "value", _SECRETS),
+    _Column("rk_variable_change", "id", "value", _SECRETS, past=True),
     _Column("tenant_langfuse", "tenant_id", "secret_key"),
 )
 
@@ -86,7 +87,7 @@ def rotate(plane: Plane) -> Rotation:
             fresh = plane.keys.renewed(stored)
             if fresh is not None:
                 renewed += _replace(plane, column, key, stored, fresh)
-            elif not _opens(plane, stored):
+            elif not column.past and not _opens(plane, stored):
                 lost.append(f"{column.table} {key}")
     return Rotation(new_key, renewed, tuple(lost))
 
@@ -105,7 +106,7 @@ def _unfinished(plane: Plane) -> bool:
 
 def _rows(plane: Plane, column: _Column) -> Iterator[tuple[str | int, str]]:
     """Key and text of every row that holds something encrypted, read in pieces."""
-    table, key, text, names = column
+    table, key, text, names, _ = column
     of_names = f" AND name IN ({', '.join('?' * len(names))})" if names else ""
     last: str | int | None = None
     while True:
@@ -123,5 +124,5 @@ def _rows(plane: Plane, column: _Column) -> Iterator[tuple[str | int, str]]:
 
 def _replace(plane: Plane, column: _Column, key: str | int, stored: str, fresh: str) -> int:
     """Write one row, unless somebody has changed it meanwhile; how many that were."""
-    table, name, text, _ = column
+    table, name, text, *_ = column
     return plane.database.run(f"UPDATE {table} SET {text} = ? WHERE {name} = ? AND {text} = ?", (fresh, key, stored))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import formataddr, formatdate, parseaddr
+from email.utils import formatdate, parseaddr
 from typing import Any
 
 import orjson
@@ -140,7 +141,12 @@ def _message(task: Task, server: SmtpSection, address: str, text: MailText) -> E
     name, sender = server.mail_default_sender
     sender = sender or server.mail_username
     message = EmailMessage()
-    message["From"] = formataddr((name, sender)) if name else sender
+    local, _, domain = sender.partition("@")
+    try:
+        message["From"] = Address(name, local, domain) if name else sender
+    except (ValueError, LookupError) as error:
+        # A user name, or what the file says, may be anything.
+        raise GiveUp(f"Mails can't be from {sender!r:.80}: set mail.default_sender, and retry.") from error
     message["To"] = recipient
     message["Subject"] = text.subject
     message["Date"] = formatdate(task.plane.now_ms() / 1000, usegmt=True)

@@ -162,7 +162,7 @@ def roll_back(
 ) -> dict[str, Any]:
     """Give a setting the value again that it had after a change of its history; the form of ``update_config``.
 
-    Raises SettingNotFound, SettingChangeNotFound, and as ``update_config``.
+    Raises SettingNotFound, SettingChangeNotFound, BadField for a secret that no key opens, and as ``update_config``.
     """
     variable = _of_path(name)
     with plane.database.transaction():
@@ -176,6 +176,8 @@ def roll_back(
             raise SettingChangeNotFound(name, change_id)
         # The rule may have become narrower since.
         value = row[0] if row[0] is None or variable.secret else parsed(variable, row[0], field=name)
+        if variable.secret and row[0] is not None and plane.keys.unseal(row[0], name) is None:
+            raise BadField(f"id: no key opens what {name} was then; set it anew.", field="id")
         change = Change(variable, _text_of(stored.get(name)), row[0])
         changes = [] if change.before == change.after else [change]
         if changes and change.before is None and features.is_setting_name(name):

@@ -19,8 +19,8 @@ from common.services.whitelist import FileRow
 MAX_ROWS = 10_000
 #: The column is the one whose first cell says this, else the first one.
 HEADING = "email"
-# Of a wider sheet the rest is not looked at.
-_MAX_COLUMNS = 50
+# Of a wider sheet the rest is not looked at: each row is filled up to its end.
+_MAX_COLUMNS = 1000
 # More than this of a cell says no more than that it is no address.
 _MAX_CELL = 1024
 # What a workbook may hold when it is unpacked. One of MAX_ROWS addresses has some 2 MiB.
@@ -44,7 +44,7 @@ def addresses(content: bytes, *, field: str = "file") -> list[FileRow]:
     if not content:
         raise BadField(f"{field}: the file is empty.", field=field)
     rows = _workbook(content, field) if content.startswith(_ZIP) else _csv(content, field)
-    return list(_column(rows, field))
+    return list(_column(_without_end(rows), field))
 
 
 def _column(rows: Iterable[Sequence[Any]], field: str) -> Iterator[FileRow]:
@@ -87,8 +87,7 @@ def _workbook(content: bytes, field: str) -> Iterator[Sequence[Any]]:
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
         try:
             # One row too many is told from the right number, and what a sheet claims of its size is not believed.
-            rows = book.worksheets[0].iter_rows(max_row=MAX_ROWS + 2, max_col=_MAX_COLUMNS, values_only=True)
-            yield from _without_end(rows)
+            yield from book.worksheets[0].iter_rows(max_row=MAX_ROWS + 2, max_col=_MAX_COLUMNS, values_only=True)
         finally:
             book.close()
     except _UNREADABLE as error:
@@ -99,7 +98,7 @@ def _without_end(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
     """The rows without the empty ones at the end: a format that was put on a whole column makes thousands of them."""
     empty = 0
     for row in rows:
-        if all(cell is None for cell in row):
+        if all(cell in (None, "") for cell in row):
             empty += 1
             continue
         yield from [()] * empty

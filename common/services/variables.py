@@ -164,8 +164,11 @@ class Variables:
 
     def _look(self) -> None:
         refuse_on_event_loop()
-        # One thread asks; the others go on with what is known, but for the very first look.
-        if not self._lock.acquire(blocking=self._current.version == _NO_VERSION):
+        # One thread asks, and the others wait for it: what is known is as old as the last look, which in a process that
+        # nobody asked meanwhile may be hours. Where the database hangs it counts on, but before the very first look.
+        patience_s = -1 if self._current.version == _NO_VERSION else EVERY_S
+        if not self._lock.acquire(timeout=patience_s):
+            self._due_at = self._clock() + EVERY_S
             return
         try:
             if self._clock() >= self._due_at:

@@ -42,7 +42,7 @@ def send(
     """
     context = tls or ssl.create_default_context()
     implicit = context if server.mail_use_ssl and not server.mail_use_tls else None
-    with _failures(server.mail_password):
+    with _failures(server):
         client = _Client(implicit, answer_s, total_s)
         try:
             client.begin(server.mail_server, server.mail_port)
@@ -99,18 +99,18 @@ def _log_in(client: _Client, name: str, password: Secret) -> None:
 
 
 @contextmanager
-def _failures(password: Secret | None) -> Iterator[None]:
+def _failures(server: SmtpSection) -> Iterator[None]:
     """Tell what may go better next time from what won't, without the password, which a server may have repeated."""
     try:
-        with _told_apart():
+        with _told_apart(server):
             yield
     except (MailRefused, MailUnsent) as error:
-        hidden = password.reveal() if password is not None else ""
+        hidden = server.mail_password.reveal() if server.mail_password is not None else ""
         raise type(error)(str(error).replace(hidden, MASK) if hidden else str(error)) from None
 
 
 @contextmanager
-def _told_apart() -> Iterator[None]:
+def _told_apart(server: SmtpSection) -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
@@ -124,7 +124,9 @@ def _told_apart() -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         raise MailUnsent(f"the mail server's certificate is not trusted: {error.verify_message}") from None
     except (smtplib.SMTPException, OSError) as error:
-        raise MailUnsent(f"{type(error).__name__}: {error}") from None
+        # Settings may name another server than the file does.
+        where = f"{server.mail_server}, port {server.mail_port}"
+        raise MailUnsent(f"the mail server {where}: {type(error).__name__}: {error}") from None
 
 
 def _by_code(code: int, text: bytes | str) -> Exception:

@@ -372,6 +372,21 @@ def test_a_secret_is_rolled_back_and_an_empty_one_is_none(world: World) -> None:
     assert (first["before"], first["after"]) == (None, "***")
 
 
+def test_a_secret_that_no_key_opens_any_more_does_not_come_back(world: World) -> None:
+    change(world.root, {"mail.password": "first"})
+    world.plane.database.run("UPDATE rk_variable_change SET value = 'rk2:nonsense:nonsense'")
+    change(world.root, {"mail.password": "second"})
+    first = world.root.administer("GET", "/settings/mail.password/history").json["data"]["changes"][-1]
+
+    answer = world.root.administer("POST", "/settings/mail.password/rollback", {"id": first["id"]})
+
+    assert (answer.status_code, answer.json["message"]) == (
+        400,
+        "id: no key opens what mail.password was then; set it anew.",
+    )
+    assert world.plane.variables.secret("mail.password") == Secret("second")
+
+
 # RAGFlow's variables
 
 

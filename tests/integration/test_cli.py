@@ -527,6 +527,8 @@ def test_settings_are_listed_set_looked_back_at_and_rolled_back(operator: Operat
     assert name not in operator.does("setting", "list", "--set")
     assert "-1 to 10" in operator.fails("setting", "set", name, "11")
     assert "no setting no.such" in operator.fails("setting", "get", "no.such")
+    # What may be a value, for one may begin with a hyphen.
+    assert "no option '--dryrun'" in operator.fails("setting", "set", "mail.username", "--dryrun")
 
 
 def test_a_secret_setting_never_stands_in_the_command_line(operator: Operator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -38,6 +39,22 @@ def log_in(port: int) -> None:
 
 def answering(status: int, body: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
     return lambda handler: send(handler, status, body)
+
+
+def test_whose_certificates_count_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It takes longer than all the rest of a request, and `export` makes one for each role and account.
+    made: list[None] = []
+    make = ssl.create_default_context
+
+    def counted(*arguments: Any, **named: Any) -> ssl.SSLContext:
+        made.append(None)
+        return make(*arguments, **named)
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    with http_server(answering(200, b"{}")) as port:
+        for _ in range(3):
+            client.send("GET", f"http://127.0.0.1:{port}/")
+    assert len(made) <= 1
 
 
 HEADERS_FOR_EVER = b"HTTP/1.1 200 OK\r\nX: "

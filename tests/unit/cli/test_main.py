@@ -54,6 +54,22 @@ def test_output_that_a_full_disk_does_not_take_is_one_sentence(asked):
     assert (done.returncode, done.stderr) == (1, "ragkeeper: No space left on device.\n")
 
 
+def test_output_that_nobody_reads_any_more_is_nothing_to_say(tmp_path):
+    main = [sys.executable, "-c", "from common.cli.main import main; main()"]
+    environment = {**os.environ, "RAGKEEPER_HOME": str(tmp_path)}
+    subprocess.run([*main, "migrate"], cwd=ROOT, env=environment, capture_output=True, check=True, timeout=60)
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(
+            [*main, "audit", "export", "--format", "csv"],
+            cwd=ROOT, env=environment, stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_a_stream_that_is_closed_is_no_traceback(closed):
     script = "from common.cli.main import main; main()"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.services import accounts, checkup, home_checks, recovery
+from common.services import accounts, checkup, home_checks, recovery, settings
 from common.services.plane import Plane
 from tests.breaking import take_away
 from tests.people import Clock, Person, World
+from tests.roles import SHELL
 
 
 @pytest.fixture
@@ -169,6 +170,15 @@ def test_a_secret_that_no_key_opens_is_named(world: World, ann: Person) -> None:
         "INSERT INTO tenant_langfuse (tenant_id, secret_key, public_key, host) VALUES (?, 'rk1:nonsense', 'pk', 'h')",
         (ann.user_id,),
     )
+    assert unwell(world.plane, fix=True) == {"secrets": "problem"}
+
+
+def test_a_secret_setting_that_no_key_opens_is_named(world: World, ann: Person) -> None:
+    settings.set_variable(world.plane, SHELL, "mail.password", "the mail password")
+    assert unwell(world.plane) == {}
+    # As after a restore beside another secret key.
+    world.plane.database.run("UPDATE rk_variable SET value = 'rk2:nonsense:nonsense'")
+
     assert unwell(world.plane, fix=True) == {"secrets": "problem"}
 
 

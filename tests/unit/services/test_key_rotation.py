@@ -125,6 +125,17 @@ def test_what_no_key_opens_is_named_and_left_alone(plane: Plane, world: World) -
     assert plane.database.one("SELECT secret_key FROM tenant_langfuse") == ("rk1:garbage",)
 
 
+def test_what_has_been_entered_again_is_lost_no_more_whatever_it_was_before(plane: Plane) -> None:
+    store_secrets(plane)
+    plane.database.run("UPDATE rk_variable SET value = 'rk2:garbage:garbage'")
+    plane.database.run("UPDATE rk_variable_change SET value = 'rk2:garbage:garbage'")
+    assert rotate(plane).lost == ("rk_variable mail.password",)
+
+    settings.update_config(plane, SHELL, {"mail.password": "third"})
+
+    assert rotate(plane).lost == ()
+
+
 @pytest.mark.parametrize("text", ["rk1:somebody", "rk2:somebody:else"])
 def test_a_setting_that_only_looks_like_a_secret_is_none(plane: Plane, text: str) -> None:
     store_secrets(plane)

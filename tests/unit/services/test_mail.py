@@ -139,6 +139,26 @@ def test_an_address_that_would_be_two_is_given_up(plane: Plane, inviter: account
     assert sink.messages == []
 
 
+def test_a_sender_with_a_name_may_have_letters_beyond_ascii_in_its_address(
+    plane: Plane, inviter: accounts.AccountRow
+) -> None:
+    invite(plane, inviter)
+
+    with MailSink() as sink:
+        work(plane, sink, mail_default_sender=("Firma", "post@münchen.test"))
+
+    assert sink.messages[0]["From"] == "Firma <post@münchen.test>"
+
+
+@pytest.mark.parametrize("name", ["two\nlines", '"'])
+def test_a_user_name_that_no_mail_can_be_from_is_given_up_with_what_to_set(
+    plane: Plane, inviter: accounts.AccountRow, name: str
+) -> None:
+    invite(plane, inviter)
+    with MailSink() as sink, pytest.raises(GiveUp, match=r"set mail\.default_sender"):
+        work(plane, sink, mail_default_sender=("", ""), mail_username=name)
+
+
 def test_it_speaks_the_inviters_language(plane: Plane, inviter: accounts.AccountRow) -> None:
     plane.database.run("UPDATE user SET language = 'Chinese' WHERE id = ?", (inviter.id,))
     invite(plane, inviter)

@@ -61,6 +61,20 @@ def test_csv(content: bytes) -> None:
     assert sheets.addresses(content) == [FileRow(2, "alice@example.org"), FileRow(4, "bob@example.org")]
 
 
+def test_the_column_of_a_wide_workbook_is_found_too() -> None:
+    others = ["boss@example.org"] * 99
+    content = workbook([*others, "email"], [*others, "alice@example.org"])
+
+    assert sheets.addresses(content) == [FileRow(2, "alice@example.org")]
+
+
+@pytest.mark.parametrize("blank", [b"\n", b",,\n"])
+def test_blank_rows_at_the_end_of_csv_are_no_rows(blank: bytes) -> None:
+    content = b"email,name,\nalice@example.org,,\n" + blank * sheets.MAX_ROWS
+
+    assert sheets.addresses(content) == [FileRow(2, "alice@example.org")]
+
+
 def test_without_a_heading_the_first_column_counts_from_the_first_row() -> None:
     assert sheets.addresses(b"alice@example.org") == [FileRow(1, "alice@example.org")]
 

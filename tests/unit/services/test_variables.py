@@ -140,6 +140,63 @@ def test_no_thread_has_defaults_while_another_one_reads_for_the_first_time(
         assert (first.result(20), second.result(20)) == (5, 5)
 
 
+def test_no_thread_has_what_held_long_ago_while_another_one_looks(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Hand()
+    known = Variables(plane.database, clock)
+    assert known.integer("test.count") == 3
+    store(plane, "5")
+    clock.now += 3600
+    looking, go_on, ask = threading.Event(), threading.Event(), plane.database.one
+
+    def slow(sql: str, params: Sequence[Any] = ()) -> Any:
+        looking.set()
+        assert go_on.wait(20)
+        return ask(sql, params)
+
+    def asked() -> int:
+        try:
+            return known.integer("test.count")
+        finally:
+            plane.database.close()
+
+    monkeypatch.setattr(plane.database, "one", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(asked)
+        assert looking.wait(20)
+        second = pool.submit(asked)
+        pause(0.05)
+        go_on.set()
+        assert [first.result(20), second.result(20)] == [5, 5]
+
+
+def test_while_the_database_hangs_the_last_value_holds_after_a_second_for_a_second(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Hand()
+    known = Variables(plane.database, clock)
+    assert known.integer("test.count") == 3
+    clock.now += 3600
+    looking, go_on = threading.Event(), threading.Event()
+
+    def hang(sql: str, params: Sequence[Any] = ()) -> Any:
+        looking.set()
+        assert go_on.wait(20)
+        raise StoreUnavailable("metadata", "hangs")
+
+    monkeypatch.setattr(plane.database, "one", hang)
+    monkeypatch.setattr(variables, "EVERY_S", 0.2)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(known.integer, "test.count")
+        assert looking.wait(20)
+        began = time.monotonic()
+        assert [known.integer("test.count") for _ in range(50)] == [3] * 50
+        assert 0.2 <= time.monotonic() - began < 5
+        go_on.set()
+        assert first.result(20) == 3
+
+
 def test_a_secret_that_no_key_opens_is_none(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = Variable("test.secret", "string", "", "A secret.", secret=True)
     monkeypatch.setattr(variables, "VARIABLES", MappingProxyType({secret.name: secret}))
