@@ -424,9 +424,12 @@ def test_housekeeping_takes_accounts_in_the_order_of_whoever_acts_on_another(
     assert pruned == [2]
 
 
+RAGFLOWS = f"ragflow-{'k' * 48}"
 ENDS: dict[str, Callable[[Person, Person, str], TestResponse]] = {
     "session": lambda root, whose, _: root.administer("DELETE", f"/users/{whose.email}/sessions"),
     "token": lambda root, whose, token_id: root.administer("DELETE", f"/users/{whose.email}/keys/{token_id}"),
+    "key of RAGFlow's": lambda root, whose, _: root.administer("DELETE", f"/users/{whose.email}/keys/{RAGFLOWS}"),
+    "key of RAGFlow's, by its owner": lambda _, whose, __: whose.ask("DELETE", f"/v1/system/token/{RAGFLOWS}"),
 }
 
 
@@ -434,7 +437,8 @@ def maker(world: World, root: Person, kind: str) -> tuple[Person, str, Act]:
     """Somebody, the id of a token of theirs, and how they make another one with that, or with their session."""
     someone = world.person()
     token = root.administer("POST", f"/users/{someone.email}/keys", {}).json["data"]
-    credential = someone.session if kind == "session" else f"Bearer {token['token']}"
+    credential = {"session": someone.session, "token": f"Bearer {token['token']}"}.get(kind, f"Bearer {RAGFLOWS}")
+    world.plane.database.run("INSERT INTO api_token (tenant_id, token) VALUES (?, ?)", (someone.user_id, RAGFLOWS))
     return someone, token["id"], lambda: world.api.ask("POST", "/v1/system/new_token", {}, credential=credential)
 
 
