@@ -17,6 +17,7 @@ from common.services import accounts, audit, deletion, limits, opening, roles, s
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
+from common.services.role_rules import next_version
 from tests.people import Clock, Person, World, close, new_password, settings_for
 from tests.roles import SHELL, give_role, make_role
 from tests.side_by_side import Act, at_once, begun_at_once
@@ -336,6 +337,28 @@ def test_a_request_gets_nothing_by_a_role_that_its_account_lost_before_the_role_
     monkeypatch.setattr(sessions, "is_over", dawdle)
 
     assert someone.administer("GET", "/settings").status_code == 403
+
+
+def test_nobody_waits_for_roles_that_change_all_the_time_to_stand_still(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = world.person()
+    assert someone.ask("GET", "/v1/user/info").json["code"] == 0  # type: ignore[index]
+    asked: list[str] = []
+    every = world.plane.database.all
+
+    def changed(*values: Any) -> Any:
+        rows = every(*values)
+        if "FROM rk_role" in values[0] and len(asked) < 20:
+            asked.append(values[0])
+            next_version(world.plane)
+        return rows
+
+    monkeypatch.setattr(world.plane.database, "all", changed)
+    next_version(world.plane)
+
+    assert someone.ask("GET", "/v1/user/info").json["code"] == 0  # type: ignore[index]
+    assert len(asked) == 1
 
 
 def test_a_role_that_is_handed_over_goes_to_nobody_who_is_deleted_meanwhile(
