@@ -430,13 +430,14 @@ def test_housekeeping_takes_accounts_in_the_order_of_whoever_acts_on_another(
     clock.forward(seconds=1)
     assert first.session
     clock.forward(days=60)
-    written, change, pruned = threading.Event(), accounts.change, []
+    written, forget, pruned = threading.Event(), sessions.forget_shared_value, []
 
-    def tell(*values: Any, **columns: Any) -> None:
-        change(*values, **columns)
+    def tell(*values: Any, **more: Any) -> bool:
+        was_there = forget(*values, **more)
         written.set()
+        return was_there
 
-    monkeypatch.setattr(accounts, "change", tell)
+    monkeypatch.setattr(sessions, "forget_shared_value", tell)
     with shared.plane.database.transaction():
         accounts.hold(shared.plane, first.user_id)
         keeping = beside(shared, lambda: pruned.append(sessions.prune(shared.plane)))
