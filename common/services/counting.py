@@ -33,7 +33,7 @@ class Counts(Protocol):
 
     def acquire_lease(self, name: str, owner: str, ttl_s: float, longest_s: float = 0) -> bool: ...
 
-    def release_lease(self, name: str, owner: str) -> bool: ...
+    def release_lease(self, name: str, owner: str | None) -> bool: ...
 
 
 class _Entry(NamedTuple):
@@ -85,11 +85,11 @@ class LocalCounts:
             self._put(f"lease:{name}", owner, self._clock() + ttl_s)
         return True
 
-    def release_lease(self, name: str, owner: str) -> bool:
+    def release_lease(self, name: str, owner: str | None) -> bool:
         """See ``Cache.release_lease``."""
         with self._lock:
             entry = self._live(f"lease:{name}")
-            if entry is None or entry.value != owner:
+            if entry is None or owner not in (None, entry.value):
                 return False
             del self._entries[f"lease:{name}"]
         return True

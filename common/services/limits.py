@@ -188,9 +188,11 @@ def forget_failures(plane: Plane, email: str) -> None:
     set by who may, and whoever is given it is to be let in."""
 
     def forget(counts: Counts) -> None:
-        for row in _ROWS:
-            counts.delete(_account(row, email))
-            counts.delete(_until(_account(row, email)))
+        for account in (_account(row, email) for row in _ROWS):
+            counts.delete(account)
+            counts.delete(_until(account))
+            # Whose failure the wait is of: it would hold up the last attempt that is free.
+            counts.release_lease(account, None)
 
     plane.database.after_commit(lambda: plane.counts.ask_both(plane.cache, forget))
 

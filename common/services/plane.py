@@ -50,6 +50,16 @@ def _session_uses() -> LastUses:
     return LastUses("sessions", "UPDATE rk_session SET last_seen_at = ? WHERE id = ? AND last_seen_at < ?")
 
 
+# What the rows are of that are no version.
+_KINDS = _ROLE, _PARENT, _GRANT = -1, -2, -3
+_ROLES = f"""
+    SELECT value, '', '', '' FROM rk_state WHERE name = 'role_version'
+    UNION ALL SELECT {_ROLE}, id, name, '' FROM rk_role
+    UNION ALL SELECT {_PARENT}, role_id, parent_id, '' FROM rk_role_parent
+    UNION ALL SELECT {_GRANT}, role_id, resource, action FROM rk_role_grant
+"""
+
+
 class RolesMoved(Exception):
     """The roles are of another version by now than the one that was read: whatever was read with it is old, too."""
 
@@ -70,12 +80,10 @@ class RoleSets:
         current = self._current
         if current is None or current[0] != version:
             refuse_on_event_loop()
-            current = (version, load_graph(database, self.registry))
-            # Between the tables, and since the version was read, somebody may have changed them. Roles that an account
-            # has lost by now would be taken for what they came to hold afterwards.
-            if role_version(database) != version:
+            current = self._current = load_graph(database, self.registry)
+            if current[0] != version:
+                # Roles that an account has lost by now would be taken for what they came to hold afterwards.
                 raise RolesMoved
-            self._current = current
         return current[1]
 
 
@@ -85,14 +93,20 @@ def role_version(database: Database) -> int:
     return row[0] if row else 0
 
 
-def load_graph(database: Database, registry: Registry = BUILT_IN) -> RoleGraph:
-    """Read roles, parents and own grants as they are stored now."""
-    return RoleGraph(
-        roles=database.all("SELECT id, name FROM rk_role"),
-        parents=database.all("SELECT role_id, parent_id FROM rk_role_parent ORDER BY role_id, parent_id"),
-        grants=database.all("SELECT role_id, resource, action FROM rk_role_grant"),
+def load_graph(database: Database, registry: Registry = BUILT_IN) -> tuple[int, RoleGraph]:
+    """Roles, parents and own grants as they are stored now, and which version that is.
+
+    One statement sees them at one moment. Several would have to be asked anew when somebody has changed roles between
+    them, and while roles change all the time, as by ``ragkeeper apply``, that is each time.
+    """
+    rows = database.all(_ROLES)
+    graph = RoleGraph(
+        roles=[row[1:3] for row in rows if row[0] == _ROLE],
+        parents=sorted(row[1:3] for row in rows if row[0] == _PARENT),
+        grants=[row[1:] for row in rows if row[0] == _GRANT],
         registry=registry,
     )
+    return next((row[0] for row in rows if row[0] not in _KINDS), 0), graph
 
 
 class Sharing:

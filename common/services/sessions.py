@@ -399,7 +399,7 @@ def _principal(
     if is_active != "1" or status != "1":
         raise misuse.of_account(account, credential, "its account is switched off", origin)
     plane.variables.follow(settings_version or 0)
-    graph = plane.roles.graph(plane.database, version)
+    graph = plane.roles.graph(plane.database, version or 0)
     role_ids = tuple(roles.split(",")) if roles else ()
     standing = graph.standing(role_ids, bool(is_superuser))
     if token_makers.are_outranked(plane, graph, makers, standing):

@@ -17,6 +17,8 @@ from common.core.errors import BadField
 from common.services.whitelist import FileRow
 
 MAX_ROWS = 10_000
+#: Empty ones at the end do not count, as far as a spreadsheet goes: to look at 16 MiB of them takes seconds.
+MAX_EMPTY_ROWS = 2**20
 #: The column is the one whose first cell says this, else the first one.
 HEADING = "email"
 # Of a wider sheet the rest is not looked at: each row is filled up to its end.
@@ -44,19 +46,23 @@ def addresses(content: bytes, *, field: str = "file") -> list[FileRow]:
     if not content:
         raise BadField(f"{field}: the file is empty.", field=field)
     rows = _workbook(content, field) if content.startswith(_ZIP) else _csv(content, field)
-    return list(_column(_without_end(rows), field))
+    return list(_column(_without_end(rows, field), field))
 
 
 def _column(rows: Iterable[Sequence[Any]], field: str) -> Iterator[FileRow]:
     column = 0
     for number, row in enumerate(rows, start=1):
         if number > MAX_ROWS + 1:
-            raise BadField(f"{field}: the file has more than {MAX_ROWS} rows; split it, or list a domain.", field=field)
+            raise _too_long(field)
         headings = [_text(cell).lower().replace("-", "") for cell in row] if number == 1 else []
         if HEADING in headings:
             column = headings.index(HEADING)
         elif column < len(row) and (text := _text(row[column])):
             yield FileRow(number, text)
+
+
+def _too_long(field: str) -> BadField:
+    return BadField(f"{field}: the file has more than {MAX_ROWS} rows; split it, or list a domain.", field=field)
 
 
 def _text(cell: Any) -> str:
@@ -94,12 +100,14 @@ def _workbook(content: bytes, field: str) -> Iterator[Sequence[Any]]:
         raise BadField(f"{field}: this workbook (xlsx) can't be read.", field=field) from error
 
 
-def _without_end(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+def _without_end(rows: Iterable[Sequence[Any]], field: str) -> Iterator[Sequence[Any]]:
     """The rows without the empty ones at the end: a format that was put on a whole column makes thousands of them."""
     empty = 0
     for row in rows:
         if all(cell in (None, "") for cell in row):
             empty += 1
+            if empty > MAX_EMPTY_ROWS:
+                raise _too_long(field)
             continue
         yield from [()] * empty
         empty = 0

@@ -126,7 +126,7 @@ def get_user_details(plane: Plane, email: str) -> dict[str, Any]:
         if row is None:
             raise UserNotFound(email)
     try:
-        graph = plane.roles.graph(plane.database, row[14])
+        graph = plane.roles.graph(plane.database, row[14] or 0)
     except RolesMoved:
         return get_user_details(plane, email)
     held = row[12].split(",") if row[12] else []

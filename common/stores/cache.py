@@ -65,8 +65,8 @@ class Cache(Protocol):
         clock was put back, and it is cut to that.
         """
 
-    def release_lease(self, name: str, owner: str) -> bool:
-        """Gives a lease back; False when the owner didn't hold it any more."""
+    def release_lease(self, name: str, owner: str | None) -> bool:
+        """Gives a lease back, or with None whoever's it is; False when the owner didn't hold it any more."""
 
     def beat(self, executor: str, beat: Mapping[str, Any], at: float) -> None:
         """Registers the executor and stores its heartbeat of ``at`` (Unix seconds).
@@ -208,10 +208,10 @@ class SqliteCache:
         rows = self._run(_ACQUIRE, {"name": name, "owner": owner, "now": now, "until": until, "latest": latest})
         return bool(rows) and rows[0][0] == owner
 
-    def release_lease(self, name: str, owner: str) -> bool:
+    def release_lease(self, name: str, owner: str | None) -> bool:
         """See ``Cache.release_lease``."""
         rows = self._run(
-            "DELETE FROM lease WHERE name = ? AND owner = ? RETURNING expires_at",
+            "DELETE FROM lease WHERE name = ? AND owner = COALESCE(?, owner) RETURNING expires_at",
             (name, owner),
         )
         return bool(rows) and rows[0][0] > self._clock()

@@ -136,8 +136,10 @@ class RedisCache:
         longest_ms = 0 if name in _RAGFLOWS_LEASES else _milliseconds(max(ttl_s, longest_s))
         return bool(self._ask("EVAL", _ACQUIRE, 1, _lease_key(name), owner, _milliseconds(ttl_s), longest_ms))
 
-    def release_lease(self, name: str, owner: str) -> bool:
+    def release_lease(self, name: str, owner: str | None) -> bool:
         """See ``Cache.release_lease``."""
+        if owner is None:
+            return bool(self._ask("DEL", _lease_key(name)))
         return bool(self._ask("EVAL", _RELEASE, 1, _lease_key(name), owner))
 
     def beat(self, executor: str, beat: Mapping[str, Any], at: float) -> None:

@@ -17,6 +17,7 @@ from common.services import accounts, audit, deletion, limits, opening, roles, s
 from common.services.accounts import AccountRow
 from common.services.plane import Plane
 from common.services.principal import Origin
+from common.services.role_rules import next_version
 from tests.people import Clock, Person, World, close, new_password, settings_for
 from tests.roles import SHELL, give_role, make_role
 from tests.side_by_side import Act, at_once, begun_at_once
@@ -338,6 +339,28 @@ def test_a_request_gets_nothing_by_a_role_that_its_account_lost_before_the_role_
     assert someone.administer("GET", "/settings").status_code == 403
 
 
+def test_nobody_waits_for_roles_that_change_all_the_time_to_stand_still(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = world.person()
+    assert someone.ask("GET", "/v1/user/info").json["code"] == 0  # type: ignore[index]
+    asked: list[str] = []
+    every = world.plane.database.all
+
+    def changed(*values: Any) -> Any:
+        rows = every(*values)
+        if "FROM rk_role" in values[0] and len(asked) < 20:
+            asked.append(values[0])
+            next_version(world.plane)
+        return rows
+
+    monkeypatch.setattr(world.plane.database, "all", changed)
+    next_version(world.plane)
+
+    assert someone.ask("GET", "/v1/user/info").json["code"] == 0  # type: ignore[index]
+    assert len(asked) == 1
+
+
 def test_a_role_that_is_handed_over_goes_to_nobody_who_is_deleted_meanwhile(
     world: World, root: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,13 +430,14 @@ def test_housekeeping_takes_accounts_in_the_order_of_whoever_acts_on_another(
     clock.forward(seconds=1)
     assert first.session
     clock.forward(days=60)
-    written, change, pruned = threading.Event(), accounts.change, []
+    written, forget, pruned = threading.Event(), sessions.forget_shared_value, []
 
-    def tell(*values: Any, **columns: Any) -> None:
-        change(*values, **columns)
+    def tell(*values: Any, **more: Any) -> bool:
+        was_there = forget(*values, **more)
         written.set()
+        return was_there
 
-    monkeypatch.setattr(accounts, "change", tell)
+    monkeypatch.setattr(sessions, "forget_shared_value", tell)
     with shared.plane.database.transaction():
         accounts.hold(shared.plane, first.user_id)
         keeping = beside(shared, lambda: pruned.append(sessions.prune(shared.plane)))
@@ -424,9 +448,12 @@ def test_housekeeping_takes_accounts_in_the_order_of_whoever_acts_on_another(
     assert pruned == [2]
 
 
+RAGFLOWS = f"ragflow-{'k' * 48}"
 ENDS: dict[str, Callable[[Person, Person, str], TestResponse]] = {
     "session": lambda root, whose, _: root.administer("DELETE", f"/users/{whose.email}/sessions"),
     "token": lambda root, whose, token_id: root.administer("DELETE", f"/users/{whose.email}/keys/{token_id}"),
+    "key of RAGFlow's": lambda root, whose, _: root.administer("DELETE", f"/users/{whose.email}/keys/{RAGFLOWS}"),
+    "key of RAGFlow's, by its owner": lambda _, whose, __: whose.ask("DELETE", f"/v1/system/token/{RAGFLOWS}"),
 }
 
 
@@ -434,7 +461,8 @@ def maker(world: World, root: Person, kind: str) -> tuple[Person, str, Act]:
     """Somebody, the id of a token of theirs, and how they make another one with that, or with their session."""
     someone = world.person()
     token = root.administer("POST", f"/users/{someone.email}/keys", {}).json["data"]
-    credential = someone.session if kind == "session" else f"Bearer {token['token']}"
+    credential = {"session": someone.session, "token": f"Bearer {token['token']}"}.get(kind, f"Bearer {RAGFLOWS}")
+    world.plane.database.run("INSERT INTO api_token (tenant_id, token) VALUES (?, ?)", (someone.user_id, RAGFLOWS))
     return someone, token["id"], lambda: world.api.ask("POST", "/v1/system/new_token", {}, credential=credential)
 
 

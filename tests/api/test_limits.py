@@ -114,6 +114,19 @@ def test_a_new_password_from_who_may_set_it_ends_the_wait(world: World, way: str
     assert log_in(world, someone.email, password).json["code"] == 0
 
 
+@pytest.mark.parametrize("free", [1, 5])
+def test_after_a_new_password_all_that_is_free_is_free_again(world: World, free: int) -> None:
+    someone, password = world.person(), new_password()
+    world.set_variable("limit.login_failures", str(free))
+    for _ in range(free):
+        log_in(world, someone.email, "a wrong password")
+    world.root.administer("PUT", f"/users/{someone.email}/password", {"new_password": password})
+
+    for _ in range(free - 1):
+        assert log_in(world, someone.email, "a wrong password").json["code"] == 109
+    assert log_in(world, someone.email, password).json["code"] == 0
+
+
 def test_a_clock_that_was_put_back_makes_no_wait_longer_than_the_longest(world: World, clock: Clock) -> None:
     someone = world.person()
     for _ in range(5):

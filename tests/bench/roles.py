@@ -76,7 +76,7 @@ def _in_this_process(home: Path, size: int) -> Iterator[Line]:
     plane = opening.open_plane(load(seed.environment(home)))
     try:
         began = time.perf_counter()
-        graph = load_graph(plane.database)
+        _, graph = load_graph(plane.database)
         read_ms = (time.perf_counter() - began) * 1000
         end = graph.id_of("chain-0")
         assert end is not None

@@ -56,6 +56,14 @@ def test_a_lease_is_its_owners_until_its_time_is_over() -> None:
     assert local.acquire_lease("x", "one", 10)
 
 
+def test_a_lease_is_ended_whoever_holds_it() -> None:
+    local = LocalCounts(Hand())
+    local.acquire_lease("login", "a", 30)
+    assert local.release_lease("login", None)
+    assert not local.release_lease("login", None)
+    assert local.acquire_lease("login", "b", 30)
+
+
 def test_its_memory_is_bounded_and_what_ends_first_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "MOST_ENTRIES", 100)
     local = LocalCounts(Hand())

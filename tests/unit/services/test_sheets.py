@@ -75,6 +75,15 @@ def test_blank_rows_at_the_end_of_csv_are_no_rows(blank: bytes) -> None:
     assert sheets.addresses(content) == [FileRow(2, "alice@example.org")]
 
 
+def test_more_blank_rows_than_a_sheet_has_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheets, "MAX_EMPTY_ROWS", 10)
+    content = b"email\nalice@example.org\n" + b",\n" * 10
+
+    assert sheets.addresses(content) == [FileRow(2, "alice@example.org")]
+    with pytest.raises(BadField, match="more than 10000 rows"):
+        sheets.addresses(content + b",\n")
+
+
 def test_without_a_heading_the_first_column_counts_from_the_first_row() -> None:
     assert sheets.addresses(b"alice@example.org") == [FileRow(1, "alice@example.org")]
 

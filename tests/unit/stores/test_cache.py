@@ -250,6 +250,14 @@ def test_an_owner_who_lost_the_lease_is_told_so(cache, pass_):
     assert cache.release_lease("scheduler", "a") is False
 
 
+def test_a_lease_is_ended_whoever_holds_it(cache):
+    cache.acquire_lease("scheduler", "a", 30)
+    assert cache.release_lease("scheduler", "b") is False
+    assert cache.release_lease("scheduler", None) is True
+    assert cache.release_lease("scheduler", None) is False
+    assert cache.acquire_lease("scheduler", "b", 30) is True
+
+
 def test_a_clock_that_was_put_back_leaves_a_lease_no_longer_than_anybody_takes_it_for(cache, pass_):
     for name in ("scheduler", "wait"):
         cache.acquire_lease(name, "a", 30)
