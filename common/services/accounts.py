@@ -129,12 +129,21 @@ def hold_to_act_on(plane: Plane, actor: Principal, email: str) -> tuple[AccountR
     found = get(plane, email)
     for user_id in sorted({found.id, actor.user_id or found.id}):
         plane.database.hold("user", user_id)
-    # One graph for both: roles can change still. Measured one after the other, an actor that is just losing something
-    # would pass where the account loses what outranks both.
-    graph = role_graph(plane)
+    while True:
+        version = role_version(plane.database)
+        with suppress(RolesMoved):
+            judged = _judged(plane, plane.roles.graph(plane.database, version), actor, found.id, email)
+            # What roles hold can change still, and who holds one that is deleted for another. Measured at two moments,
+            # an actor that is just losing something would pass where the account loses what outranks both.
+            if role_version(plane.database) == version:
+                return judged
+
+
+def _judged(plane: Plane, graph: RoleGraph, actor: Principal, user_id: str, email: str) -> tuple[AccountRow, Principal]:
+    """``hold_to_act_on`` where both are held and roles are what this graph says."""
     if actor.user_id is not None:
         actor = _acting_by(plane, actor, graph)
-    account = by_id(plane, found.id)
+    account = by_id(plane, user_id)
     if account is None:
         raise UserNotFound(email)
     _refuse_if_superior(actor, account, standing_in(plane, graph, account))
