@@ -23,6 +23,13 @@ from common.stores.database import STORE, Taken
 _COLUMNS = "u.id, u.email, u.nickname, u.password, u.is_active, u.status, u.is_superuser"
 
 
+# The version of the roles, and which ones two accounts hold.
+_VERSION_AND_HELD = """
+    SELECT value, '', '' FROM rk_state WHERE name = 'role_version'
+    UNION ALL SELECT 0, user_id, role_id FROM rk_user_role WHERE user_id IN (?, ?)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class AccountRow:
     """What decides about an account: who it is, its stored hash, and its switches.
@@ -99,15 +106,15 @@ def acting_now(plane: Plane, actor: Principal) -> Principal:
     if actor.user_id is None:
         return actor
     plane.database.hold("user", actor.user_id)
-    return _acting_by(plane, actor, role_graph(plane))
+    return _acting_by(plane, actor, role_graph(plane), held_roles(plane, actor.user_id))
 
 
-def _acting_by(plane: Plane, actor: Principal, graph: RoleGraph) -> Principal:
-    """``acting_now`` for an actor that is held, where roles are what this graph says."""
+def _acting_by(plane: Plane, actor: Principal, graph: RoleGraph, roles: list[str]) -> Principal:
+    """``acting_now`` for an actor that is held and has these roles, where roles are what this graph says."""
     account = by_id(plane, str(actor.user_id))
     if account is None or not account.may_sign_in:
         raise NotSignedIn("Unauthorized")
-    now = standing_in(plane, graph, account)
+    now = graph.standing(roles, account.is_superuser)
     if actor.makers and token_makers.are_outranked(plane, graph, actor.makers, now):
         raise NotSignedIn("Unauthorized")
     held = replace(
@@ -129,24 +136,22 @@ def hold_to_act_on(plane: Plane, actor: Principal, email: str) -> tuple[AccountR
     found = get(plane, email)
     for user_id in sorted({found.id, actor.user_id or found.id}):
         plane.database.hold("user", user_id)
+    ids = (found.id, actor.user_id or found.id)
     while True:
-        version = role_version(plane.database)
+        # At one moment: what roles hold can change, and who holds one that is deleted for another. Measured at two,
+        # an actor that is just losing something would pass where the account loses what outranks both.
+        rows = plane.database.all(_VERSION_AND_HELD, ids)
+        version = next((value for value, user_id, _ in rows if user_id == ""), 0)
         with suppress(RolesMoved):
-            judged = _judged(plane, plane.roles.graph(plane.database, version), actor, found.id, email)
-            # What roles hold can change still, and who holds one that is deleted for another. Measured at two moments,
-            # an actor that is just losing something would pass where the account loses what outranks both.
-            if role_version(plane.database) == version:
-                return judged
-
-
-def _judged(plane: Plane, graph: RoleGraph, actor: Principal, user_id: str, email: str) -> tuple[AccountRow, Principal]:
-    """``hold_to_act_on`` where both are held and roles are what this graph says."""
+            graph = plane.roles.graph(plane.database, version)
+            break
+    held = {each: [role_id for _, user_id, role_id in rows if user_id == each] for each in ids}
     if actor.user_id is not None:
-        actor = _acting_by(plane, actor, graph)
-    account = by_id(plane, user_id)
+        actor = _acting_by(plane, actor, graph, held[actor.user_id])
+    account = by_id(plane, found.id)
     if account is None:
         raise UserNotFound(email)
-    _refuse_if_superior(actor, account, standing_in(plane, graph, account))
+    _refuse_if_superior(actor, account, graph.standing(held[account.id], account.is_superuser))
     return account, actor
 
 
@@ -316,12 +321,7 @@ def held_roles(plane: Plane, user_id: str) -> list[str]:
 
 def standing_of(plane: Plane, account: AccountRow) -> Standing:
     """What an account amounts to as stored now, whether or not it is active."""
-    return standing_in(plane, role_graph(plane), account)
-
-
-def standing_in(plane: Plane, graph: RoleGraph, account: AccountRow) -> Standing:
-    """``standing_of`` where roles are what this graph says."""
-    return graph.standing(held_roles(plane, account.id), account.is_superuser)
+    return role_graph(plane).standing(held_roles(plane, account.id), account.is_superuser)
 
 
 def refuse_to_act_on_superiors(plane: Plane, actor: Principal, account: AccountRow) -> None:

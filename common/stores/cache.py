@@ -141,9 +141,13 @@ _PURGES = (
 def number_of(value: str | None) -> int:
     """A stored number, 0 for None. Raises StoreUnavailable for what is none."""
     try:
-        return int(value or 0)
+        number = int(value or 0)
     except ValueError:
-        raise StoreUnavailable("cache", f"a value that is no number: {value!r:.80}", lost=False) from None
+        number = None
+    if number is None or number.bit_length() > 63:
+        # Whatever it is, it may be somebody's secret.
+        raise StoreUnavailable("cache", "a value that is no number", lost=False)
+    return number
 
 
 class SqliteCache:
